@@ -1,0 +1,197 @@
+// Package proc names processes by what cannot be reused under our hands (a
+// pidfd together with the start time), walks a process tree the way CRIU
+// does, and reads the few facts of /proc that the hooks decide by.
+package proc
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"os"
+	"strconv"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// ErrGone says that a process does not exist any more; it may be that its pid
+// now belongs to another one.
+var ErrGone = errors.New("the process is gone")
+
+// Ref is the identity of a process that can be written down: its pid, as seen
+// from the caller's pid namespace, and its start time in clock ticks since
+// boot (field 22 of /proc/PID/stat).
+type Ref struct {
+	PID   int    `json:"pid"`
+	Start uint64 `json:"start"`
+}
+
+// String returns "PID@START", which is also how a transaction is called.
+func (r Ref) String() string { return fmt.Sprintf("%d@%d", r.PID, r.Start) }
+
+// ParseRef is the inverse of Ref.String.
+func ParseRef(s string) (Ref, error) {
+	pid, start, ok := strings.Cut(s, "@")
+	if ok {
+		p, err1 := strconv.Atoi(pid)
+		t, err2 := strconv.ParseUint(start, 10, 64)
+		if err1 == nil && err2 == nil && p > 0 {
+			return Ref{PID: p, Start: t}, nil
+		}
+	}
+	return Ref{}, fmt.Errorf("%q is not PID@STARTTIME", s)
+}
+
+// Process is a live reference: as long as it is open, signals and look-ups
+// through it can only reach this very process.
+type Process struct {
+	Ref
+	fd int
+}
+
+// Open takes hold of the process that has this pid now. The error wraps
+// ErrGone if there is none.
+func Open(pid int) (*Process, error) {
+	if pid <= 0 {
+		return nil, fmt.Errorf("pid %d: %w", pid, ErrGone)
+	}
+	fd, err := unix.PidfdOpen(pid, 0)
+	if err != nil {
+		if errors.Is(err, unix.ESRCH) || errors.Is(err, unix.EINVAL) {
+			err = ErrGone
+		}
+		return nil, fmt.Errorf("pid %d: %w", pid, err)
+	}
+	p := &Process{Ref: Ref{PID: pid}, fd: fd}
+	st, err := ReadStat(pid)
+	if err == nil && !p.exists() {
+		err = fmt.Errorf("pid %d: %w", pid, ErrGone)
+	}
+	if err != nil {
+		p.Close()
+		return nil, err
+	}
+	p.Start = st.Start
+	return p, nil
+}
+
+// Open takes hold of exactly the process that r names. The error wraps ErrGone
+// if it has ended, whoever has its pid now.
+func (r Ref) Open() (*Process, error) {
+	p, err := Open(r.PID)
+	if err != nil {
+		return nil, err
+	}
+	if p.Start != r.Start {
+		p.Close()
+		return nil, fmt.Errorf("pid %d was given to another process: %w", r.PID, ErrGone)
+	}
+	return p, nil
+}
+
+// Alive reports whether the process that r names still runs; a zombie does not.
+func (r Ref) Alive() bool {
+	st, err := ReadStat(r.PID)
+	return err == nil && st.Start == r.Start && st.State != 'Z' && st.State != 'X'
+}
+
+// FD returns the pidfd, which stays owned by p.
+func (p *Process) FD() int { return p.fd }
+
+// Close lets go of the process; it does not touch it.
+func (p *Process) Close() { _ = unix.Close(p.fd) }
+
+// exists reports whether the pid still belongs to this process, be it a zombie.
+func (p *Process) exists() bool {
+	err := unix.PidfdSendSignal(p.fd, 0, nil, 0)
+	return err == nil || errors.Is(err, unix.EPERM)
+}
+
+// Signal sends sig. That the process has ended already is no error.
+func (p *Process) Signal(sig unix.Signal) error {
+	err := unix.PidfdSendSignal(p.fd, sig, nil, 0)
+	if err != nil && !errors.Is(err, unix.ESRCH) {
+		return fmt.Errorf("send %v to pid %d: %w", sig, p.PID, err)
+	}
+	return nil
+}
+
+// Ended waits at most d for the end of the process and reports whether it came.
+func (p *Process) Ended(d time.Duration) bool {
+	deadline := time.Now().Add(d)
+	for {
+		left := time.Until(deadline).Milliseconds()
+		n, err := unix.Poll([]unix.PollFd{{Fd: int32(p.fd), Events: unix.POLLIN}}, int(max(left, 0)))
+		if n > 0 {
+			return true
+		}
+		if !errors.Is(err, unix.EINTR) || left <= 0 {
+			return false
+		}
+	}
+}
+
+// Dup returns a duplicate of the process's file descriptor fd (pidfd_getfd(2)).
+// It shares everything with the original, so for a socket an option set on the
+// duplicate is set for the process.
+func (p *Process) Dup(fd int) (int, error) {
+	d, err := unix.PidfdGetfd(p.fd, fd, 0)
+	if err != nil {
+		return -1, fmt.Errorf("duplicate descriptor %d of pid %d: %w", fd, p.PID, err)
+	}
+	return d, nil
+}
+
+// Stat holds what the hooks need of /proc/PID/stat.
+type Stat struct {
+	Comm  string
+	State byte // one of R S D T t Z X I
+	PPID  int
+	Start uint64 // clock ticks since boot
+}
+
+// ReadStat reads /proc/PID/stat. The error wraps ErrGone if there is no such process.
+func ReadStat(pid int) (Stat, error) {
+	data, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	if err != nil {
+		if errors.Is(err, os.ErrNotExist) || errors.Is(err, unix.ESRCH) {
+			err = ErrGone
+		}
+		return Stat{}, fmt.Errorf("pid %d: %w", pid, err)
+	}
+	return parseStat(data)
+}
+
+// parseStat takes apart one line of /proc/PID/stat. The command's name stands
+// in parentheses and may itself contain spaces and parentheses, so the last
+// closing one counts.
+func parseStat(data []byte) (Stat, error) {
+	open, end := bytes.IndexByte(data, '('), bytes.LastIndexByte(data, ')')
+	if open < 0 || end < open {
+		return Stat{}, fmt.Errorf("malformed stat line %q", data)
+	}
+	f := strings.Fields(string(data[end+1:]))
+	const state, ppid, start = 0, 1, 19 // fields 3, 4 and 22, counted from after the name
+	if len(f) <= start || len(f[state]) != 1 {
+		return Stat{}, fmt.Errorf("malformed stat line %q", data)
+	}
+	st := Stat{Comm: string(data[open+1 : end]), State: f[state][0]}
+	var err1, err2 error
+	st.PPID, err1 = strconv.Atoi(f[ppid])
+	st.Start, err2 = strconv.ParseUint(f[start], 10, 64)
+	if err := errors.Join(err1, err2); err != nil {
+		return Stat{}, fmt.Errorf("malformed stat line %q: %w", data, err)
+	}
+	return st, nil
+}
+
+// Cmdline returns the arguments with which the process was started, or nothing
+// where they cannot be read.
+func Cmdline(pid int) []string {
+	data, err := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid))
+	if err != nil || len(data) == 0 {
+		return nil
+	}
+	return strings.Split(strings.TrimSuffix(string(data), "\x00"), "\x00")
+}
