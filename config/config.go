@@ -1,0 +1,173 @@
+// Package config reads the suite's own configuration, /etc/criu/netfreeze.toml:
+// what happens to a container once it has been dumped, for how long and by
+// which firewall back end. It knows the file's syntax, the defaults and which
+// override concerns which container; it acts on nothing.
+//
+// It is on the start path of every action-script, while tasks are frozen, and
+// therefore does nothing at package initialisation.
+package config
+
+import (
+	"fmt"
+	"strings"
+	"time"
+)
+
+// Path is where the configuration is looked for.
+const Path = "/etc/criu/netfreeze.toml"
+
+// PolicyAnnotation is the OCI annotation, of the container or of its pod, that
+// chooses the policy where [Config.Annotations] allows it.
+const PolicyAnnotation = "io.criu.netfreeze.policy"
+
+// Policy says what becomes of a tree after a dump whose caller asked for it to
+// go on running.
+type Policy string
+
+const (
+	// Hold stops the tasks and keeps the network frozen; both can be undone.
+	Hold Policy = "hold"
+	// Run thaws the network and lets the tasks go on.
+	Run Policy = "run"
+	// Isolate lets the tasks go on behind a frozen network.
+	Isolate Policy = "isolate"
+	// Kill is as Hold, then ends the tasks without a packet once CRIU succeeded.
+	Kill Policy = "kill"
+)
+
+// Policies returns all policies, the default one first.
+func Policies() []Policy { return []Policy{Hold, Run, Isolate, Kill} }
+
+// ParsePolicy turns a word into a Policy. The error names the allowed words.
+func ParsePolicy(s string) (Policy, error) {
+	return parseWord("policy", s, Policies())
+}
+
+// RestoreFailure says what becomes of a freeze when a restore has failed.
+type RestoreFailure string
+
+const (
+	// Thaw lifts the freeze of a namespace whose restore failed.
+	Thaw RestoreFailure = "thaw"
+	// Keep leaves it frozen until its time to live is over, for another try.
+	Keep RestoreFailure = "keep"
+)
+
+// RestoreFailures returns all values of restore-failure, the default one first.
+func RestoreFailures() []RestoreFailure { return []RestoreFailure{Thaw, Keep} }
+
+// BackendAuto stands for the first back end that works.
+const BackendAuto = "auto"
+
+// Backends returns the names of the firewall back ends, the default one first.
+func Backends() []string {
+	return []string{BackendAuto, "nftables", "iptables", "iptables-nft", "iptables-legacy"}
+}
+
+// LogLevels returns the log levels, from the fewest messages to the most. They
+// are those that logrus.ParseLevel takes.
+func LogLevels() []string {
+	return []string{"panic", "fatal", "error", "warning", "info", "debug", "trace"}
+}
+
+// Bounds of the durations. A time to live must be long enough for a dump to
+// commit and short enough to end an outage that everybody forgot; new
+// connections are held back during the drain, which must not become an outage.
+const (
+	MinTTL   = time.Second
+	MaxTTL   = 24 * time.Hour
+	MinDrain = time.Duration(0)
+	MaxDrain = 10 * time.Second
+)
+
+// Config is the whole configuration with all defaults filled in.
+type Config struct {
+	// Backend is one of [Backends].
+	Backend string
+	// Policy is what happens after a dump, unless an override says otherwise.
+	Policy Policy
+	// TTL is how long the kernel upholds a freeze at most.
+	TTL time.Duration
+	// Drain is how long new SYNs may be held back before a dump while the
+	// application accepts pending handshakes; 0 turns this off.
+	Drain time.Duration
+	// RestoreFailure is what happens to the freeze when a restore fails.
+	RestoreFailure RestoreFailure
+	// Annotations allows [PolicyAnnotation] to choose the policy.
+	Annotations bool
+	// Log is where messages go, and how many.
+	Log Log
+	// Containers are the overrides in the order of the file.
+	Containers []Rule
+
+	name string // the file, for Settings.Why
+}
+
+// Log is the [log] table.
+type Log struct {
+	// Level is one of [LogLevels].
+	Level string
+	// File is an absolute path; empty is stderr, which is CRIU's log.
+	File string
+}
+
+// Rule is one [[container]] table: which containers it concerns and what is
+// different for them. All patterns that are given must match.
+type Rule struct {
+	// ID is a glob, or the beginning of an id where it is plain hexadecimal.
+	ID string
+	// Name is a glob over the container's name.
+	Name string
+	// Pod is a glob over "namespace/name" of the pod.
+	Pod string
+
+	// Backend and Policy are empty, and TTL and Drain nil, where the rule
+	// leaves them as they are.
+	Backend string
+	Policy  Policy
+	TTL     *time.Duration
+	Drain   *time.Duration
+
+	// Line is where the rule stands in its file, from 1.
+	Line int
+}
+
+// Default returns the configuration that is in force without a file.
+func Default() *Config {
+	return &Config{
+		Backend:        BackendAuto,
+		Policy:         Hold,
+		TTL:            15 * time.Minute,
+		Drain:          100 * time.Millisecond,
+		RestoreFailure: Thaw,
+		Annotations:    false,
+		Log:            Log{Level: "info"},
+		name:           "built-in defaults",
+	}
+}
+
+// parseWord finds s among the allowed words.
+func parseWord[T ~string](what, s string, allowed []T) (T, error) {
+	for _, a := range allowed {
+		if s == string(a) {
+			return a, nil
+		}
+	}
+	words := make([]string, len(allowed))
+	for i, a := range allowed {
+		words[i] = string(a)
+	}
+	return "", fmt.Errorf("%s = %q: not one of %s%s", what, s, quoteAll(words), didYouMean(s, words))
+}
+
+// quoteAll lists words for a message: "a", "b".
+func quoteAll(words []string) string {
+	var b strings.Builder
+	for i, w := range words {
+		if i > 0 {
+			b.WriteString(", ")
+		}
+		fmt.Fprintf(&b, "%q", w)
+	}
+	return b.String()
+}
