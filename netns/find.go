@@ -1,0 +1,117 @@
+package netns
+
+import (
+	"bufio"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+)
+
+// ErrGone says that no live network namespace has the identity asked for.
+var ErrGone = errors.New("no such network namespace any more")
+
+// namedDir is where iproute2 and most CNI set-ups bind-mount namespaces.
+const namedDir = "/run/netns"
+
+// Find opens the live network namespace with the given identity. It looks at
+// the nsfs mounts of this mount namespace, at /run/netns, and at every
+// process. The error wraps [ErrGone] when none of them leads there; a
+// namespace that is kept alive by an open file descriptor alone is not found.
+func Find(id ID) (*Namespace, error) {
+	mounts, err := nsfsMounts()
+	if err != nil {
+		return nil, fmt.Errorf("find %s: %w", id, err)
+	}
+	for _, list := range []func() ([]string, error){
+		func() ([]string, error) { return mounts, nil },
+		func() ([]string, error) { return filepath.Glob(namedDir + "/*") },
+		func() ([]string, error) { return filepath.Glob("/proc/[0-9]*/ns/net") },
+	} {
+		paths, err := list()
+		if err != nil {
+			return nil, fmt.Errorf("find %s: %w", id, err)
+		}
+		for _, path := range paths {
+			if n := openIf(path, id); n != nil {
+				return n, nil
+			}
+		}
+	}
+	return nil, fmt.Errorf("find %s: %w", id, ErrGone)
+}
+
+// openIf opens path if it is the namespace id. What cannot be looked at (a
+// process that has ended meanwhile, an empty file under /run/netns) is not it.
+func openIf(path string, id ID) *Namespace {
+	if got, err := statID(path); err != nil || got != id {
+		return nil
+	}
+	n, err := OpenPath(path)
+	if err != nil {
+		return nil
+	}
+	if n.id != id {
+		_ = n.Close()
+		return nil
+	}
+	return n
+}
+
+// nsfsMounts returns the mount points of network namespaces.
+func nsfsMounts() ([]string, error) {
+	f, err := os.Open("/proc/self/mountinfo")
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("/proc is not mounted: %w", err)
+	}
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = f.Close() }()
+	var points []string
+	lines := bufio.NewScanner(f)
+	for lines.Scan() {
+		if point, ok := nsfsMount(lines.Text()); ok {
+			points = append(points, point)
+		}
+	}
+	return points, lines.Err()
+}
+
+// nsfsMount returns the mount point in a line of mountinfo (proc_pid_mountinfo(5))
+// if the line is about a network namespace. Its fields 4 and 5 are the root
+// within the file system, here net:[INO], and the mount point; the type of the
+// file system follows a lone hyphen.
+func nsfsMount(line string) (string, bool) {
+	mount, rest, ok := strings.Cut(line, " - ")
+	if !ok || !strings.HasPrefix(rest, "nsfs ") {
+		return "", false
+	}
+	fields := strings.Fields(mount)
+	if len(fields) < 5 || !strings.HasPrefix(fields[3], "net:[") {
+		return "", false
+	}
+	return unescape(fields[4]), true
+}
+
+// unescape replaces the octal escapes (\040 for a space) of /proc's mount tables.
+func unescape(s string) string {
+	if !strings.Contains(s, `\`) {
+		return s
+	}
+	var b strings.Builder
+	for i := 0; i < len(s); i++ {
+		if s[i] == '\\' && i+4 <= len(s) {
+			if c, err := strconv.ParseUint(s[i+1:i+4], 8, 8); err == nil {
+				b.WriteByte(byte(c))
+				i += 3
+				continue
+			}
+		}
+		b.WriteByte(s[i])
+	}
+	return b.String()
+}

@@ -1,0 +1,172 @@
+// Package netns is the one place where a network namespace is opened, entered
+// and compared with those that must not be touched. Other packages change
+// nothing in a namespace without a handle from here, and nobody can freeze a
+// whole namespace without an [Isolated], which only [Namespace.Isolate] makes.
+package netns
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"runtime"
+
+	vnetns "github.com/vishvananda/netns"
+	"golang.org/x/sys/unix"
+)
+
+// threadNet is the calling thread's own network namespace; /proc/self would be
+// that of the thread group leader, which differs while another thread visits.
+const threadNet = "/proc/thread-self/ns/net"
+
+// ID tells network namespaces apart: two handles with the same ID are the same
+// namespace. It is valid as long as the namespace lives; the kernel may give
+// the number to another one afterwards.
+type ID struct {
+	Dev uint64 // device of the nsfs file system
+	Ino uint64 // inode on it, the number that readlink /proc/PID/ns/net shows
+}
+
+// String returns the form that the kernel uses in /proc, "net:[INO]".
+func (id ID) String() string { return fmt.Sprintf("net:[%d]", id.Ino) }
+
+// Namespace is an open network namespace. It keeps the namespace alive until
+// Close. Its methods may be called from several goroutines.
+type Namespace struct {
+	fd     vnetns.NsHandle
+	id     ID
+	origin string // where it was found, for messages
+}
+
+// OpenPath opens the network namespace that a file refers to: a bind mount
+// such as /run/netns/NAME or a link such as /proc/PID/ns/net. Any other kind
+// of file is refused.
+func OpenPath(path string) (*Namespace, error) {
+	fd, err := vnetns.GetFromPath(path)
+	if err != nil {
+		return nil, fmt.Errorf("open network namespace %s: %w", path, err)
+	}
+	return adopt(fd, path)
+}
+
+// OpenFD opens the network namespace that an open file descriptor refers to.
+// The descriptor is duplicated and stays the caller's.
+func OpenFD(fd int) (*Namespace, error) {
+	dup, err := unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, 3)
+	if err != nil {
+		return nil, fmt.Errorf("duplicate file descriptor %d of a network namespace: %w", fd, err)
+	}
+	return adopt(vnetns.NsHandle(dup), fmt.Sprintf("file descriptor %d", fd))
+}
+
+// OpenSelf opens the calling thread's network namespace.
+func OpenSelf() (*Namespace, error) { return OpenPath(threadNet) }
+
+// OpenHost opens the network namespace of pid 1, which this project takes for
+// the host's. It needs the right to inspect pid 1 (CAP_SYS_PTRACE).
+func OpenHost() (*Namespace, error) { return OpenPath(hostNet) }
+
+// adopt wraps fd, which it owns from now on, once it is sure what fd is.
+func adopt(fd vnetns.NsHandle, origin string) (*Namespace, error) {
+	id, err := identify(int(fd))
+	if err != nil {
+		_ = fd.Close()
+		return nil, fmt.Errorf("%s is not a network namespace: %w", origin, err)
+	}
+	return &Namespace{fd: fd, id: id, origin: origin}, nil
+}
+
+// identify returns the identity of the network namespace behind fd. The file
+// system is looked at first, since the ioctl number could mean something else
+// to a device.
+func identify(fd int) (ID, error) {
+	var fs unix.Statfs_t
+	if err := unix.Fstatfs(fd, &fs); err != nil {
+		return ID{}, err
+	}
+	if fs.Type != unix.NSFS_MAGIC {
+		return ID{}, errors.New("the file is not on nsfs")
+	}
+	kind, err := unix.IoctlRetInt(fd, unix.NS_GET_NSTYPE)
+	if err != nil {
+		return ID{}, fmt.Errorf("ask for the type of namespace: %w", err)
+	}
+	if kind != unix.CLONE_NEWNET {
+		return ID{}, errors.New("the file is a namespace of another type")
+	}
+	var st unix.Stat_t
+	if err := unix.Fstat(fd, &st); err != nil {
+		return ID{}, err
+	}
+	return idOf(&st), nil
+}
+
+// statID returns the identity of the namespace that a /proc link leads to.
+func statID(path string) (ID, error) {
+	var st unix.Stat_t
+	if err := unix.Stat(path, &st); err != nil {
+		return ID{}, &os.PathError{Op: "stat", Path: path, Err: err}
+	}
+	return idOf(&st), nil
+}
+
+func idOf(st *unix.Stat_t) ID {
+	return ID{Dev: uint64(st.Dev), Ino: st.Ino} //nolint:unconvert // the width of Dev depends on the architecture
+}
+
+// ID returns the namespace's identity.
+func (n *Namespace) ID() ID { return n.id }
+
+// FD returns the open file descriptor, which stays the Namespace's own: it is
+// closed by Close.
+func (n *Namespace) FD() int { return int(n.fd) }
+
+// String names the namespace and where it was found.
+func (n *Namespace) String() string { return fmt.Sprintf("%s (%s)", n.id, n.origin) }
+
+// Close closes the handle. It does nothing the second time.
+func (n *Namespace) Close() error {
+	if !n.fd.IsOpen() {
+		return nil
+	}
+	return n.fd.Close()
+}
+
+// Do runs fn inside the namespace, on a thread of its own, and waits for it.
+// Processes that fn starts begin in the namespace. Goroutines that it starts
+// do not. fn's error is returned as it is.
+func (n *Namespace) Do(fn func() error) error {
+	done := make(chan error, 1)
+	go func() {
+		runtime.LockOSThread()
+		home, err := vnetns.GetFromPath(threadNet)
+		if err != nil {
+			runtime.UnlockOSThread()
+			done <- fmt.Errorf("enter %s: open the thread's own namespace: %w", n, err)
+			return
+		}
+		defer func() { _ = home.Close() }()
+		err = n.visit(fn)
+		// The thread goes back to the runtime's pool only if it is known to be
+		// where it came from. Otherwise it stays locked and ends with this
+		// goroutine.
+		if vnetns.Set(home) == nil {
+			runtime.UnlockOSThread()
+		}
+		done <- err
+	}()
+	return <-done
+}
+
+// visit moves the calling thread, which must be locked, and runs fn there.
+func (n *Namespace) visit(fn func() error) error {
+	if err := vnetns.Set(n.fd); err != nil {
+		return fmt.Errorf("enter %s: %w", n, err)
+	}
+	switch here, err := statID(threadNet); {
+	case err != nil:
+		return fmt.Errorf("enter %s: make sure of being there: %w", n, err)
+	case here != n.id:
+		return fmt.Errorf("enter %s: the thread is in %s instead", n, here)
+	}
+	return fn()
+}
