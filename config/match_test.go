@@ -1,0 +1,94 @@
+package config
+
+import (
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+func TestFor(t *testing.T) {
+	const file = `
+ttl = "5m"
+annotations = true
+[[container]]
+id = "ab12"
+policy = "kill"
+[[container]]
+pod = "kube-*/*"
+name = "db"
+policy = "isolate"
+ttl = "1h"
+[[container]]
+name = "web-?"
+backend = "iptables"
+drain = "0s"
+[[container]]
+id = "*"
+name = "db"
+policy = "run"
+`
+	c, err := Parse([]byte(file), "f")
+	if err != nil {
+		t.Fatal(err)
+	}
+	general := Settings{Backend: "auto", Policy: Hold, TTL: 5 * time.Minute, Drain: 100 * time.Millisecond, RestoreFailure: Thaw, Why: "f"}
+	with := func(change func(*Settings)) Settings {
+		s := general
+		change(&s)
+		return s
+	}
+	tests := []struct {
+		name string
+		in   Container
+		want Settings
+	}{
+		{"unknown container", Container{}, general},
+		{"no rule", Container{ID: "ffff", Name: "x"}, general},
+		{"id prefix", Container{ID: "ab12cd", Name: "db"}, with(func(s *Settings) {
+			s.Policy, s.Why = Kill, `f:4: container rule 1 (id = "ab12")`
+		})},
+		{"id not a prefix", Container{ID: "ab1", Name: "x"}, general},
+		{"pod and name", Container{ID: "cc", Name: "db", PodNamespace: "kube-system", PodName: "p"}, with(func(s *Settings) {
+			s.Policy, s.TTL, s.Why = Isolate, time.Hour, `f:7: container rule 2 (name = "db", pod = "kube-*/*")`
+		})},
+		{"pod, other name", Container{ID: "cc", Name: "cache", PodNamespace: "kube-system", PodName: "p"}, general},
+		{"no pod, later rule", Container{ID: "cc", Name: "db"}, with(func(s *Settings) {
+			s.Policy, s.Why = Run, `f:16: container rule 4 (id = "*", name = "db")`
+		})},
+		{"rule without policy", Container{ID: "cc", Name: "web-1"}, with(func(s *Settings) {
+			s.Backend, s.Drain = "iptables", 0
+		})},
+		{"annotation", Container{ID: "ab12cd", Annotations: map[string]string{PolicyAnnotation: "run"}}, with(func(s *Settings) {
+			s.Policy, s.Why = Run, "annotation io.criu.netfreeze.policy"
+		})},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			got, err := c.For(tt.in)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if diff := cmp.Diff(tt.want, got); diff != "" {
+				t.Error(diff)
+			}
+		})
+	}
+}
+
+func TestForAnnotation(t *testing.T) {
+	bad := Container{ID: "ab", Annotations: map[string]string{PolicyAnnotation: "Kill"}}
+	c := Default()
+	got, err := c.For(bad)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if want := "built-in defaults; annotation io.criu.netfreeze.policy ignored, annotations = false"; got.Policy != Hold || got.Why != want {
+		t.Errorf("not allowed: got %q, %q", got.Policy, got.Why)
+	}
+	c.Annotations = true
+	const want = `annotation io.criu.netfreeze.policy of container ab: policy = "Kill": not one of "hold", "run", "isolate", "kill" (did you mean "kill"?)`
+	if _, err := c.For(bad); err == nil || err.Error() != want {
+		t.Errorf("allowed: got %v, want %s", err, want)
+	}
+}
