@@ -167,11 +167,19 @@ func withDup(p *proc.Process, fd int, f func(int) error) error {
 		return err
 	}
 	defer unix.Close(dup) //nolint:errcheck // a duplicate, nothing to lose
-	proto, err := unix.GetsockoptInt(dup, unix.SOL_SOCKET, unix.SO_PROTOCOL)
-	if err != nil || proto != unix.IPPROTO_TCP {
-		return err
+	if !isTCP(dup) {
+		return nil
 	}
 	return f(dup)
+}
+
+// isTCP asks for domain and protocol both: other domains number protocols of
+// their own.
+func isTCP(fd int) bool {
+	domain, err1 := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_DOMAIN)
+	proto, err2 := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_PROTOCOL)
+	return err1 == nil && err2 == nil && proto == unix.IPPROTO_TCP &&
+		(domain == unix.AF_INET || domain == unix.AF_INET6)
 }
 
 // sockets maps the descriptors of p that are sockets to the sockets' inodes.
