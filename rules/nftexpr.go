@@ -1,0 +1,99 @@
+package rules
+
+import (
+	"github.com/google/nftables"
+	"github.com/google/nftables/binaryutil"
+	"github.com/google/nftables/expr"
+	"github.com/google/nftables/userdata"
+	"golang.org/x/sys/unix"
+)
+
+// TCP flags, in byte 13 of the header (RFC 9293, section 3.1).
+const (
+	tcpFlagsOffset = 13
+	tcpSYN         = 0x02
+	tcpACK         = 0x10
+)
+
+// Neighbour discovery's messages (RFC 4861, sections 4.3 and 4.4).
+const (
+	neighbourSolicitation  = 135
+	neighbourAdvertisement = 136
+)
+
+// rule adds a rule at the end of a chain to the batch.
+func (c *nftConn) rule(ch *nftables.Chain, comment string, parts ...[]expr.Any) {
+	r := &nftables.Rule{
+		Table: ch.Table, Chain: ch,
+		UserData: userdata.AppendString(nil, userdata.TypeComment, comment),
+	}
+	for _, p := range parts {
+		r.Exprs = append(r.Exprs, p...)
+	}
+	c.AddRule(r)
+}
+
+// passRules adds what every one of our chains begins with: the traffic that a
+// freeze lets through.
+func (c *nftConn) passMarked(ch *nftables.Chain) {
+	c.rule(ch, "CRIU's own packets", metaIs(expr.MetaKeyMARK, binaryutil.NativeEndian.PutUint32(Mark)), accept())
+}
+
+func (c *nftConn) passNeighbours(ch *nftables.Chain) {
+	c.rule(ch, "neighbour discovery",
+		metaIs(expr.MetaKeyNFPROTO, []byte{unix.NFPROTO_IPV6}),
+		metaIs(expr.MetaKeyL4PROTO, []byte{unix.IPPROTO_ICMPV6}),
+		[]expr.Any{
+			transport(0, 1, 1),
+			&expr.Cmp{Op: expr.CmpOpGte, Register: 1, Data: []byte{neighbourSolicitation}},
+			&expr.Cmp{Op: expr.CmpOpLte, Register: 1, Data: []byte{neighbourAdvertisement}},
+		}, accept())
+}
+
+func metaIs(key expr.MetaKey, value []byte) []expr.Any {
+	return []expr.Any{
+		&expr.Meta{Key: key, Register: 1},
+		&expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: value},
+	}
+}
+
+// protoIn matches packets whose family (IPv4 or IPv6) is in the set.
+func protoIn(s *nftables.Set) []expr.Any {
+	return []expr.Any{&expr.Meta{Key: expr.MetaKeyNFPROTO, Register: 1}, lookup(s)}
+}
+
+func lookup(s *nftables.Set) expr.Any {
+	return &expr.Lookup{SourceRegister: 1, SetName: s.Name, SetID: s.ID}
+}
+
+// isTCP matches TCP segments.
+func isTCP() []expr.Any { return metaIs(expr.MetaKeyL4PROTO, []byte{unix.IPPROTO_TCP}) }
+
+// opensConnection matches, among TCP segments, those with SYN and without ACK.
+func opensConnection() []expr.Any {
+	return []expr.Any{
+		transport(tcpFlagsOffset, 1, 1),
+		&expr.Bitwise{SourceRegister: 1, DestRegister: 1, Len: 1, Mask: []byte{tcpSYN | tcpACK}, Xor: []byte{0}},
+		&expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: []byte{tcpSYN}},
+	}
+}
+
+// transport loads bytes of the header that follows the IP header.
+func transport(offset, length, register uint32) expr.Any {
+	return &expr.Payload{
+		OperationType: expr.PayloadLoad, Base: expr.PayloadBaseTransportHeader,
+		Offset: offset, Len: length, DestRegister: register,
+	}
+}
+
+// network loads bytes of the IP header.
+func network(offset, length, register uint32) expr.Any {
+	return &expr.Payload{
+		OperationType: expr.PayloadLoad, Base: expr.PayloadBaseNetworkHeader,
+		Offset: offset, Len: length, DestRegister: register,
+	}
+}
+
+func accept() []expr.Any { return []expr.Any{&expr.Verdict{Kind: expr.VerdictAccept}} }
+
+func drop() []expr.Any { return []expr.Any{&expr.Verdict{Kind: expr.VerdictDrop}} }

@@ -1,0 +1,120 @@
+package rules
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/criu-netfreeze/criu-netfreeze/netns"
+	"github.com/google/nftables"
+	"golang.org/x/sys/unix"
+)
+
+// nftFreezer is the nftables Freezer. Its rules drop packets of the families
+// (IPv4, IPv6) that are in a set, and the set's elements have a time-out: this
+// is how the kernel itself ends a freeze. Every change replaces the whole
+// table in one batch, which the kernel applies at one moment. So it matters
+// not what was there before, and no packet comes by a half-made table. (To
+// add an element anew would not do: before Linux 6.12 it keeps its old time-out.)
+type nftFreezer struct{ conn *nftConn }
+
+// The table's sets. The numbers tell them apart within one batch.
+var (
+	frozenSet = &nftables.Set{Name: "frozen", ID: 1, KeyType: nftables.TypeNFProto, HasTimeout: true}
+	synSet    = &nftables.Set{Name: "syn", ID: 2, KeyType: nftables.TypeNFProto, HasTimeout: true}
+)
+
+func openNFT(ns *netns.Isolated) (Freezer, error) {
+	conn, err := dialNFT(ns)
+	if err != nil {
+		return nil, err
+	}
+	return &nftFreezer{conn}, nil
+}
+
+func (f *nftFreezer) Backend() Kind { return NFTables }
+
+func (f *nftFreezer) Prepare(holdSYN time.Duration) error {
+	st, err := f.State()
+	if err != nil {
+		return err
+	}
+	return f.put("prepare a freeze", st.Left, holdSYN)
+}
+
+func (f *nftFreezer) Freeze(ttl time.Duration) error {
+	if err := checkTTL(ttl); err != nil {
+		return err
+	}
+	return f.put("freeze", ttl, 0)
+}
+
+func (f *nftFreezer) Thaw() error { return f.conn.remove(tableName) }
+
+func (f *nftFreezer) Close() error { return f.conn.Close() }
+
+// put replaces the table: frozen for a time, new connections held off for a
+// time, or neither.
+func (f *nftFreezer) put(what string, frozen, syn time.Duration) error {
+	c := f.conn
+	t := c.replace(tableName)
+	frozenFor, err := c.protoSet(t, frozenSet, frozen)
+	if err != nil {
+		return fmt.Errorf("%s in %s: %w", what, c.ns, err)
+	}
+	synFor, err := c.protoSet(t, synSet, syn)
+	if err != nil {
+		return fmt.Errorf("%s in %s: %w", what, c.ns, err)
+	}
+	in := c.baseChain(t, "prerouting", nftables.ChainHookPrerouting, nftables.ChainPriorityRaw)
+	out := c.baseChain(t, "output", nftables.ChainHookOutput, nftables.ChainPriorityRaw)
+	for _, ch := range []*nftables.Chain{in, out} {
+		c.passMarked(ch)
+		c.passNeighbours(ch)
+		c.rule(ch, "frozen", protoIn(frozenFor), drop())
+	}
+	c.rule(in, "new connections wait", protoIn(synFor), isTCP(), opensConnection(), drop())
+	return c.commit(what)
+}
+
+// protoSet adds a set to the batch that has both IP families in it for d, or
+// none if d is 0.
+func (c *nftConn) protoSet(t *nftables.Table, form *nftables.Set, d time.Duration) (*nftables.Set, error) {
+	s := *form
+	s.Table = t
+	var elems []nftables.SetElement
+	if d > 0 {
+		d = max(d, time.Millisecond) // the kernel's unit; 0 would mean for ever
+		elems = []nftables.SetElement{
+			{Key: []byte{unix.NFPROTO_IPV4}, Timeout: d},
+			{Key: []byte{unix.NFPROTO_IPV6}, Timeout: d},
+		}
+	}
+	return &s, c.AddSet(&s, elems)
+}
+
+func (f *nftFreezer) State() (State, error) { return f.conn.state() }
+
+// state reads the freeze of the whole namespace.
+func (c *nftConn) state() (State, error) {
+	t, err := c.table(tableName)
+	if err != nil {
+		return State{}, fmt.Errorf("look for table %s in %s: %w", tableName, c.ns, err)
+	}
+	if t == nil {
+		return State{}, nil
+	}
+	st := State{Backend: NFTables}
+	frozen, left, err := c.members(t, frozenSet)
+	if err != nil {
+		return State{}, err
+	}
+	if st.Frozen = len(frozen) > 0; st.Frozen {
+		st.Left = left
+	}
+	syn, _, err := c.members(t, synSet)
+	if err != nil {
+		return State{}, err
+	}
+	st.SYNHeld = len(syn) > 0 && !st.Frozen
+	return st, nil
+}

@@ -1,0 +1,201 @@
+// Package rules decides where packets get dropped: it freezes and thaws the
+// traffic of a network namespace, or of single TCP connections in it, by
+// packet filter rules of its own. It knows nothing of CRIU apart from the mark
+// of its packets.
+//
+// Two back ends do the same thing. nftables is spoken to by netlink; iptables
+// and ip6tables, in their nft and legacy variants, are executed. Both let the
+// kernel itself end a freeze when its time to live is over, so that nothing
+// stays cut off for ever if the program that froze it dies.
+//
+// What is dropped is every packet, arriving (before routing) or leaving, IPv4
+// and IPv6, loopback included, with two exceptions: packets with [Mark], and
+// IPv6 neighbour discovery, without which peers would forget the frozen
+// address. ARP never comes by these rules.
+package rules
+
+import (
+	"errors"
+	"fmt"
+	"regexp"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/criu-netfreeze/criu-netfreeze/netns"
+	"github.com/criu-netfreeze/criu-netfreeze/tcp"
+)
+
+// Mark is the packet mark that CRIU puts on what it sends itself while the
+// network is locked (SOCCR_MARK in its soccr/soccr.h). On restore it sends such
+// packets to rebuild half-closed connections, so a freeze must let them pass.
+const Mark = 0xC114
+
+// Kind names a back end.
+type Kind string
+
+// The back ends. Auto means the first one that works; IPTables whichever
+// variant the program called iptables is.
+const (
+	Auto           Kind = "auto"
+	NFTables       Kind = "nftables"
+	IPTables       Kind = "iptables"
+	IPTablesNFT    Kind = "iptables-nft"
+	IPTablesLegacy Kind = "iptables-legacy"
+)
+
+// Kinds returns all kinds that a user may ask for.
+func Kinds() []Kind { return []Kind{Auto, NFTables, IPTables, IPTablesNFT, IPTablesLegacy} }
+
+// ParseKind returns the kind called s. The error names the allowed ones.
+func ParseKind(s string) (Kind, error) {
+	if k := Kind(s); slices.Contains(Kinds(), k) {
+		return k, nil
+	}
+	var names []string
+	for _, k := range Kinds() {
+		names = append(names, string(k))
+	}
+	return "", fmt.Errorf("unknown back end %q (allowed: %s)", s, strings.Join(names, ", "))
+}
+
+// State is what is in force in a namespace.
+type State struct {
+	Backend Kind          // the back end whose rules are there, "" if there are none; never Auto or IPTables
+	Frozen  bool          // all traffic is dropped
+	Left    time.Duration // until the kernel ends the freeze; 0 when not frozen
+	SYNHeld bool          // new TCP connections are held off, and nothing else is
+}
+
+// Freezer freezes a whole network namespace. Its methods are idempotent and
+// must not be called concurrently.
+type Freezer interface {
+	// Backend returns the back end in use, never Auto or IPTables.
+	Backend() Kind
+	// Prepare puts the rules in place without freezing anything, so that
+	// Freeze has little to do. For holdSYN, which the kernel measures, the
+	// rules drop arriving TCP segments that open a connection; 0 holds off
+	// none and ends an earlier hold. A freeze that is there stays, and its
+	// end is the same.
+	Prepare(holdSYN time.Duration) error
+	// Freeze drops all traffic until Thaw, or until ttl is over. A repeated
+	// Freeze counts ttl anew. It does not need a Prepare before it.
+	Freeze(ttl time.Duration) error
+	// Thaw removes all that this back end ever made in the namespace for a
+	// Freezer. That nothing is there is fine.
+	Thaw() error
+	// State looks at what is in force, by this back end's rules.
+	State() (State, error)
+	// Close releases what Open opened. Rules stay.
+	Close() error
+}
+
+// ConnFreezer freezes single TCP connections. It is the only thing that may be
+// used in the host's network namespace. Its methods are idempotent and must
+// not be called concurrently.
+type ConnFreezer interface {
+	// Backend returns the back end in use, never Auto or IPTables.
+	Backend() Kind
+	// Freeze drops the segments of conns, and of connections that the same
+	// owner froze before, until Thaw, or until ttl is over. A repeated Freeze
+	// counts ttl anew, for all of them.
+	Freeze(conns []tcp.Tuple, ttl time.Duration) error
+	// Thaw removes all rules of this owner. That nothing is there is fine.
+	Thaw() error
+	// Frozen returns the owner's frozen connections and the time left until
+	// the kernel ends the freeze of the first one.
+	Frozen() ([]tcp.Tuple, time.Duration, error)
+	// Close releases what OpenConns opened. Rules stay.
+	Close() error
+}
+
+// Open returns a Freezer for ns. Auto tries the back ends by having each put
+// its rules in place and take them away again; the error says why each one
+// failed. Nothing is left behind.
+func Open(ns *netns.Isolated, k Kind) (Freezer, error) {
+	switch k {
+	case NFTables:
+		return openNFT(ns)
+	case IPTables, IPTablesNFT, IPTablesLegacy:
+		return openIPT(ns, k)
+	case Auto:
+		return first(func(k Kind) (Freezer, error) { return tryOpen(ns, k) })
+	}
+	return nil, fmt.Errorf("freeze %s: %w", ns, unknown(k))
+}
+
+// OpenConns returns a ConnFreezer for connections in ns. The owner, 1 to 12
+// lower-case letters and digits, keeps what it freezes apart from what others
+// freeze in the same namespace.
+func OpenConns(ns *netns.Namespace, k Kind, owner string) (ConnFreezer, error) {
+	if !ownerForm.MatchString(owner) {
+		return nil, fmt.Errorf("freeze connections in %s: bad owner %q (1 to 12 of a-z and 0-9)", ns, owner)
+	}
+	switch k {
+	case NFTables:
+		return openNFTConns(ns, owner)
+	case IPTables, IPTablesNFT, IPTablesLegacy:
+		return openIPTConns(ns, k, owner)
+	case Auto:
+		return first(func(k Kind) (ConnFreezer, error) { return OpenConns(ns, k, owner) })
+	}
+	return nil, fmt.Errorf("freeze connections in %s: %w", ns, unknown(k))
+}
+
+var ownerForm = regexp.MustCompile(`^[a-z0-9]{1,12}$`)
+
+func unknown(k Kind) error {
+	_, err := ParseKind(string(k))
+	return err
+}
+
+// autoOrder is what Auto tries. The nft variant of iptables by its own name is
+// not among them: where nftables fails, so does this.
+var autoOrder = []Kind{NFTables, IPTables, IPTablesLegacy}
+
+// first returns what the first back end that works makes of open.
+func first[T any](open func(Kind) (T, error)) (T, error) {
+	var failed []error
+	for _, k := range autoOrder {
+		f, err := open(k)
+		if err == nil {
+			return f, nil
+		}
+		failed = append(failed, fmt.Errorf("%s: %w", k, err))
+	}
+	var none T
+	return none, fmt.Errorf("no packet filter works (load nf_tables, or install iptables): %w", errors.Join(failed...))
+}
+
+// tryOpen is Open for one back end, which it has prove that it works unless
+// its rules are there already.
+func tryOpen(ns *netns.Isolated, k Kind) (Freezer, error) {
+	f, err := Open(ns, k)
+	if err != nil {
+		return nil, err
+	}
+	if err := prove(f); err != nil {
+		return nil, errors.Join(err, f.Close())
+	}
+	return f, nil
+}
+
+func prove(f Freezer) error {
+	st, err := f.State()
+	if err != nil || st.Backend != "" {
+		return err
+	}
+	return errors.Join(f.Prepare(0), f.Thaw())
+}
+
+// checkTTL refuses a time to live that no back end could enforce.
+func checkTTL(ttl time.Duration) error {
+	if ttl <= 0 || ttl > maxTTL {
+		return fmt.Errorf("time to live %s is not within 0 and %s", ttl, maxTTL)
+	}
+	return nil
+}
+
+// maxTTL keeps the end of a freeze within what both kernel interfaces hold
+// (for xt_time, dates until 2038).
+const maxTTL = 365 * 24 * time.Hour
