@@ -1,0 +1,149 @@
+package main
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// kind says who sends on a connection, and when.
+type kind uint8
+
+const (
+	push   kind = iota // the server sends a record every interval
+	pull               // the client does
+	reqrep             // the client sends a record and waits for the server's
+	bulk               // both send a record every interval
+	udp                // as reqrep in datagrams, but nobody waits
+)
+
+var kindNames = []string{"push", "pull", "reqrep", "bulk", "udp"}
+
+// side is one end of a connection.
+type side uint8
+
+const (
+	client side = iota
+	server
+)
+
+// sends tells whether a side sends anything after the greeting.
+func (k kind) sends(s side) bool {
+	switch k {
+	case push:
+		return s == server
+	case pull:
+		return s == client
+	default:
+		return true
+	}
+}
+
+// flow is what both sides have to know about a connection.
+type flow struct {
+	id       uint16
+	kind     kind
+	half     bool          // the side that sends nothing closes its half at once
+	size     uint32        // of a record, a multiple of a word
+	interval time.Duration // between two records
+}
+
+// What a flow is if its option does not say.
+var (
+	defaultSize     = map[kind]uint32{push: 128, pull: 128, reqrep: 64, bulk: 32 << 10, udp: 64}
+	defaultInterval = map[kind]time.Duration{
+		push: time.Millisecond, pull: time.Millisecond, reqrep: time.Millisecond,
+		bulk: 20 * time.Millisecond, udp: 5 * time.Millisecond,
+	}
+)
+
+// parseFlow reads KIND[=N][,size=BYTES][,interval=D][,half]; n is N or 1.
+func parseFlow(spec string) (f flow, n int, err error) {
+	head, rest, _ := strings.Cut(spec, ",")
+	name, count, counted := strings.Cut(head, "=")
+	n = 1
+	if counted {
+		if n, err = strconv.Atoi(count); err != nil || n < 1 {
+			return flow{}, 0, fmt.Errorf("connection %q: %q is no number of connections", spec, count)
+		}
+	}
+	found := false
+	for k, kn := range kindNames {
+		if kn == name {
+			f.kind, found = kind(k), true
+		}
+	}
+	if !found {
+		return flow{}, 0, fmt.Errorf("connection %q: %q is none of %s", spec, name, strings.Join(kindNames, ", "))
+	}
+	f.size, f.interval = defaultSize[f.kind], defaultInterval[f.kind]
+	for _, option := range strings.FieldsFunc(rest, func(r rune) bool { return r == ',' }) {
+		key, value, _ := strings.Cut(option, "=")
+		switch key {
+		case "half":
+			f.half = true
+		case "size":
+			var size uint64
+			size, err = strconv.ParseUint(value, 10, 24)
+			f.size = uint32(size)
+		case "interval":
+			f.interval, err = time.ParseDuration(value)
+		default:
+			err = errors.New("no such option")
+		}
+		if err != nil {
+			return flow{}, 0, fmt.Errorf("connection %q: %s: %w", spec, option, err)
+		}
+	}
+	return f, n, f.check()
+}
+
+func (f flow) check() error {
+	switch {
+	case int(f.kind) >= len(kindNames):
+		return fmt.Errorf("kind %d is not known", f.kind)
+	case f.size == 0 || f.size%wordLen != 0:
+		return fmt.Errorf("a record of %d bytes is not whole words of %d", f.size, wordLen)
+	case f.interval <= 0:
+		return fmt.Errorf("an interval of %s is none", f.interval)
+	case f.half && f.kind != push && f.kind != pull:
+		return fmt.Errorf("%s has no side that sends nothing, for half", kindNames[f.kind])
+	}
+	return nil
+}
+
+// greetingLen is what the client sends first on every connection: the flow,
+// in network byte order.
+const greetingLen = 24
+
+const greetingMagic = 0x6e667472
+
+func (f flow) greeting() []byte {
+	b := make([]byte, 0, greetingLen)
+	b = binary.BigEndian.AppendUint32(b, greetingMagic)
+	b = binary.BigEndian.AppendUint16(b, f.id)
+	b = append(b, byte(f.kind), 0)
+	if f.half {
+		b[len(b)-1] = 1
+	}
+	b = binary.BigEndian.AppendUint32(b, f.size)
+	b = binary.BigEndian.AppendUint32(b, 0)
+	return binary.BigEndian.AppendUint64(b, uint64(f.interval))
+}
+
+func parseGreeting(b []byte) (flow, error) {
+	if len(b) != greetingLen || binary.BigEndian.Uint32(b) != greetingMagic {
+		return flow{}, errors.New("not a greeting of this program")
+	}
+	f := flow{
+		id:       binary.BigEndian.Uint16(b[4:]),
+		kind:     kind(b[6]),
+		half:     b[7] == 1,
+		size:     binary.BigEndian.Uint32(b[8:]),
+		interval: time.Duration(binary.BigEndian.Uint64(b[16:])),
+	}
+	return f, f.check()
+}

@@ -1,0 +1,133 @@
+// Command traffic is the pair of programs that the end-to-end tests put
+// between them whatever they test: "traffic serve" and "traffic connect" keep
+// TCP connections busy and check every byte that arrives. Each eight bytes of
+// a stream say which connection and direction they belong to and where in it
+// they stand, so that a loss, a repetition and a spoilt byte are told apart.
+//
+// A program keeps its counters in shared memory (package stats), and writes to
+// its log, a JSON object per line, only when something is wrong and at its
+// end. SIGUSR1 stops the sending for good, SIGTERM ends the program.
+package main
+
+import (
+	"errors"
+	"flag"
+	"fmt"
+	"net"
+	"os"
+	"os/signal"
+	"strings"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"github.com/criu-netfreeze/criu-netfreeze/testdata/traffic/stats"
+)
+
+// beat is the time between two ticks of an idle program.
+const beat = time.Millisecond
+
+// program is what all connections of one process share.
+type program struct {
+	stats  *stats.File
+	log    eventLog
+	quiet  atomic.Bool // SIGUSR1: nothing more is sent
+	ending atomic.Bool // SIGTERM: errors are of our own making
+}
+
+func main() {
+	if err := run(os.Args[1:]); err != nil && !errors.Is(err, flag.ErrHelp) {
+		fmt.Fprintln(os.Stderr, "traffic:", err)
+		os.Exit(1)
+	}
+}
+
+func run(args []string) error {
+	if len(args) == 0 {
+		return errors.New("say serve or connect, and --help for more")
+	}
+	flags := flag.NewFlagSet("traffic "+args[0], flag.ContinueOnError)
+	statsPath := flags.String("stats", "", "`FILE` of counters to create")
+	logPath := flags.String("log", "", "`FILE` to append events to (default standard error)")
+	busy := flags.Bool("busy", false, "tick without a pause, which keeps one processor busy")
+	var addrs, conns list
+	var firstID uint
+	var start func(*program) error
+	switch args[0] {
+	case "serve":
+		flags.Var(&addrs, "listen", "`ADDRESS:PORT` to serve on, TCP and UDP (may be given again)")
+		start = func(p *program) error { return p.serve(addrs) }
+	case "connect":
+		flags.Var(&addrs, "peer", "`ADDRESS:PORT` to connect to (may be given again)")
+		flags.Var(&conns, "conn", "`KIND[=N][,size=BYTES][,interval=D][,half]` to open to each peer (may be given again).\n"+
+			"KIND: push, pull, reqrep, bulk, udp. half: the side that sends nothing says so")
+		flags.UintVar(&firstID, "first-id", 0, "`NUMBER` of the first connection")
+		start = func(p *program) error { return p.connect(addrs, conns, firstID) }
+	default:
+		return fmt.Errorf("%q is neither serve nor connect", args[0])
+	}
+	if err := flags.Parse(args[1:]); err != nil {
+		return err
+	}
+	if len(addrs) == 0 || *statsPath == "" || flags.NArg() > 0 {
+		return errors.New("an address and --stats are needed, and nothing but options; see --help")
+	}
+	// Named before anything happens, so that no signal finds us unprepared.
+	signals := make(chan os.Signal, 2)
+	signal.Notify(signals, syscall.SIGUSR1, syscall.SIGTERM)
+	file, err := stats.Create(*statsPath)
+	if err != nil {
+		return err
+	}
+	p := &program{stats: file, log: eventLog{path: *logPath}}
+	go p.tick(*busy)
+	if err := start(p); err != nil {
+		return err
+	}
+	p.obey(signals)
+	return nil
+}
+
+// obey returns when the program shall end.
+func (p *program) obey(signals <-chan os.Signal) {
+	for s := range signals {
+		if s == syscall.SIGTERM {
+			p.ending.Store(true)
+			p.log.summary(p.stats.Snapshots())
+			return
+		}
+		p.quiet.Store(true)
+	}
+}
+
+// tick shows that the program runs. When busy, no moment is without a tick.
+func (p *program) tick(busy bool) {
+	for {
+		p.stats.Tick()
+		if !busy {
+			time.Sleep(beat)
+		}
+	}
+}
+
+// list is a flag that may be given more than once.
+type list []string
+
+func (l *list) String() string { return strings.Join(*l, " ") }
+
+// Set adds a value.
+func (l *list) Set(s string) error {
+	*l = append(*l, s)
+	return nil
+}
+
+// port is an address's port, 0 for an address without.
+func port(a net.Addr) uint16 {
+	switch a := a.(type) {
+	case *net.TCPAddr:
+		return a.AddrPort().Port()
+	case *net.UDPAddr:
+		return a.AddrPort().Port()
+	}
+	return 0
+}
