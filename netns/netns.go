@@ -138,6 +138,14 @@ func (n *Namespace) Do(fn func() error) error {
 	done := make(chan error, 1)
 	go func() {
 		runtime.LockOSThread()
+		if unix.Gettid() == unix.Getpid() {
+			// /proc/PID/ns/net is where the process's first thread is. It
+			// stays at home, and is kept here so that the next goroutine
+			// gets another one.
+			done <- n.Do(fn)
+			runtime.UnlockOSThread()
+			return
+		}
 		home, err := vnetns.GetFromPath(threadNet)
 		if err != nil {
 			runtime.UnlockOSThread()
