@@ -33,12 +33,12 @@ func (c *nftConn) rule(ch *nftables.Chain, comment string, parts ...[]expr.Any) 
 	c.AddRule(r)
 }
 
-// passRules adds what every one of our chains begins with: the traffic that a
-// freeze lets through.
+// passMarked adds a rule that lets CRIU's own packets through.
 func (c *nftConn) passMarked(ch *nftables.Chain) {
 	c.rule(ch, "CRIU's own packets", metaIs(expr.MetaKeyMARK, binaryutil.NativeEndian.PutUint32(Mark)), accept())
 }
 
+// passNeighbours adds a rule that lets IPv6 neighbour discovery through.
 func (c *nftConn) passNeighbours(ch *nftables.Chain) {
 	c.rule(ch, "neighbour discovery",
 		metaIs(expr.MetaKeyNFPROTO, []byte{unix.NFPROTO_IPV6}),
@@ -50,6 +50,7 @@ func (c *nftConn) passNeighbours(ch *nftables.Chain) {
 		}, accept())
 }
 
+// metaIs matches packets of which the kernel knows a value.
 func metaIs(key expr.MetaKey, value []byte) []expr.Any {
 	return []expr.Any{
 		&expr.Meta{Key: key, Register: 1},
@@ -62,6 +63,7 @@ func protoIn(s *nftables.Set) []expr.Any {
 	return []expr.Any{&expr.Meta{Key: expr.MetaKeyNFPROTO, Register: 1}, lookup(s)}
 }
 
+// lookup matches when what was loaded, from register 1 on, is in the set.
 func lookup(s *nftables.Set) expr.Any {
 	return &expr.Lookup{SourceRegister: 1, SetName: s.Name, SetID: s.ID}
 }

@@ -1,0 +1,158 @@
+package rules
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+)
+
+// iptChains is a pair of chains of one's own, for arriving and leaving packets.
+// Their names never change: it is how the rules are found again.
+type iptChains struct{ in, out string }
+
+// wholeChains are those of a whole namespace's freeze.
+var wholeChains = iptChains{"CRIU-NETFREEZE-IN", "CRIU-NETFREEZE-OUT"}
+
+// ownerChains are those of an owner's frozen connections. With the longest
+// owner they have just the 28 characters that a chain's name may have.
+func ownerChains(owner string) iptChains {
+	return iptChains{"CRIU-FREEZE-" + owner + "-IN", "CRIU-FREEZE-" + owner + "-OUT"}
+}
+
+// hooks returns each chain with the built-in chain that leads to it.
+func (c iptChains) hooks() [2]struct{ base, chain string } {
+	return [2]struct{ base, chain string }{{"PREROUTING", c.in}, {"OUTPUT", c.out}}
+}
+
+// put replaces all rules of the chains, making the chains if need be, and has
+// them come first in the raw table. A rule is given without its chain.
+func (c iptChains) put(t *iptTool, in, out []string) error {
+	var create, jump, leave []string
+	for _, h := range c.hooks() {
+		create = append(create, fmt.Sprintf(":%s - [0:0]", h.chain)) // empties one that is there
+		leave = append(leave, fmt.Sprintf("-D %s -j %s", h.base, h.chain))
+		jump = append(jump, fmt.Sprintf("-I %s 1 -j %s", h.base, h.chain))
+	}
+	rules := slices.Concat(onChain(c.in, in), onChain(c.out, out))
+	// Mostly the chains are there, and what leads to them is moved to the
+	// front. That fails if there is nothing to move, and changes nothing.
+	if t.apply(slices.Concat(create, leave, jump, rules)) == nil {
+		return nil
+	}
+	if err := c.remove(t); err != nil {
+		return err
+	}
+	return t.apply(slices.Concat(create, jump, rules))
+}
+
+func onChain(chain string, rules []string) []string {
+	lines := make([]string, len(rules))
+	for i, r := range rules {
+		lines[i] = "-A " + chain + " " + r
+	}
+	return lines
+}
+
+// remove deletes the chains and what leads to them. It copes with any half of
+// that being there.
+func (c iptChains) remove(t *iptTool) error {
+	var lines []string
+	for _, h := range c.hooks() {
+		lines = append(lines, fmt.Sprintf("-D %s -j %s", h.base, h.chain), "-F "+h.chain, "-X "+h.chain)
+	}
+	if t.apply(lines) == nil {
+		return nil // everything was there, once
+	}
+	there, err := t.ListChains(rawTable)
+	if isNotThere(err) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	for _, h := range c.hooks() {
+		if !slices.Contains(there, h.chain) {
+			continue
+		}
+		for err == nil {
+			err = t.Delete(rawTable, h.base, "-j", h.chain)
+		}
+		if !isNotThere(err) {
+			return err
+		}
+		if err = t.ClearAndDeleteChain(rawTable, h.chain); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// list returns the rules of both chains in the form of iptables -S, without
+// "-A CHAIN". there is false, without an error, if one of them is missing.
+func (c iptChains) list(t *iptTool) (in, out []string, there bool, err error) {
+	var lists [2][]string
+	for i, h := range c.hooks() {
+		lines, err := t.List(rawTable, h.chain)
+		if isNotThere(err) {
+			return nil, nil, false, nil
+		}
+		if err != nil {
+			return nil, nil, false, err
+		}
+		for _, line := range lines {
+			if rule, ok := strings.CutPrefix(line, "-A "+h.chain+" "); ok {
+				lists[i] = append(lists[i], rule)
+			}
+		}
+	}
+	return lists[0], lists[1], true, nil
+}
+
+// passRules are the rules for what a freeze lets through.
+func passRules(ipv6 bool) []string {
+	rules := []string{fmt.Sprintf("-m mark --mark 0x%x -j RETURN", Mark)}
+	if ipv6 {
+		for _, t := range []int{neighbourSolicitation, neighbourAdvertisement} {
+			rules = append(rules, fmt.Sprintf("-p ipv6-icmp -m icmp6 --icmpv6-type %d -j RETURN", t))
+		}
+	}
+	return rules
+}
+
+// The time match compares the wall clock, in whole seconds and UTC, and still
+// matches in the second that it names (iptables-extensions(8), "time").
+const (
+	timeMatch = "-m time --datestop "
+	timeForm  = "2006-01-02T15:04:05"
+	dropNow   = " -j DROP"
+)
+
+// dropUntil is the end of a rule that drops until a time, rounded up to a
+// full second.
+func dropUntil(end time.Time) string {
+	last := ceil(end).Add(-time.Second)
+	return timeMatch + last.UTC().Format(timeForm) + dropNow
+}
+
+func ceil(t time.Time) time.Time { return t.Add(time.Second - 1).Truncate(time.Second) }
+
+// dropsUntil is the inverse of dropUntil: it returns the time up to which a
+// rule drops what match says. ok is false if the rule is another one or its
+// time is over.
+func dropsUntil(rule string, now time.Time) (match string, end time.Time, ok bool) {
+	match, rest, ok := strings.Cut(rule, timeMatch)
+	if !ok {
+		return "", time.Time{}, false
+	}
+	date, ok := strings.CutSuffix(rest, dropNow)
+	if !ok {
+		return "", time.Time{}, false
+	}
+	last, err := time.Parse(timeForm, date)
+	if err != nil {
+		return "", time.Time{}, false
+	}
+	end = last.Add(time.Second)
+	return strings.TrimSpace(match), end, end.After(now)
+}
