@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"io"
 	"net"
@@ -14,8 +15,11 @@ import (
 const greetingTime = 10 * time.Second
 
 func (p *program) serve(addrs []string) error {
+	// Go listens for MPTCP where the kernel has it, which CRIU cannot dump.
+	var plain net.ListenConfig
+	plain.SetMultipathTCP(false)
 	for _, addr := range addrs {
-		l, err := net.Listen("tcp", addr)
+		l, err := plain.Listen(context.Background(), "tcp", addr)
 		if err != nil {
 			return err
 		}

@@ -1,0 +1,164 @@
+//go:build e2e
+
+package e2e
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/google/gopacket"
+	"github.com/google/gopacket/layers"
+	"github.com/google/gopacket/pcapgo"
+)
+
+// capture records all that one interface of the world sees, both ways.
+type capture struct {
+	t      *testing.T
+	netns  string
+	device string
+	file   string
+	cmd    *command
+	done   bool
+}
+
+// startCapture returns when packets are being recorded.
+func startCapture(t *testing.T, netns, device string) *capture {
+	t.Helper()
+	c := &capture{t: t, netns: netns, device: device, file: filepath.Join(t.TempDir(), "capture.pcap")}
+	// Headers are enough, but for the packet that an ICMP error quotes.
+	c.cmd = newCommand(context.Background(), netns,
+		"tcpdump", "--immediate-mode", "-U", "-n", "-s", "200", "-B", "16384", "-Z", "root", "-i", device, "-w", c.file)
+	if err := c.cmd.start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(c.stop)
+	c.mark("the capture to begin")
+	return c
+}
+
+// mark sends frames of a protocol that nobody speaks until one is recorded:
+// all that went before it is then recorded too.
+func (c *capture) mark(what string) {
+	c.t.Helper()
+	text := fmt.Sprintf("mark %d", time.Now().UnixNano())
+	poll(c.t, patience, what, func() error {
+		if err := within(c.netns, func() error { return sendFrame(c.device, text) }); err != nil {
+			return err
+		}
+		recorded, err := os.ReadFile(c.file)
+		if err == nil && !bytes.Contains(recorded, []byte(text)) {
+			err = errors.New("the mark is not recorded")
+		}
+		return err
+	})
+}
+
+// sendFrame sends a frame with the number that Ethernet has for experiments.
+func sendFrame(device, text string) error {
+	const experimental = 0x88b5
+	link, err := net.InterfaceByName(device)
+	if err != nil {
+		return err
+	}
+	fd, err := syscall.Socket(syscall.AF_PACKET, syscall.SOCK_RAW|syscall.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return fmt.Errorf("packet socket: %w", err)
+	}
+	defer syscall.Close(fd)
+	frame := slices.Concat(link.HardwareAddr, link.HardwareAddr, []byte{experimental >> 8, experimental & 0xff}, []byte(text))
+	return syscall.Sendto(fd, frame, 0, &syscall.SockaddrLinklayer{Ifindex: link.Index, Halen: 6})
+}
+
+// stop ends the recording.
+func (c *capture) stop() {
+	if c.done {
+		return
+	}
+	c.done = true
+	if err := c.cmd.Process.Signal(syscall.SIGINT); err != nil {
+		c.t.Errorf("stop tcpdump: %v", err)
+	}
+	if err := c.cmd.Wait(); err != nil {
+		c.t.Errorf("tcpdump: %v", err)
+	}
+}
+
+// tally is what a stretch of a capture contained.
+type tally struct {
+	tcp, fin, rst, icmpErrors int
+	first                     []string // a few of the FIN and RST, in words
+}
+
+// stray is an error that names the first FIN and RST, if there are any.
+func (n tally) stray() error {
+	if n.fin+n.rst == 0 {
+		return nil
+	}
+	return fmt.Errorf("%d FIN, %d RST:\n%s", n.fin, n.rst, strings.Join(n.first, "\n"))
+}
+
+// since ends the capture and counts what it has from a time on.
+func (c *capture) since(from time.Time) tally {
+	c.t.Helper()
+	c.mark("the capture to be complete")
+	c.stop()
+	f, err := os.Open(c.file)
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	defer f.Close()
+	packets, err := pcapgo.NewReader(f)
+	if err != nil {
+		c.t.Fatalf("read capture: %v", err)
+	}
+	var n tally
+	for {
+		data, info, err := packets.ReadPacketData()
+		if errors.Is(err, io.EOF) {
+			return n
+		}
+		if err != nil {
+			c.t.Fatalf("read capture: %v", err)
+		}
+		if info.Timestamp.Before(from) {
+			continue
+		}
+		n.add(gopacket.NewPacket(data, packets.LinkType(), gopacket.DecodeOptions{Lazy: true, NoCopy: true}), info.Timestamp.Sub(from))
+	}
+}
+
+func (n *tally) add(p gopacket.Packet, after time.Duration) {
+	if tcp, ok := p.Layer(layers.LayerTypeTCP).(*layers.TCP); ok {
+		n.tcp++
+		if tcp.FIN {
+			n.fin++
+		}
+		if tcp.RST {
+			n.rst++
+		}
+		if (tcp.FIN || tcp.RST) && len(n.first) < 5 {
+			n.first = append(n.first, fmt.Sprintf("  after %s: %s:%d -> %s:%d, seq %d, FIN %v, RST %v", after,
+				p.NetworkLayer().NetworkFlow().Src(), tcp.SrcPort,
+				p.NetworkLayer().NetworkFlow().Dst(), tcp.DstPort, tcp.Seq, tcp.FIN, tcp.RST))
+		}
+	}
+	if icmp, ok := p.Layer(layers.LayerTypeICMPv4).(*layers.ICMPv4); ok &&
+		icmp.TypeCode.Type() == layers.ICMPv4TypeDestinationUnreachable {
+		n.icmpErrors++
+	}
+	if icmp, ok := p.Layer(layers.LayerTypeICMPv6).(*layers.ICMPv6); ok &&
+		icmp.TypeCode.Type() == layers.ICMPv6TypeDestinationUnreachable {
+		n.icmpErrors++
+	}
+}

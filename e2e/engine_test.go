@@ -1,0 +1,139 @@
+//go:build e2e
+
+package e2e
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// engine is a program that runs, dumps and restores tasks. The host of a task
+// says in which namespace it is run or restored.
+type engine interface {
+	fmt.Stringer
+	// start runs the traffic program and sets the task's pid.
+	start(k *task, args []string)
+	// dump writes the images; the caller asks for leave-running or not.
+	dump(k *task, leaveRunning bool, options ...string) error
+	// restore brings the task back from its images and sets its pid.
+	restore(k *task, options ...string) error
+	// remove ends what is left of the task and makes room for its restore.
+	remove(k *task)
+}
+
+// engines are all there are.
+var engines = []engine{plainCRIU{}, runtimeEngine("runc"), runtimeEngine("crun")}
+
+// forEngines runs a test with each engine, at the same time.
+func forEngines(t *testing.T, test func(t *testing.T, e engine)) {
+	for _, e := range engines {
+		t.Run(e.String(), func(t *testing.T) {
+			t.Parallel()
+			test(t, e)
+		})
+	}
+}
+
+// plainCRIU is the criu command. Its tasks live in the lab's own namespaces,
+// but for the network.
+type plainCRIU struct{}
+
+func (plainCRIU) String() string { return "criu" }
+
+// netnsKey is the name that the images know the namespace by.
+const netnsKey = "extRootNetNS"
+
+func (plainCRIU) start(k *task, args []string) {
+	k.t.Helper()
+	args = append([]string{trafficProgram}, args...)
+	args = append(args, "--stats", k.data("stats"), "--log", k.data("log"))
+	cmd := newCommand(context.Background(), k.host.netns, args...)
+	cmd.Dir = "/"
+	// A session of its own: what is dumped must not belong to ours.
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+	if err := cmd.start(); err != nil {
+		k.t.Fatal(err)
+	}
+	k.pid = cmd.Process.Pid
+	// Reaped at once, since a restore needs the number.
+	go func() { _ = cmd.Wait() }()
+}
+
+func (plainCRIU) dump(k *task, leaveRunning bool, options ...string) error {
+	args := []string{
+		"criu", "dump", "-t", fmt.Sprint(k.pid), "-D", k.images(), "-o", "dump.log", "-v4", "--tcp-established",
+	}
+	if k.host.netns != "" {
+		var ns syscall.Stat_t
+		if err := syscall.Stat(netnsPath(k.host.netns), &ns); err != nil {
+			return err
+		}
+		args = append(args, "--external", fmt.Sprintf("net[%d]:%s", ns.Ino, netnsKey))
+	}
+	if leaveRunning {
+		args = append(args, "--leave-running")
+	}
+	_, err := runIn("", "", append(args, options...)...)
+	return withLog(err, filepath.Join(k.images(), "dump.log"))
+}
+
+func (plainCRIU) restore(k *task, options ...string) error {
+	args := []string{
+		"criu", "restore", "-D", k.images(), "-o", "restore.log", "-v4", "--tcp-established", "-d",
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	var inherited []*os.File
+	if k.host.netns != "" {
+		ns, err := os.Open(netnsPath(k.host.netns))
+		if err != nil {
+			return err
+		}
+		defer ns.Close()
+		inherited = append(inherited, ns)
+		args = append(args, "--inherit-fd", "fd[3]:"+netnsKey)
+	}
+	cmd := newCommand(ctx, "", append(args, options...)...)
+	cmd.ExtraFiles = inherited
+	return withLog(cmd.Run(), filepath.Join(k.images(), "restore.log"))
+}
+
+func (plainCRIU) remove(k *task) { end(k.t, k.pid) }
+
+// withLog adds to an error what the log has to say about it.
+func withLog(err error, path string) error {
+	if err == nil {
+		return nil
+	}
+	f, openErr := os.Open(path)
+	if openErr != nil {
+		return errors.Join(err, openErr)
+	}
+	defer f.Close()
+	var told []string
+	for lines := bufio.NewScanner(f); lines.Scan(); {
+		if line := lines.Text(); strings.Contains(line, "Error") || strings.Contains(line, "Warn") || strings.Contains(line, "netfreeze") {
+			told = append(told, line)
+		}
+	}
+	return fmt.Errorf("%w:\n%s", err, strings.Join(told[max(0, len(told)-25):], "\n"))
+}
+
+// stopped waits until nothing of a task runs: it is gone, or in state T.
+func (k *task) stopped() {
+	k.t.Helper()
+	poll(k.t, time.Second, k.id+" to stop", func() error {
+		if state, err := processState(k.pid); err == nil && !strings.ContainsRune("TZX", rune(state)) {
+			return fmt.Errorf("in state %c", state)
+		}
+		return nil
+	})
+}

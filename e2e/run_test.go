@@ -1,0 +1,129 @@
+//go:build e2e
+
+package e2e
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"os/exec"
+	"runtime"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/vishvananda/netns"
+)
+
+// patience is how long anything may take that should take a moment.
+const patience = 30 * time.Second
+
+// poll asks until the condition is met, and fails the test when it is not in
+// time. The condition returns what is still wrong.
+func poll(t *testing.T, limit time.Duration, what string, wrong func() error) {
+	t.Helper()
+	deadline := time.Now().Add(limit)
+	for {
+		err := wrong()
+		if err == nil {
+			return
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("%s: not within %s: %v", what, limit, err)
+		}
+		time.Sleep(5 * time.Millisecond)
+	}
+}
+
+// command is a program to run, in a network namespace if one is named.
+type command struct {
+	*exec.Cmd
+	netns string
+}
+
+func newCommand(ctx context.Context, netns string, argv ...string) *command {
+	return &command{exec.CommandContext(ctx, argv[0], argv[1:]...), netns}
+}
+
+// start starts the program in its network namespace, and in that only: what
+// "ip netns exec" does to the mounts as well would keep it from being dumped.
+func (c *command) start() error {
+	if c.netns == "" {
+		return c.Start()
+	}
+	return within(c.netns, c.Start)
+}
+
+// within calls a function on a thread that has entered a network namespace.
+func within(name string, do func() error) error {
+	done := make(chan error)
+	go func() {
+		// Never unlocked: the runtime ends a thread whose goroutine is locked
+		// to it, and so nothing else ever runs in the foreign namespace.
+		runtime.LockOSThread()
+		handle, err := netns.GetFromPath(netnsPath(name))
+		if err != nil {
+			done <- fmt.Errorf("open netns %s: %w", name, err)
+			return
+		}
+		defer handle.Close()
+		if err := netns.Set(handle); err != nil {
+			done <- fmt.Errorf("enter netns %s: %w", name, err)
+			return
+		}
+		done <- do()
+	}()
+	return <-done
+}
+
+// runIn runs a program in a network namespace ("" for the lab's own) to its
+// end, and returns what it said.
+func runIn(netns, stdin string, argv ...string) (string, error) {
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	cmd := newCommand(ctx, netns, argv...)
+	var said bytes.Buffer
+	cmd.Stdin = strings.NewReader(stdin)
+	cmd.Stdout, cmd.Stderr = &said, &said
+	err := cmd.start()
+	if err == nil {
+		err = cmd.Wait()
+	}
+	if err != nil {
+		err = fmt.Errorf("%s: %w: %s", strings.Join(argv, " "), err, strings.TrimSpace(said.String()))
+	}
+	return said.String(), err
+}
+
+// mustRun is runIn for what has to succeed.
+func mustRun(t *testing.T, netns, stdin string, argv ...string) string {
+	t.Helper()
+	out, err := runIn(netns, stdin, argv...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return out
+}
+
+// alive tells whether a process is there and not a zombie.
+func alive(pid int) bool {
+	state, err := processState(pid)
+	return err == nil && state != 'Z' && state != 'X'
+}
+
+// end kills a process of ours, if it is still there, and waits until it is gone.
+func end(t *testing.T, pid int) {
+	t.Helper()
+	if err := syscall.Kill(pid, syscall.SIGKILL); err != nil && !errors.Is(err, syscall.ESRCH) {
+		t.Errorf("kill %d: %v", pid, err)
+	}
+	// Reaped too: a zombie still has the number that a restore needs.
+	poll(t, patience, fmt.Sprintf("end of process %d", pid), func() error {
+		if state, err := processState(pid); err == nil {
+			return fmt.Errorf("in state %c", state)
+		}
+		return nil
+	})
+}

@@ -1,0 +1,178 @@
+//go:build e2e
+
+package e2e
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/criu-netfreeze/criu-netfreeze/testdata/traffic/stats"
+)
+
+// port is where every server listens.
+const port = 7000
+
+// task is a traffic program that an engine runs on a host.
+type task struct {
+	t      *testing.T
+	engine engine
+	id     string // container id, of the runtimes that have one
+	host   *host
+	dir    string // on the lab's tmpfs; images are below
+	pid    int    // of the root task, as the lab sees it
+	stats  *stats.File
+}
+
+// data is where the program's statistics and log are, for those outside.
+func (k *task) data(name string) string { return filepath.Join(k.dir, "root", "data", name) }
+
+// images is the directory of the dump.
+func (k *task) images() string { return filepath.Join(k.dir, "images") }
+
+// newTask starts a program; it is running, with its counters open, when
+// newTask returns. It ends with the test.
+func newTask(t *testing.T, e engine, h *host, args ...string) *task {
+	t.Helper()
+	k := &task{t: t, engine: e, host: h, dir: t.TempDir()}
+	k.id = fmt.Sprintf("w%d-%s-%s", h.w.n, h.name, e)
+	for _, dir := range []string{k.images(), filepath.Dir(k.data("x"))} {
+		if err := os.MkdirAll(dir, 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	// Cleared up after what is started from now on.
+	t.Cleanup(k.tellLog)
+	e.start(k, args)
+	t.Cleanup(func() { e.remove(k) })
+	poll(t, patience, k.id+" to start", func() (err error) {
+		k.stats, err = stats.Open(k.data("stats"))
+		return err
+	})
+	t.Cleanup(func() { _ = k.stats.Close() })
+	return k
+}
+
+func serve(t *testing.T, e engine, h *host, options ...string) *task {
+	t.Helper()
+	return newTask(t, e, h, append([]string{
+		"serve", "--listen", fmt.Sprintf("%s:%d", h.v4, port), "--listen", fmt.Sprintf("[%s]:%d", h.v6, port),
+	}, options...)...)
+}
+
+// connect opens connections to a server's host, each kind over IPv4 and over
+// IPv6, and returns when all of them carry traffic.
+func connect(t *testing.T, e engine, h, to *host, kinds []string, options ...string) *task {
+	t.Helper()
+	args := []string{"connect", "--peer", fmt.Sprintf("%s:%d", to.v4, port), "--peer", fmt.Sprintf("[%s]:%d", to.v6, port)}
+	for _, kind := range kinds {
+		args = append(args, "--conn", kind)
+	}
+	return newTask(t, e, h, append(args, options...)...)
+}
+
+// signal sends a signal to the program.
+func (k *task) signal(s syscall.Signal) {
+	k.t.Helper()
+	if err := syscall.Kill(k.pid, s); err != nil {
+		k.t.Errorf("signal %s to %s: %v", s, k.id, err)
+	}
+}
+
+// tellLog shows what the program had to say, if the test has failed.
+func (k *task) tellLog() {
+	if !k.t.Failed() {
+		return
+	}
+	if log, err := os.ReadFile(k.data("log")); err == nil {
+		lines := strings.SplitAfterN(string(log), "\n", 6)
+		k.t.Logf("log of %s:\n%s", k.id, strings.Join(lines[:min(5, len(lines))], ""))
+	}
+}
+
+// healthy tells what is wrong with a task's connections, if anything is.
+func (k *task) healthy() error {
+	for _, s := range k.stats.Snapshots() {
+		if s.State != stats.Established || s.Lost+s.Doubled+s.Corrupt+s.Errors > 0 {
+			return fmt.Errorf("%s: connection %d (ports %d, %d) is %s: %d bytes lost, %d doubled, %d corrupt, %d errors",
+				k.id, s.ID, s.LocalPort, s.RemotePort, s.State, s.Lost, s.Doubled, s.Corrupt, s.Errors)
+		}
+	}
+	return nil
+}
+
+// broken counts a task's connections that have ended.
+func (k *task) broken() (n int) {
+	for _, s := range k.stats.Snapshots() {
+		if s.State == stats.Broken {
+			n++
+		}
+	}
+	return n
+}
+
+// both is the pair of programs that a test watches.
+type both struct{ server, client *task }
+
+// progress waits until every connection has carried traffic after a time,
+// whichever way it goes, and is otherwise in order.
+func (b both) progress(limit time.Duration, after time.Time) {
+	t := b.client.t
+	t.Helper()
+	poll(t, limit, "traffic on every connection", func() error {
+		if err := b.healthy(); err != nil {
+			return err
+		}
+		last := map[uint16]int64{}
+		for _, s := range b.server.stats.Snapshots() {
+			last[s.RemotePort] = s.LastAt
+		}
+		conns := b.client.stats.Snapshots()
+		if len(conns) == 0 {
+			return fmt.Errorf("no connection yet")
+		}
+		for _, s := range conns {
+			if max(s.LastAt, last[s.LocalPort]) <= after.UnixNano() {
+				return fmt.Errorf("connection %d (port %d) is silent", s.ID, s.LocalPort)
+			}
+		}
+		return nil
+	})
+}
+
+func (b both) healthy() error {
+	if err := b.server.healthy(); err != nil {
+		return err
+	}
+	return b.client.healthy()
+}
+
+// settle has both sides stop sending, and checks that every byte that was
+// sent, in the whole life of each connection, has come.
+func (b both) settle() {
+	t := b.client.t
+	t.Helper()
+	b.server.signal(syscall.SIGUSR1)
+	b.client.signal(syscall.SIGUSR1)
+	poll(t, patience, "arrival of every byte", func() error {
+		if err := b.healthy(); err != nil {
+			return err
+		}
+		servers := map[uint16]stats.Snapshot{}
+		for _, s := range b.server.stats.Snapshots() {
+			servers[s.RemotePort] = s
+		}
+		for _, c := range b.client.stats.Snapshots() {
+			s, ok := servers[c.LocalPort]
+			if !ok || c.Sent != s.Received || s.Sent != c.Received {
+				return fmt.Errorf("connection %d: client sent %d, server received %d; server sent %d, client received %d",
+					c.ID, c.Sent, s.Received, s.Sent, c.Received)
+			}
+		}
+		return nil
+	})
+}
