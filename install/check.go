@@ -137,7 +137,7 @@ func parseLine(line string) (name, value string, ok bool) {
 	name, value, _ = strings.Cut(line, separator)
 	value = strings.TrimLeft(value, blanks)
 	if quoted, isQuoted := strings.CutPrefix(value, `"`); isQuoted {
-		value, _, _ = strings.Cut(quoted, `"`)
+		value = unquote(quoted)
 	} else {
 		value, _, _ = strings.Cut(value, "#")
 		value = strings.TrimRight(value, blanks)
@@ -147,4 +147,14 @@ func parseLine(line string) (name, value string, ok bool) {
 		name, value = n, v
 	}
 	return strings.TrimRight(name, "\r"), value, true
+}
+
+// unquote returns what stands before the closing quote; \" is a quote.
+func unquote(s string) string {
+	for i := range len(s) {
+		if s[i] == '"' && (i == 0 || s[i-1] != '\\') {
+			return strings.ReplaceAll(s[:i], `\"`, `"`)
+		}
+	}
+	return s
 }
