@@ -4,7 +4,6 @@ import (
 	"bufio"
 	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -18,55 +17,45 @@ var ErrGone = errors.New("no such network namespace any more")
 const namedDir = "/run/netns"
 
 // Find opens the live network namespace with the given identity. It looks at
-// the nsfs mounts of this mount namespace, at /run/netns, and at every
-// process. The error wraps [ErrGone] when none of them leads there; a
-// namespace that is kept alive by an open file descriptor alone is not found.
+// the nsfs mounts of this mount namespace, under /run/netns, and at every
+// process. The error wraps [ErrGone] when nothing leads there; a namespace that
+// is kept alive by an open file descriptor or a socket alone is not found.
 func Find(id ID) (*Namespace, error) {
-	mounts, err := nsfsMounts()
-	if err != nil {
-		return nil, fmt.Errorf("find %s: %w", id, err)
-	}
-	for _, list := range []func() ([]string, error){
-		func() ([]string, error) { return mounts, nil },
-		func() ([]string, error) { return filepath.Glob(namedDir + "/*") },
-		func() ([]string, error) { return filepath.Glob("/proc/[0-9]*/ns/net") },
-	} {
-		paths, err := list()
+	for _, path := range append([]string{Mounted(id)}, candidates()...) {
+		// What cannot be looked at (a process that has ended meanwhile, an
+		// empty file) is not it.
+		if got, err := statID(path); err != nil || got != id {
+			continue
+		}
+		n, err := OpenPath(path)
 		if err != nil {
 			return nil, fmt.Errorf("find %s: %w", id, err)
 		}
-		for _, path := range paths {
-			if n := openIf(path, id); n != nil {
-				return n, nil
-			}
+		if n.id == id {
+			return n, nil
 		}
+		_ = n.Close() // it went between the two looks
 	}
 	return nil, fmt.Errorf("find %s: %w", id, ErrGone)
 }
 
-// openIf opens path if it is the namespace id. What cannot be looked at (a
-// process that has ended meanwhile, an empty file under /run/netns) is not it.
-func openIf(path string, id ID) *Namespace {
-	if got, err := statID(path); err != nil || got != id {
-		return nil
+// candidates returns paths of all network namespaces that have a name or a
+// process.
+func candidates() []string {
+	var paths []string
+	for _, pattern := range []string{namedDir + "/*", "/proc/[0-9]*/ns/net"} {
+		found, err := filepath.Glob(pattern)
+		if err != nil {
+			panic(err) // the patterns are constants
+		}
+		paths = append(paths, found...)
 	}
-	n, err := OpenPath(path)
-	if err != nil {
-		return nil
-	}
-	if n.id != id {
-		_ = n.Close()
-		return nil
-	}
-	return n
+	return paths
 }
 
 // nsfsMounts returns the mount points of network namespaces.
 func nsfsMounts() ([]string, error) {
 	f, err := os.Open("/proc/self/mountinfo")
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, fmt.Errorf("/proc is not mounted: %w", err)
-	}
 	if err != nil {
 		return nil, err
 	}
