@@ -43,17 +43,18 @@ func (c *Change) changed() bool {
 	return (c.Before == nil) != (c.After == nil) || !bytes.Equal(c.Before, c.After)
 }
 
-// Action names what happens to the file: create, change, remove or keep.
+// Action names what happens to the file in the past tense: kept, created,
+// changed or removed.
 func (c *Change) Action() string {
 	switch {
 	case !c.changed():
-		return "keep"
+		return "kept"
 	case c.Before == nil:
-		return "create"
+		return "created"
 	case c.After == nil:
-		return "remove"
+		return "removed"
 	}
-	return "change"
+	return "changed"
 }
 
 // open reads the file at path within root and starts a change that leaves it
