@@ -64,10 +64,7 @@ func (c iptChains) remove(t *iptTool) error {
 	if t.apply(lines) == nil {
 		return nil // everything was there, once
 	}
-	there, err := t.ListChains(rawTable)
-	if isNotThere(err) {
-		return nil
-	}
+	there, err := chainsOf(t)
 	if err != nil {
 		return err
 	}
@@ -88,15 +85,30 @@ func (c iptChains) remove(t *iptTool) error {
 	return nil
 }
 
+// chainsOf returns the names of all chains of the raw table. One that is not
+// there must not be asked for by name: what the nft variant says then differs
+// from version to version.
+func chainsOf(t *iptTool) ([]string, error) {
+	chains, err := t.ListChains(rawTable)
+	if isNotThere(err) {
+		return nil, nil // nor is the table
+	}
+	return chains, err
+}
+
 // list returns the rules of both chains in the form of iptables -S, without
 // "-A CHAIN". there is false, without an error, if one of them is missing.
 func (c iptChains) list(t *iptTool) (in, out []string, there bool, err error) {
+	chains, err := chainsOf(t)
+	if err != nil {
+		return nil, nil, false, err
+	}
 	var lists [2][]string
 	for i, h := range c.hooks() {
-		lines, err := t.List(rawTable, h.chain)
-		if isNotThere(err) {
+		if !slices.Contains(chains, h.chain) {
 			return nil, nil, false, nil
 		}
+		lines, err := t.List(rawTable, h.chain)
 		if err != nil {
 			return nil, nil, false, err
 		}
