@@ -131,3 +131,23 @@ func Run(tb testing.TB, ns *netns.Namespace, name string, args ...string) string
 	}
 	return string(out)
 }
+
+// Addresses of the two ends that Pair makes.
+const (
+	A4, A6 = "192.0.2.1", "2001:db8::1"
+	B4, B6 = "192.0.2.2", "2001:db8::2"
+)
+
+// Pair makes two namespaces that a cable connects: a veth interface eth0 in
+// each, up, with the addresses A4 and A6, and B4 and B6.
+func Pair(tb testing.TB) (a, b *netns.Namespace) {
+	tb.Helper()
+	a, b = New(tb), New(tb)
+	Run(tb, a, "ip", "link", "add", "eth0", "type", "veth", "peer", "name", "eth0", "netns", fmt.Sprintf("/proc/%d/fd/%d", os.Getpid(), b.FD()))
+	for ns, addrs := range map[*netns.Namespace][2]string{a: {A4, A6}, b: {B4, B6}} {
+		Run(tb, ns, "ip", "addr", "add", addrs[0]+"/24", "dev", "eth0")
+		Run(tb, ns, "ip", "addr", "add", addrs[1]+"/64", "dev", "eth0", "nodad")
+		Run(tb, ns, "ip", "link", "set", "eth0", "up")
+	}
+	return a, b
+}
