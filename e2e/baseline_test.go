@@ -23,17 +23,8 @@ table inet by_hand {
 // mixed is traffic of all kinds, 10 connections over IPv4 and 10 over IPv6.
 var mixed = []string{"push=4,interval=5ms", "reqrep=4,interval=5ms", "bulk=2"}
 
-// pair starts a busy server on one new host and its client on another, which
-// is the peer: never dumped, and a plain process whatever the engine is.
-func pair(t *testing.T, e engine, kinds []string) (b both, app, peer *host) {
-	t.Helper()
-	w := newWorld(t)
-	app, peer = w.newHost("app"), w.newHost("peer")
-	b.server = serve(t, e, app)
-	b.client = connect(t, plainCRIU{}, peer, app, kinds)
-	b.progress(patience, time.Now())
-	return b, app, peer
-}
+// halfClosed is traffic on connections of which one side has closed its half.
+var halfClosed = []string{"push=2,half,interval=5ms", "pull=2,half,interval=5ms"}
 
 // TestBaseline shows what goes wrong without the suite, and so that these
 // tests would see it.
@@ -41,46 +32,38 @@ func TestBaseline(t *testing.T) {
 	withoutSuite(t)
 	t.Run("stopped", func(t *testing.T) {
 		forEngines(t, func(t *testing.T, e engine) {
-			b, _, peer := pair(t, e, mixed)
-			packets := startCapture(t, peer.netns, iface)
-			from := time.Now()
-			if err := e.dump(b.server, true); err != nil {
-				t.Fatal(err)
-			}
-			e.remove(b.server)
+			p := newPair(t, e, true, mixed)
+			p.dump()
+			e.remove(p.server)
 			poll(t, patience, "the peer to lose its connections", func() error {
-				if n := b.client.broken(); n != 20 {
+				if n := p.client.broken(); n != 20 {
 					return fmt.Errorf("%d of 20 are lost", n)
 				}
 				return nil
 			})
-			if n := packets.since(from); n.fin+n.rst == 0 {
+			if n := p.packets.since(p.from); n.fin+n.rst == 0 {
 				t.Error("neither FIN nor RST was captured")
 			}
 		})
 	})
 	t.Run("restored", func(t *testing.T) {
 		forEngines(t, func(t *testing.T, e engine) {
-			b, app, peer := pair(t, e, mixed)
-			packets := startCapture(t, peer.netns, iface)
+			p := newPair(t, e, true, mixed)
 			// Even if nothing is heard of the old namespace's end.
-			mustRun(t, app.netns, handFreeze, "nft", "-f", "-")
-			from := time.Now()
-			if err := e.dump(b.server, true); err != nil {
-				t.Fatal(err)
-			}
-			e.remove(b.server)
-			app.move(app.elsewhere(func(string) {}))
+			mustRun(t, p.app.netns, handFreeze, "nft", "-f", "-")
+			p.dump()
+			e.remove(p.server)
+			p.app.move(p.app.elsewhere(func(string) {}))
 			time.Sleep(live)
 			// It cannot go well, and how CRIU calls it is its affair.
-			_ = e.restore(b.server)
+			_ = e.restore(p.server)
 			poll(t, patience, "the peer to lose a connection", func() error {
-				if b.client.broken() == 0 {
+				if p.client.broken() == 0 {
 					return fmt.Errorf("none is lost")
 				}
 				return nil
 			})
-			if n := packets.since(from); n.rst == 0 {
+			if n := p.packets.since(p.from); n.rst == 0 {
 				t.Error("no RST was captured")
 			}
 		})
@@ -92,28 +75,28 @@ func TestBaseline(t *testing.T) {
 // without an error of their own.
 func TestByHand(t *testing.T) {
 	withoutSuite(t)
-	forEngines(t, func(t *testing.T, e engine) {
-		b, app, peer := pair(t, e, mixed)
-		packets := startCapture(t, peer.netns, iface)
-		freeze := func(netns string) { mustRun(t, netns, handFreeze, "nft", "-f", "-") }
-		freeze(app.netns)
-		from := time.Now()
-		if err := e.dump(b.server, true); err != nil {
-			t.Fatal(err)
-		}
-		e.remove(b.server)
-		app.move(app.elsewhere(freeze))
-		time.Sleep(live)
-		if err := e.restore(b.server); err != nil {
-			t.Fatal(err)
-		}
-		restored := time.Now()
-		mustRun(t, app.netns, "", "nft", "delete", "table", "inet", "by_hand")
-		b.progress(patience, restored)
-		t.Logf("every connection carried traffic %s after the restore", time.Since(restored))
-		b.settle()
-		if err := packets.since(from).stray(); err != nil {
-			t.Error(err)
-		}
-	})
+	for name, kinds := range map[string][]string{"mixed": mixed, "half closed": halfClosed} {
+		t.Run(name, func(t *testing.T) {
+			forEngines(t, func(t *testing.T, e engine) {
+				p := newPair(t, e, true, kinds)
+				freeze := func(netns string) { mustRun(t, netns, handFreeze, "nft", "-f", "-") }
+				freeze(p.app.netns)
+				p.dump()
+				e.remove(p.server)
+				p.app.move(p.app.elsewhere(freeze))
+				time.Sleep(live)
+				if err := e.restore(p.server); err != nil {
+					t.Fatal(err)
+				}
+				restored := time.Now()
+				mustRun(t, p.app.netns, "", "nft", "delete", "table", "inet", "by_hand")
+				p.progress(patience, restored)
+				t.Logf("every connection carried traffic after %s", time.Since(restored))
+				p.settle()
+				if err := p.packets.since(p.from).stray(); err != nil {
+					t.Error(err)
+				}
+			})
+		})
+	}
 }

@@ -22,6 +22,9 @@ import (
 	"github.com/google/gopacket/pcapgo"
 )
 
+// everyPort is all interfaces of a namespace at once.
+const everyPort = "any"
+
 // capture records all that one interface of the world sees, both ways.
 type capture struct {
 	t      *testing.T
@@ -37,8 +40,13 @@ func startCapture(t *testing.T, netns, device string) *capture {
 	t.Helper()
 	c := &capture{t: t, netns: netns, device: device, file: filepath.Join(t.TempDir(), "capture.pcap")}
 	// Headers are enough, but for the packet that an ICMP error quotes.
-	c.cmd = newCommand(context.Background(), netns,
-		"tcpdump", "--immediate-mode", "-U", "-n", "-s", "200", "-B", "16384", "-Z", "root", "-i", device, "-w", c.file)
+	args := []string{"tcpdump", "--immediate-mode", "-U", "-n", "-s", "200", "-B", "16384", "-Z", "root", "-i", device, "-w", c.file}
+	if device == everyPort {
+		// The form that gopacket can read, and a port to mark it by.
+		args = append(args, "-y", "LINUX_SLL")
+		c.device = "br0"
+	}
+	c.cmd = newCommand(context.Background(), netns, args...)
 	if err := c.cmd.start(); err != nil {
 		t.Fatal(err)
 	}

@@ -3,23 +3,200 @@
 package e2e
 
 import (
+	"encoding/json"
+	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
+	"syscall"
 	"testing"
+	"time"
 )
 
-// criuDir is CRIU's configuration and ours.
-const criuDir = "/etc/criu"
+// The suite as it is installed.
+const (
+	netfreeze = "/usr/local/bin/netfreeze"
+	hook      = "/usr/local/libexec/criu-netfreeze/netfreeze-hook"
+	criuDir   = "/etc/criu"
+	stateDir  = "/run/criu-netfreeze"
+)
 
-// criuFiles are the configuration files that the engines make CRIU read.
-var criuFiles = []string{"default.conf", "runc.conf", "crun.conf"}
+// prompt is how soon a thawed connection carries traffic again. It is one
+// round trip, which takes no time here, on a machine that has other tests to
+// run; a peer left to its retransmission timer needs seconds.
+const prompt = time.Second
 
-// withoutSuite takes our lines out of CRIU's configuration for one test.
+// settings are what a test wants to be configured.
+type settings struct {
+	policy  string
+	backend string        // "" for the default
+	ttl     time.Duration // 0 for the default
+	install []string      // options of "netfreeze install"
+}
+
+// withSuite configures the suite for a test and its subtests, which may run at
+// the same time, and CRIU to use it.
+func withSuite(t *testing.T, s settings) {
+	t.Helper()
+	withoutSuite(t)
+	lines := []string{fmt.Sprintf("policy = %q", s.policy)}
+	if s.backend != "" {
+		lines = append(lines, fmt.Sprintf("backend = %q", s.backend))
+	}
+	if s.ttl != 0 {
+		lines = append(lines, fmt.Sprintf("ttl = %q", s.ttl))
+	}
+	config := strings.Join(lines, "\n") + "\n\n[log]\nlevel = \"debug\"\n"
+	if err := os.WriteFile(filepath.Join(criuDir, "netfreeze.toml"), []byte(config), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	mustRun(t, "", "", append([]string{netfreeze, "install", "--runtime", "runc,crun,default"}, s.install...)...)
+	t.Cleanup(func() { mustRun(t, "", "", netfreeze, "uninstall") })
+}
+
+// withoutSuite leaves CRIU as it is without us.
 func withoutSuite(t *testing.T) {
 	t.Helper()
-	for _, name := range criuFiles {
+	for _, name := range []string{"default.conf", "runc.conf", "crun.conf", "netfreeze.toml"} {
 		if err := os.Remove(filepath.Join(criuDir, name)); err != nil && !os.IsNotExist(err) {
 			t.Fatal(err)
 		}
+	}
+}
+
+// ruleset is everything that can drop a packet in a namespace, in words.
+func ruleset(t *testing.T, netns string) string {
+	t.Helper()
+	var all strings.Builder
+	all.WriteString(mustRun(t, netns, "", "nft", "list", "ruleset"))
+	for _, tool := range []string{"iptables-legacy", "ip6tables-legacy"} {
+		for _, table := range []string{"raw", "filter"} {
+			all.WriteString(mustRun(t, netns, "", tool, "--wait", "-t", table, "-S"))
+		}
+	}
+	return all.String()
+}
+
+// status is what "netfreeze status" says about a namespace, "" for nothing.
+func status(t *testing.T, netns string) string {
+	t.Helper()
+	out := mustRun(t, "", "", netfreeze, "status", "-o", "json")
+	var entries []json.RawMessage
+	if err := json.Unmarshal([]byte(out), &entries); err != nil {
+		t.Fatalf("status -o json is no list: %v: %s", err, out)
+	}
+	var ns syscall.Stat_t
+	if err := syscall.Stat(netnsPath(netns), &ns); err != nil {
+		t.Fatal(err)
+	}
+	for _, entry := range entries {
+		if strings.Contains(string(entry), fmt.Sprint(ns.Ino)) {
+			return string(entry)
+		}
+	}
+	return ""
+}
+
+// freeze is what one does at a namespace's birth.
+func freeze(t *testing.T) func(netns string) {
+	return func(netns string) {
+		t.Helper()
+		mustRun(t, "", "", netfreeze, "freeze", netns)
+	}
+}
+
+// released waits until nothing of ours is left in a namespace: the rules are
+// those of before, and status does not know it.
+func released(t *testing.T, limit time.Duration, netns, before string) {
+	t.Helper()
+	poll(t, limit, "release of "+netns, func() error {
+		if now := ruleset(t, netns); now != before {
+			return fmt.Errorf("its rules are\n%s\nand were\n%s", now, before)
+		}
+		if s := status(t, netns); s != "" {
+			return fmt.Errorf("its status is %s", s)
+		}
+		return nil
+	})
+}
+
+// gone waits until the suite has ended the task.
+func (k *task) gone() {
+	k.t.Helper()
+	poll(k.t, patience, "silent end of "+k.id, func() error {
+		if alive(k.pid) {
+			return fmt.Errorf("process %d lives", k.pid)
+		}
+		return nil
+	})
+}
+
+// pair is two busy programs on two new hosts, one of which will be dumped. The
+// other is the peer, a plain process that goes on throughout.
+type pair struct {
+	both
+	dumped    *task
+	app, peer *host
+	packets   *capture
+	rules     string    // in the app's namespace, before
+	from      time.Time // when the dump began
+}
+
+// newPair starts both and captures at the peer; the server is the one that an
+// engine runs and that will be dumped, or else the client.
+func newPair(t *testing.T, e engine, dumpServer bool, kinds []string, options ...string) *pair {
+	t.Helper()
+	w := newWorld(t)
+	p := &pair{app: w.newHost("app"), peer: w.newHost("peer")}
+	p.rules = ruleset(t, p.app.netns)
+	if dumpServer {
+		p.server = serve(t, e, p.app, options...)
+		p.client = connect(t, plainCRIU{}, p.peer, p.app, kinds)
+		p.dumped = p.server
+	} else {
+		p.server = serve(t, plainCRIU{}, p.peer)
+		p.client = connect(t, e, p.app, p.peer, kinds, options...)
+		p.dumped = p.client
+	}
+	p.progress(patience, time.Now())
+	p.packets = startCapture(t, p.peer.netns, iface)
+	p.from = time.Now()
+	return p
+}
+
+// dump dumps with leave-running, and the test ends if it fails.
+func (p *pair) dump(options ...string) {
+	p.dumped.t.Helper()
+	if err := p.dumped.engine.dump(p.dumped, true, options...); err != nil {
+		p.dumped.t.Fatalf("dump: %v", err)
+	}
+}
+
+// restore restores to where the host is now, and checks that it was as if
+// nothing had happened.
+func (p *pair) restore() {
+	p.dumped.t.Helper()
+	if err := p.dumped.engine.restore(p.dumped); err != nil {
+		p.dumped.t.Fatalf("restore: %v", err)
+	}
+	p.unharmed(time.Now())
+}
+
+// unharmed checks that every connection goes on soon after a time, that not a
+// byte is missing, that the peer saw neither FIN nor RST, and that our rules
+// are gone.
+func (p *pair) unharmed(after time.Time) {
+	t := p.dumped.t
+	t.Helper()
+	p.progress(patience, after)
+	took := time.Since(after)
+	t.Logf("every connection carried traffic after %s", took)
+	if took > prompt {
+		t.Errorf("that is more than %s", prompt)
+	}
+	released(t, patience, p.app.netns, p.rules)
+	p.settle()
+	if err := p.packets.since(p.from).stray(); err != nil {
+		t.Error(err)
 	}
 }

@@ -31,6 +31,7 @@ type host struct {
 	mac   string
 	v4    netip.Addr
 	v6    netip.Addr
+	port  int // of its server
 	netns string
 	moves int
 }
@@ -90,7 +91,7 @@ func (w *world) describeHost(name string) *host {
 		return netip.MustParseAddr(fmt.Sprintf(format, w.n, w.hosts))
 	}
 	return &host{
-		w: w, name: name,
+		w: w, name: name, port: 7000,
 		mac: fmt.Sprintf("02:00:00:00:%02x:%02x", w.n, w.hosts),
 		v4:  at("10.88.%d.%d"),
 		v6:  at("fd88:%x::%x"),

@@ -7,6 +7,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/criu-netfreeze/criu-netfreeze/testdata/traffic/stats"
 )
 
 // kind says who sends on a connection, and when.
@@ -17,7 +19,8 @@ const (
 	pull               // the client does
 	reqrep             // the client sends a record and waits for the server's
 	bulk               // both send a record every interval
-	udp                // as reqrep in datagrams, but nobody waits
+
+	udp kind = stats.KindUDP // as reqrep in datagrams, but nobody waits
 )
 
 var kindNames = []string{"push", "pull", "reqrep", "bulk", "udp"}

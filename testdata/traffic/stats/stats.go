@@ -41,6 +41,10 @@ func (s State) String() string {
 	return fmt.Sprintf("state %d", uint64(s))
 }
 
+// KindUDP is the kind of what is no TCP connection: it may lose bytes. The
+// program has names for the other kinds.
+const KindUDP = 4
+
 // Conn is one connection's counters, one writer for each of them. Bytes count
 // the pattern only, not the greeting before it. Times are in nanoseconds since
 // 1970, by the wall clock.

@@ -1,0 +1,132 @@
+//go:build e2e
+
+package e2e
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// back is how soon the network is back when a dump has failed.
+const back = time.Second
+
+// scripted makes options for a dump with two action-scripts, ours and another
+// one; the one that CRIU runs first is the one that is named last. They take
+// the place of what is in default.conf.
+func scripted(other string, oursFirst bool) []string {
+	order := []string{hook, other}
+	if oursFirst {
+		order = []string{other, hook}
+	}
+	// Without CRIU's own lock, which nobody takes away after a SIGKILL.
+	return []string{"--no-default-config", "--network-lock", "skip", "--action-script", order[0], "--action-script", order[1]}
+}
+
+// TestFailure has dumps fail at each point, before and after our own script,
+// by another script's exit code and by an end of CRIU without notice. The
+// network is back, and the application goes on as if nobody had tried.
+func TestFailure(t *testing.T) {
+	withSuite(t, settings{policy: "kill"})
+	type failure struct {
+		action, how, do string
+		oursFirst       bool
+	}
+	var failures []failure
+	for _, action := range []string{"pre-dump", "network-lock", "post-dump"} {
+		for _, oursFirst := range []bool{false, true} {
+			failures = append(failures,
+				failure{action, "exit", "exit 1", oursFirst},
+				failure{action, "SIGKILL", "kill -KILL $PPID", oursFirst})
+		}
+	}
+	for _, f := range failures {
+		when := map[bool]string{false: "before", true: "after"}[f.oursFirst]
+		t.Run(fmt.Sprintf("%s,%s,%s", f.action, when, f.how), func(t *testing.T) {
+			t.Parallel()
+			p := newPair(t, plainCRIU{}, true, few)
+			options := scripted(script(t, f.action, f.do), f.oursFirst)
+			if err := p.dumped.engine.dump(p.dumped, true, options...); err == nil {
+				t.Fatal("the dump has not failed")
+			}
+			failed := time.Now()
+			released(t, back, p.app.netns, p.rules)
+			p.unharmed(failed)
+			noRecords(t, p.app.netns)
+		})
+	}
+}
+
+// noRecords checks that no state is kept of a namespace.
+func noRecords(t *testing.T, netns string) {
+	t.Helper()
+	var ns syscall.Stat_t
+	if err := syscall.Stat(netnsPath(netns), &ns); err != nil {
+		t.Fatal(err)
+	}
+	files, err := filepath.Glob(filepath.Join(stateDir, "*"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, file := range files {
+		if b, err := os.ReadFile(file); err == nil && strings.Contains(string(b), fmt.Sprint(ns.Ino)) {
+			t.Errorf("%s is left: %s", file, b)
+		}
+	}
+}
+
+// TestNobodyLeft ends CRIU and all of ours in the middle of a dump: the kernel
+// lets the packets go when the time to live is over.
+func TestNobodyLeft(t *testing.T) {
+	const ttl = 4 * time.Second
+	for _, backend := range []string{"nftables", "iptables-nft", "iptables-legacy"} {
+		t.Run(backend, func(t *testing.T) {
+			withSuite(t, settings{policy: "kill", backend: backend, ttl: ttl})
+			p := newPair(t, plainCRIU{}, true, few)
+			// Right after the freeze, before CRIU has touched a socket.
+			end := script(t, "network-lock", "kill -KILL $(pidof netfreeze) $PPID")
+			if err := p.dumped.engine.dump(p.dumped, true, scripted(end, true)...); err == nil {
+				t.Fatal("the dump has not failed")
+			}
+			failed := time.Now()
+			p.progress(ttl+patience, failed)
+			took := time.Since(failed)
+			t.Logf("every connection carried traffic after %s", took)
+			if took < ttl/2 {
+				t.Errorf("that is before the time to live of %s is over: was it frozen at all?", ttl)
+			}
+			p.settle()
+			if err := p.packets.since(p.from).stray(); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+}
+
+// TestMissingAddress restores where an address is missing: a clear error,
+// before anything of the task is there.
+func TestMissingAddress(t *testing.T) {
+	withSuite(t, settings{policy: "kill"})
+	forEngines(t, func(t *testing.T, e engine) {
+		p := newPair(t, e, true, few)
+		p.dump()
+		p.dumped.gone()
+		e.remove(p.dumped)
+		p.app.w.removeNetns(p.app.netns)
+		p.app.netns = p.app.elsewhere(freeze(t))
+		err := e.restore(p.dumped)
+		if err == nil {
+			t.Fatal("the restore has not failed")
+		}
+		if !strings.Contains(err.Error(), p.app.v4.String()) && !strings.Contains(err.Error(), p.app.v6.String()) {
+			t.Errorf("the error names neither %s nor %s: %v", p.app.v4, p.app.v6, err)
+		}
+		if left := mustRun(t, p.app.netns, "", "ss", "-Htan"); left != "" {
+			t.Errorf("sockets were restored:\n%s", left)
+		}
+	})
+}

@@ -1,0 +1,145 @@
+//go:build e2e
+
+package e2e
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/criu-netfreeze/criu-netfreeze/testdata/traffic/stats"
+)
+
+// few is traffic of each kind, in a few connections.
+var few = []string{"push,interval=5ms", "reqrep,interval=5ms", "bulk"}
+
+// TestSameNetns restores where the task was dumped, in each way that it can
+// have ended. The freeze that was left there is adopted.
+func TestSameNetns(t *testing.T) {
+	restore := func(t *testing.T, p *pair) {
+		p.dumped.gone()
+		p.dumped.engine.remove(p.dumped)
+		if left := mustRun(t, p.app.netns, "", "ss", "-Htan"); left != "" {
+			t.Errorf("sockets are left in the namespace:\n%s", left)
+		}
+		p.restore()
+	}
+	t.Run("kill", func(t *testing.T) {
+		withSuite(t, settings{policy: "kill"})
+		forEngines(t, func(t *testing.T, e engine) {
+			p := newPair(t, e, true, few)
+			p.dump()
+			restore(t, p)
+		})
+	})
+	t.Run("hold and kill", func(t *testing.T) {
+		withSuite(t, settings{policy: "hold"})
+		forEngines(t, func(t *testing.T, e engine) {
+			p := newPair(t, e, true, few)
+			p.dump()
+			mustRun(t, "", "", netfreeze, "kill", fmt.Sprint(p.dumped.pid))
+			restore(t, p)
+		})
+	})
+	t.Run("killed by CRIU", func(t *testing.T) {
+		withSuite(t, settings{policy: "hold"})
+		forEngines(t, func(t *testing.T, e engine) {
+			p := newPair(t, e, true, few)
+			if err := e.dump(p.dumped, false); err != nil {
+				t.Fatalf("dump: %v", err)
+			}
+			restore(t, p)
+		})
+	})
+}
+
+// TestHold undoes a hold: the application goes on where it stood.
+func TestHold(t *testing.T) {
+	withSuite(t, settings{policy: "hold"})
+	forEngines(t, func(t *testing.T, e engine) {
+		p := newPair(t, e, true, few)
+		p.dump()
+		p.dumped.stopped()
+		held := p.dumped.stats.Ticks()
+		if s := status(t, p.app.netns); !strings.Contains(s, "hold") {
+			t.Errorf("status does not tell of the hold: %q", s)
+		}
+		time.Sleep(live)
+		if now := p.dumped.stats.Ticks(); now != held {
+			t.Errorf("the held task has ticked %d times", now-held)
+		}
+		mustRun(t, "", "", netfreeze, "thaw", fmt.Sprint(p.dumped.pid))
+		p.unharmed(time.Now())
+	})
+}
+
+// TestNoInstruction looks at a program that counts without a pause: when CRIU
+// has taken its state it counts no further.
+func TestNoInstruction(t *testing.T) {
+	for _, policy := range []string{"hold", "kill"} {
+		t.Run(policy, func(t *testing.T) {
+			withSuite(t, settings{policy: policy})
+			p := newPair(t, plainCRIU{}, true, few, "--busy")
+			then := filepath.Join(t.TempDir(), "stats")
+			p.dump("--action-script", script(t, "post-dump", "cp "+p.dumped.data("stats")+" "+then))
+			p.dumped.stopped()
+			time.Sleep(100 * time.Millisecond)
+			saved, err := stats.Open(then)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer saved.Close()
+			if n := p.dumped.stats.Ticks() - saved.Ticks(); n != 0 {
+				t.Errorf("the program has counted on by %d", n)
+			}
+		})
+	}
+}
+
+// TestRun lets the task go on; it notices nothing.
+func TestRun(t *testing.T) {
+	withSuite(t, settings{policy: "run"})
+	forEngines(t, func(t *testing.T, e engine) {
+		p := newPair(t, e, true, append([]string{"udp=2"}, few...))
+		p.dump()
+		p.unharmed(time.Now())
+	})
+}
+
+// TestIsolate lets the task go on where nobody hears it.
+func TestIsolate(t *testing.T) {
+	withSuite(t, settings{policy: "isolate"})
+	forEngines(t, func(t *testing.T, e engine) {
+		p := newPair(t, e, true, few)
+		p.dump()
+		ticks, isolated := p.dumped.stats.Ticks(), time.Now()
+		poll(t, patience, "the task to go on", func() error {
+			if p.dumped.stats.Ticks() == ticks {
+				return fmt.Errorf("no tick")
+			}
+			return nil
+		})
+		time.Sleep(500 * time.Millisecond)
+		for _, s := range p.client.stats.Snapshots() {
+			if s.LastAt > isolated.UnixNano() {
+				t.Errorf("connection %d: the peer has heard of an isolated task", s.ID)
+			}
+		}
+		mustRun(t, "", "", netfreeze, "thaw", p.app.netns)
+		p.unharmed(time.Now())
+	})
+}
+
+// script writes an action-script that does something at one action.
+func script(t *testing.T, action, do string) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "script")
+	text := fmt.Sprintf("#!/bin/sh\nif [ \"$CRTOOLS_SCRIPT_ACTION\" = %s ]; then %s; fi\n", action, do)
+	if err := os.WriteFile(path, []byte(text), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
