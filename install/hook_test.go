@@ -1,0 +1,99 @@
+package install
+
+import (
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+)
+
+// described is a file's description with another owner and mode, since only
+// root can make a file that is somebody else's.
+type described struct {
+	os.FileInfo
+	uid  uint32
+	mode fs.FileMode
+}
+
+func (d described) Sys() any          { return &syscall.Stat_t{Uid: d.uid} }
+func (d described) Mode() fs.FileMode { return d.mode }
+func (d described) IsDir() bool       { return d.mode.IsDir() }
+
+func TestRootOnly(t *testing.T) {
+	tests := []struct {
+		uid  uint32
+		mode fs.FileMode
+		want string
+	}{
+		{0, 0o755, ""},
+		{0, fs.ModeDir | fs.ModeSticky | 0o777, ""},
+		{1000, 0o755, "f does not belong to root: chown root f"},
+		{0, 0o775, "f can be written by others than root (mode 0775): chmod go-w f"},
+		{0, fs.ModeSticky | 0o777, "f can be written by others than root (mode 0777): chmod go-w f"},
+		{0, fs.ModeDir | 0o757, "f can be written by others than root (mode 0757): chmod go-w f"},
+	}
+	for _, tt := range tests {
+		got := ""
+		if err := rootOnly("f", described{uid: tt.uid, mode: tt.mode}); err != nil {
+			got = err.Error()
+		}
+		if got != tt.want {
+			t.Errorf("uid %d, %s: got %q, want %q", tt.uid, tt.mode, got, tt.want)
+		}
+	}
+}
+
+// Without another root the owner counts, up to the root directory.
+func TestCheckScriptChecksDirectories(t *testing.T) {
+	open := filepath.Join(t.TempDir(), "open")
+	if err := os.Mkdir(open, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	script := filepath.Join(open, hookName)
+	if err := os.WriteFile(script, nil, 0o755); err != nil { //nolint:gosec // a program
+		t.Fatal(err)
+	}
+	if err := os.Chmod(open, 0o777); err != nil { //nolint:gosec // what is to be refused
+		t.Fatal(err)
+	}
+	if err := checkScript(open, "/"+hookName); err != nil {
+		t.Errorf("in another root: %v", err)
+	}
+	want := open + " can be written by others than root"
+	if os.Geteuid() != 0 {
+		want = "does not belong to root"
+	}
+	if err := checkScript("/", script); err == nil || !strings.Contains(err.Error(), want) {
+		t.Errorf("got %v, want %s in it", err, want)
+	}
+}
+
+func TestDefaultHook(t *testing.T) {
+	want := filepath.Join(LibexecDir, hookName)
+	for _, root := range []string{"", "/", "/image"} { // nothing is installed beside a test
+		if got := DefaultHook(root); got != want {
+			t.Errorf("root %q: got %s, want %s", root, got, want)
+		}
+	}
+}
+
+func TestResolveStaysWithinRoot(t *testing.T) {
+	tr := newTree(t)
+	for link, target := range map[string]string{
+		"/etc/up":       "../../../../etc/inside",
+		"/etc/absolute": "/etc/inside",
+		"/etc/dir":      "/etc",
+	} {
+		if err := os.Symlink(target, tr.path(link)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, p := range []string{"/etc/up", "/etc/absolute", "/etc/dir/absolute", "/etc/dir/../etc/inside"} {
+		got, err := resolve(tr.root, p)
+		if want := tr.path("/etc/inside"); err != nil || got != want {
+			t.Errorf("%s: got %s, %v, want %s", p, got, err, want)
+		}
+	}
+}
