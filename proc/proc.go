@@ -148,6 +148,7 @@ type Stat struct {
 	Comm  string
 	State byte // one of R S D T t Z X I
 	PPID  int
+	Flags uint64 // PF_… of linux/sched.h
 	Start uint64 // clock ticks since boot
 }
 
@@ -172,15 +173,16 @@ func parseStat(data []byte) (Stat, error) {
 		return Stat{}, fmt.Errorf("malformed stat line %q", data)
 	}
 	f := strings.Fields(string(data[end+1:]))
-	const state, ppid, start = 0, 1, 19 // fields 3, 4 and 22, counted from after the name
+	const state, ppid, flags, start = 0, 1, 6, 19 // fields 3, 4, 9 and 22, counted from after the name
 	if len(f) <= start || len(f[state]) != 1 {
 		return Stat{}, fmt.Errorf("malformed stat line %q", data)
 	}
 	st := Stat{Comm: string(data[open+1 : end]), State: f[state][0]}
-	var err1, err2 error
+	var err1, err2, err3 error
 	st.PPID, err1 = strconv.Atoi(f[ppid])
 	st.Start, err2 = strconv.ParseUint(f[start], 10, 64)
-	if err := errors.Join(err1, err2); err != nil {
+	st.Flags, err3 = strconv.ParseUint(f[flags], 10, 64)
+	if err := errors.Join(err1, err2, err3); err != nil {
 		return Stat{}, fmt.Errorf("malformed stat line %q: %w", data, err)
 	}
 	return st, nil
@@ -194,4 +196,29 @@ func Cmdline(pid int) []string {
 		return nil
 	}
 	return strings.Split(strings.TrimSuffix(string(data), "\x00"), "\x00")
+}
+
+// Ending reports whether the process has ended or is on its way out: a zombie,
+// past the point of no return (PF_EXITING in linux/sched.h), or with a SIGKILL
+// pending. No instruction of its program runs any more then.
+func (p *Process) Ending() bool {
+	const exiting = 0x4
+	st, err := ReadStat(p.PID)
+	if err != nil || st.Start != p.Start || st.State == 'Z' || st.State == 'X' || st.Flags&exiting != 0 {
+		return true
+	}
+	data, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", p.PID))
+	if err != nil {
+		return true
+	}
+	for line := range strings.Lines(string(data)) {
+		name, value, _ := strings.Cut(line, ":")
+		if name != "SigPnd" && name != "ShdPnd" {
+			continue
+		}
+		if set, err := strconv.ParseUint(strings.TrimSpace(value), 16, 64); err == nil && set&(1<<(uint(unix.SIGKILL)-1)) != 0 {
+			return true
+		}
+	}
+	return false
 }

@@ -17,8 +17,8 @@ func TestParseStat(t *testing.T) {
 		want       Stat
 		bad        bool
 	}{
-		{name: "plain", line: "12 (sh)" + tail, want: Stat{Comm: "sh", State: 'S', PPID: 7, Start: 123456}},
-		{name: "space and parentheses in the name", line: "12 (a) S 1 (b)" + tail, want: Stat{Comm: "a) S 1 (b", State: 'S', PPID: 7, Start: 123456}},
+		{name: "plain", line: "12 (sh)" + tail, want: Stat{Comm: "sh", State: 'S', PPID: 7, Flags: 4194560, Start: 123456}},
+		{name: "space and parentheses in the name", line: "12 (a) S 1 (b)" + tail, want: Stat{Comm: "a) S 1 (b", State: 'S', PPID: 7, Flags: 4194560, Start: 123456}},
 		{name: "empty", line: "", bad: true},
 		{name: "cut short", line: "12 (sh) S 7 1", bad: true},
 		{name: "no number", line: "12 (sh) S x 1 1 0 -1 4194560 1 2 3 4 5 6 7 8 20 0 1 0 123456 1 2", bad: true},

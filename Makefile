@@ -1,0 +1,49 @@
+# criu-netfreeze: `make demo` and `make test` are the two commands to know.
+
+PREFIX     ?= /usr/local
+DESTDIR    ?=
+BINDIR      = $(PREFIX)/bin
+LIBEXECDIR  = $(PREFIX)/libexec/criu-netfreeze
+SYSCONFDIR ?= /etc/criu
+VERSION    ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
+
+GO      ?= go
+MODULE   = github.com/criu-netfreeze/criu-netfreeze
+LDFLAGS  = -s -w -X $(MODULE)/cli.Version=$(VERSION) \
+           -X $(MODULE)/relay.Program=$(BINDIR)/netfreeze \
+           -X $(MODULE)/install.LibexecDir=$(LIBEXECDIR)
+GOBUILD  = CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)'
+SCRIPTS  = pre-dump post-dump pre-restore post-resume
+LAB      = testdata/lab/lab
+
+.PHONY: all build install uninstall test unit e2e lab demo lint clean help
+
+all: build
+
+help: ## show this
+	@grep -hE '^[a-z0-9]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 12
+
+build: ## build the two programs and the scripts' links into build/
+	@mkdir -p build
+	$(GOBUILD) -o build/netfreeze ./cmd/netfreeze
+	$(GOBUILD) -o build/netfreeze-hook ./cmd/netfreeze-hook
+	@for s in $(SCRIPTS); do ln -sf netfreeze-hook build/$$s; done
+
+install: build ## install below DESTDIR and PREFIX (CRIU's configuration: netfreeze install)
+	install -d $(DESTDIR)$(BINDIR) $(DESTDIR)$(LIBEXECDIR) $(DESTDIR)$(SYSCONFDIR)
+	install -m 0755 build/netfreeze $(DESTDIR)$(BINDIR)/netfreeze
+	install -m 0755 build/netfreeze-hook $(DESTDIR)$(LIBEXECDIR)/netfreeze-hook
+	@for s in $(SCRIPTS); do ln -sf netfreeze-hook $(DESTDIR)$(LIBEXECDIR)/$$s; done
+	@if test -e $(DESTDIR)$(SYSCONFDIR)/netfreeze.toml; then \
+		echo "$(DESTDIR)$(SYSCONFDIR)/netfreeze.toml is kept as it is"; \
+	else install -m 0644 install/netfreeze.toml $(DESTDIR)$(SYSCONFDIR)/netfreeze.toml; fi
+
+uninstall: ## remove what install put there; a changed netfreeze.toml stays
+	rm -f $(DESTDIR)$(BINDIR)/netfreeze
+	cd $(DESTDIR)$(LIBEXECDIR) 2>/dev/null && rm -f netfreeze-hook $(SCRIPTS) || true
+	rmdir $(DESTDIR)$(LIBEXECDIR) 2>/dev/null || true
+	@if cmp -s install/netfreeze.toml $(DESTDIR)$(SYSCONFDIR)/netfreeze.toml; then \
+		rm -f $(DESTDIR)$(SYSCONFDIR)/netfreeze.toml; rmdir $(DESTDIR)$(SYSCONFDIR) 2>/dev/null || true; fi
+
+clean:
+	rm -rf build

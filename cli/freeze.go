@@ -1,0 +1,149 @@
+package cli
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/criu-netfreeze/criu-netfreeze/config"
+	"github.com/criu-netfreeze/criu-netfreeze/hooks"
+)
+
+func newFreezeCmd() *cobra.Command {
+	var ttl time.Duration
+	var backend string
+	cmd := &cobra.Command{
+		Use:   "freeze TARGET",
+		Short: "Freeze a network namespace by hand",
+		Long: `Freeze a network namespace: no packet leaves or enters until it is thawed, a
+restore into it has adopted the freeze, or its time to live is over. Use it on
+the namespace of a restore that comes later, before its address goes live.
+
+` + targetHelp,
+		Example: `  netfreeze freeze /run/netns/web --ttl 2m
+  netfreeze freeze 4711`,
+		Args: cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if err := needRoot(); err != nil {
+				return err
+			}
+			cfg, err := config.Load(config.Path)
+			if err != nil {
+				return err
+			}
+			if !cmd.Flags().Changed("ttl") {
+				ttl = cfg.TTL
+			}
+			if ttl < config.MinTTL || ttl > config.MaxTTL {
+				return fmt.Errorf("--ttl %v is out of range: %v to %v", ttl, config.MinTTL, config.MaxTTL)
+			}
+			if backend == "" {
+				backend = cfg.Backend
+			}
+			ns, err := openNetNS(args[0])
+			if err != nil {
+				return err
+			}
+			defer ns.Close() //nolint:errcheck // the freeze stays without the handle
+			r, err := hooks.Freeze(ns, backend, ttl)
+			if err != nil {
+				return err
+			}
+			_, err = fmt.Fprintf(cmd.OutOrStdout(), "%s is frozen with %s until %s\n", ns, r.Backend, r.Until.Format("15:04:05"))
+			return err
+		},
+	}
+	cmd.Flags().DurationVar(&ttl, "ttl", 0, "how long at most, for example 90s (default: ttl of netfreeze.toml)")
+	cmd.Flags().StringVar(&backend, "backend", "", "auto, nftables, iptables, iptables-nft or iptables-legacy (default: that of netfreeze.toml)")
+	return cmd
+}
+
+func newThawCmd() *cobra.Command {
+	return &cobra.Command{
+		Use:   "thaw TARGET",
+		Short: "Undo a hold or a freeze: the application goes on where it stood",
+		Long: `Undo a hold, an isolation, or a freeze, whatever made it: sockets leave repair
+mode, the rules go, stopped tasks run on, in this order. Not a byte is lost.
+It also clears up what a killed hook has left behind.
+
+` + targetHelp,
+		Example: `  netfreeze thaw 3f2a91
+  netfreeze thaw /run/netns/web`,
+		Args: cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if err := needRoot(); err != nil {
+				return err
+			}
+			found, err := records(args[0])
+			if err != nil {
+				return err
+			}
+			for _, r := range found {
+				if err := hooks.Thaw(r); err != nil {
+					return err
+				}
+				if err := say(cmd, "%s is thawed\n", hooks.Subject(r)); err != nil {
+					return err
+				}
+			}
+			if len(found) > 0 {
+				return nil
+			}
+			// Rules without a record: they came out of images, or the state was lost.
+			ns, err := openNetNS(args[0])
+			if err != nil {
+				return err
+			}
+			defer ns.Close() //nolint:errcheck // only the rules mattered
+			was, err := hooks.ThawNetNS(ns)
+			if err != nil {
+				return err
+			}
+			if !was {
+				return say(cmd, "%s was not frozen\n", ns)
+			}
+			return say(cmd, "%s is thawed\n", ns)
+		},
+	}
+}
+
+func newKillCmd() *cobra.Command {
+	return &cobra.Command{
+		Use:   "kill TARGET",
+		Short: "End a held tree silently: no FIN, no RST, no socket left",
+		Long: `End a tree that a dump left held, without a packet: its sockets are in repair
+mode, so the kernel forgets them. The namespace stays frozen until a restore
+into it, or until the time to live is over; netfreeze thaw ends that too.
+
+` + targetHelp,
+		Example: "  netfreeze kill 3f2a91",
+		Args:    cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if err := needRoot(); err != nil {
+				return err
+			}
+			found, err := records(args[0])
+			if err != nil {
+				return err
+			}
+			if len(found) == 0 {
+				return fmt.Errorf("%q names nothing that is held (see netfreeze status)", args[0])
+			}
+			for _, r := range found {
+				if err := hooks.Kill(r); err != nil {
+					return err
+				}
+				if err := say(cmd, "%s has ended; its network stays frozen until %s\n", hooks.Subject(r), r.Until.Format("15:04:05")); err != nil {
+					return err
+				}
+			}
+			return nil
+		},
+	}
+}
+
+func say(cmd *cobra.Command, format string, args ...any) error {
+	_, err := fmt.Fprintf(cmd.OutOrStdout(), format, args...)
+	return err
+}

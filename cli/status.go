@@ -1,0 +1,106 @@
+package cli
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"text/tabwriter"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/criu-netfreeze/criu-netfreeze/hooks"
+)
+
+func newStatusCmd() *cobra.Command {
+	var output string
+	cmd := &cobra.Command{
+		Use:   "status",
+		Short: "Show what is frozen, why, and for how much longer",
+		Long: `Show every freeze on this node and every transaction under way: container, pod,
+network namespace, scope, policy, since when, and the time left until the
+kernel ends it by itself.`,
+		Example: `  netfreeze status
+  netfreeze status -o json`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if err := needRoot(); err != nil {
+				return err
+			}
+			list, err := hooks.List()
+			var err2 error
+			switch output {
+			case "json":
+				err2 = writeJSON(cmd.OutOrStdout(), list)
+			case "text":
+				err2 = writeTable(cmd.OutOrStdout(), list)
+			default:
+				return fmt.Errorf("-o %q: allowed are text and json", output)
+			}
+			return errors.Join(err, err2)
+		},
+	}
+	cmd.Flags().StringVarP(&output, "output", "o", "text", "text or json")
+	return cmd
+}
+
+func writeJSON(w io.Writer, list []hooks.Status) error {
+	if list == nil {
+		list = []hooks.Status{} // an empty list, not null
+	}
+	enc := json.NewEncoder(w)
+	enc.SetIndent("", "  ")
+	return enc.Encode(list)
+}
+
+func writeTable(w io.Writer, list []hooks.Status) error {
+	if len(list) == 0 {
+		_, err := fmt.Fprintln(w, "nothing is frozen")
+		return err
+	}
+	tw := tabwriter.NewWriter(w, 0, 4, 2, ' ', 0)
+	_, _ = fmt.Fprintln(tw, "CONTAINER\tPOD\tPID\tNETNS\tSCOPE\tPOLICY\tSTATE\tBACKEND\tSINCE\tLEFT")
+	for _, s := range list {
+		_, _ = fmt.Fprintf(tw, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n",
+			dash(short(s.Container)), dash(s.Pod), dash(number(s.PID)), dash(place(s)), dash(s.Scope), dash(s.Policy), s.State,
+			dash(s.Backend), s.Since.Local().Format("15:04:05"), dash(left(s)))
+	}
+	return tw.Flush()
+}
+
+func dash(s string) string {
+	if s == "" {
+		return "-"
+	}
+	return s
+}
+
+func short(id string) string {
+	const enough = 12
+	if len(id) > enough {
+		return id[:enough]
+	}
+	return id
+}
+
+func number(n int) string {
+	if n == 0 {
+		return ""
+	}
+	return fmt.Sprint(n)
+}
+
+func place(s hooks.Status) string {
+	if s.Path != "" {
+		return s.Path
+	}
+	return s.NetNS
+}
+
+func left(s hooks.Status) string {
+	if !s.Frozen {
+		return "not frozen"
+	}
+	return (time.Duration(s.LeftSeconds * float64(time.Second))).Round(time.Second).String()
+}

@@ -1,0 +1,11 @@
+// Command netfreeze-hook is the action-script: it does every action, or, under
+// the name pre-dump, post-dump, pre-restore or post-resume, those of one script.
+package main
+
+import (
+	"os"
+
+	"github.com/criu-netfreeze/criu-netfreeze/relay"
+)
+
+func main() { os.Exit(relay.Main()) }

@@ -1,0 +1,11 @@
+// Command netfreeze shows and ends freezes, installs the action-scripts, and is
+// the settler that they start.
+package main
+
+import (
+	"os"
+
+	"github.com/criu-netfreeze/criu-netfreeze/cli"
+)
+
+func main() { os.Exit(cli.Main()) }

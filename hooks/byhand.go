@@ -1,0 +1,167 @@
+package hooks
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/criu-netfreeze/criu-netfreeze/netns"
+	"github.com/criu-netfreeze/criu-netfreeze/rules"
+	"github.com/criu-netfreeze/criu-netfreeze/state"
+)
+
+// Freeze freezes a namespace by hand, for ttl at most. Done twice, it renews
+// the time to live. A restore into the namespace adopts the freeze.
+func Freeze(ns *netns.Namespace, backend string, ttl time.Duration) (*state.Record, error) {
+	isolated, err := ns.Isolate()
+	if err != nil {
+		return nil, err
+	}
+	if err := state.MakeDir(); err != nil {
+		return nil, err
+	}
+	unlock, err := state.LockNetNS(ns)
+	if err != nil {
+		return nil, err
+	}
+	defer unlock()
+	f, err := rules.Open(isolated, rules.Kind(backend))
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close() //nolint:errcheck // the rules stay
+	now := time.Now()
+	r := &state.Record{
+		ID: fmt.Sprintf("manual-%d", ns.ID().Ino), Op: state.Manual, Phase: state.Frozen,
+		Scope: state.NetNS, NetNS: ns.ID(), Path: netns.Mounted(ns.ID()),
+		Backend: string(f.Backend()), Since: now, Until: now.Add(ttl),
+	}
+	if err := r.Save(); err != nil {
+		return nil, err
+	}
+	if err := f.Freeze(ttl); err != nil {
+		return nil, errors.Join(err, r.Remove())
+	}
+	return r, nil
+}
+
+// ThawNetNS removes a freeze of a whole namespace that no record speaks of, and
+// reports whether there was one.
+func ThawNetNS(ns *netns.Namespace) (bool, error) {
+	unlock, err := state.LockNetNS(ns)
+	if err != nil {
+		return false, err
+	}
+	defer unlock()
+	st, err := rules.Look(ns)
+	if err != nil {
+		return false, err
+	}
+	if st.Backend == "" {
+		return false, nil
+	}
+	isolated, err := ns.Isolate()
+	if err != nil {
+		return false, err
+	}
+	return true, rules.ThawAll(isolated)
+}
+
+// Status is one line of netfreeze status.
+type Status struct {
+	ID          string    `json:"id"`
+	Container   string    `json:"container,omitempty"`
+	Name        string    `json:"name,omitempty"`
+	Pod         string    `json:"pod,omitempty"` // namespace/name
+	PID         int       `json:"pid,omitempty"` // the root task, while it lives
+	NetNS       string    `json:"netns"`
+	Path        string    `json:"path,omitempty"`
+	Scope       string    `json:"scope"`
+	Policy      string    `json:"policy,omitempty"`
+	Why         string    `json:"why,omitempty"` // what chose the policy
+	State       string    `json:"state"`         // running, committed, held, isolated, ended, frozen, orphaned
+	Backend     string    `json:"backend"`
+	Since       time.Time `json:"since"`
+	Frozen      bool      `json:"frozen"`       // as the kernel says
+	LeftSeconds float64   `json:"left_seconds"` // until the kernel ends it
+	Note        string    `json:"note,omitempty"`
+}
+
+// List returns what is frozen, oldest first, as the kernel sees it now. Records
+// of what has gone with its namespace, or has timed out with nothing left to
+// undo, are cleared away.
+func List() ([]Status, error) {
+	records, err := state.All()
+	errs := []error{err}
+	var list []Status
+	for _, r := range records {
+		s, stale, err := look(r)
+		errs = append(errs, err)
+		if stale {
+			errs = append(errs, r.Remove())
+			continue
+		}
+		list = append(list, s)
+	}
+	slices.SortFunc(list, func(a, b Status) int { return a.Since.Compare(b.Since) })
+	return list, errors.Join(errs...)
+}
+
+// look compares a record with the kernel. It is stale if nothing is left that
+// anybody could undo.
+func look(r *state.Record) (s Status, stale bool, err error) {
+	s = Status{
+		ID: r.ID, Container: r.Container, Name: r.Name, Pod: r.Pod,
+		NetNS: r.NetNS.String(), Path: r.Path, Scope: string(r.Scope), Policy: r.Policy, Why: r.Why,
+		State: string(r.Phase), Backend: r.Backend, Since: r.Since, Note: r.Note,
+	}
+	alive := r.Alive()
+	if alive {
+		s.PID = r.Tree[0].PID
+	}
+	settling := r.Settling()
+	if (r.Phase == state.Running || r.Phase == state.Committed) && !settling {
+		s.State = "orphaned"
+	}
+	if r.Phase == state.Held && !alive {
+		s.State = string(state.Ended)
+	}
+	ns, err := findNetNS(r)
+	if errors.Is(err, netns.ErrGone) {
+		return s, !alive && !settling, nil
+	}
+	if err != nil {
+		return s, false, err
+	}
+	defer ns.Close() //nolint:errcheck // only reading
+	left, err := timeLeft(ns, r)
+	if err != nil {
+		return s, false, err
+	}
+	s.Frozen, s.LeftSeconds = left > 0, left.Seconds()
+	return s, !s.Frozen && !settling && !(alive && (r.Stopped || r.Phase == state.Isolated)), nil
+}
+
+// timeLeft asks the kernel how long the record's freeze lasts; 0 is thawed.
+func timeLeft(ns *netns.Namespace, r *state.Record) (time.Duration, error) {
+	if r.Scope == state.NetNS {
+		st, err := rules.Look(ns)
+		return st.Left, err
+	}
+	c, err := rules.OpenConns(ns, rules.Kind(r.Backend), r.Owner)
+	if err != nil {
+		return 0, err
+	}
+	defer c.Close() //nolint:errcheck // only reading
+	_, left, err := c.Frozen()
+	return left, err
+}
+
+// Subject names what a record is about, for people.
+func Subject(r *state.Record) string {
+	if r.Op == state.Manual {
+		return r.NetNS.String()
+	}
+	return subject(r)
+}

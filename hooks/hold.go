@@ -1,0 +1,122 @@
+package hooks
+
+import (
+	"errors"
+	"fmt"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/criu-netfreeze/criu-netfreeze/netns"
+	"github.com/criu-netfreeze/criu-netfreeze/proc"
+	"github.com/criu-netfreeze/criu-netfreeze/rules"
+	"github.com/criu-netfreeze/criu-netfreeze/state"
+	"github.com/criu-netfreeze/criu-netfreeze/tcp"
+)
+
+// endTime bounds the wait for tasks to end after SIGKILL.
+const endTime = 10 * time.Second
+
+// end ends stopped tasks without a packet: with the sockets in repair mode the
+// kernel forgets them (tcp_close in net/ipv4/tcp.c) where it would send FIN or
+// RST and keep them in FIN-WAIT-1 otherwise.
+func end(r *state.Record, tree proc.Tree) error {
+	if _, err := tcp.Silence(tree); err != nil {
+		return fmt.Errorf("switch the sockets of %s to repair mode: %w", subject(r), err)
+	}
+	if err := tree.Signal(unix.SIGKILL); err != nil {
+		return fmt.Errorf("end the tasks of %s: %w", subject(r), err)
+	}
+	if left := tree.Ended(endTime); len(left) > 0 {
+		return fmt.Errorf("%d tasks of %s have not ended %v after SIGKILL, pid %d among them (state D in ps?)", len(left), subject(r), endTime, left[0].PID)
+	}
+	return nil
+}
+
+// busy refuses to interfere with a transaction that is under way.
+func busy(r *state.Record) error {
+	if r.Settling() {
+		return fmt.Errorf("a %s of %s is under way (CRIU is pid %d): wait until it has ended", r.Op, subject(r), r.CRIU.PID)
+	}
+	return nil
+}
+
+// Kill ends a held tree silently. The freeze stays, as with policy kill. A
+// record of anything but a hold is an error, and nothing is changed then.
+func Kill(r *state.Record) error {
+	if err := busy(r); err != nil {
+		return err
+	}
+	if r.Phase == state.Ended {
+		return nil
+	}
+	if r.Phase != state.Held && !r.Stopped {
+		return fmt.Errorf("%s: only a held tree can be ended silently; nothing was changed", reason(r))
+	}
+	tree := proc.OpenRefs(r.Tree)
+	defer tree.Close()
+	if err := end(r, tree); err != nil {
+		return err
+	}
+	r.Phase, r.Stopped, r.Note = state.Ended, false, "ended silently"
+	return r.Save()
+}
+
+// Thaw undoes what a record stands for, in this order: sockets out of repair
+// mode, rules gone, tasks running. So no system call of the application fails,
+// and not a byte is lost. It works also for what a killed settler left behind.
+func Thaw(r *state.Record) error {
+	if err := busy(r); err != nil {
+		return err
+	}
+	tree := proc.OpenRefs(r.Tree)
+	defer tree.Close()
+	_, err := tcp.Restore(tree, r.Reuse)
+	if err != nil {
+		return fmt.Errorf("take the sockets of %s out of repair mode: %w; nothing was thawed", subject(r), err)
+	}
+	if err := lift(r); err != nil {
+		return err
+	}
+	if r.Stopped {
+		if err := tree.Signal(unix.SIGCONT); err != nil {
+			return fmt.Errorf("let the tasks of %s go on: %w", subject(r), err)
+		}
+	}
+	return r.Remove()
+}
+
+// lift removes a record's rules, if nobody else needs them.
+func lift(r *state.Record) error {
+	if r.NetNS == (netns.ID{}) {
+		return nil
+	}
+	ns, err := findNetNS(r)
+	if errors.Is(err, netns.ErrGone) {
+		return nil // and the rules with it
+	}
+	if err != nil {
+		return err
+	}
+	defer ns.Close() //nolint:errcheck // only the rules mattered
+	unlock, err := state.LockNetNS(ns)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	if r.Scope == state.Connections {
+		return thawOwner(ns, r)
+	}
+	other, err := holder(r)
+	if err != nil {
+		return err
+	}
+	if other != nil {
+		return fmt.Errorf("%s shares %s: thaw that first (netfreeze thaw %s)", reason(other), r.NetNS, name(other))
+	}
+	isolated, err := ns.Isolate()
+	if err != nil {
+		return err
+	}
+	return rules.ThawAll(isolated)
+}

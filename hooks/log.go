@@ -1,0 +1,82 @@
+package hooks
+
+import (
+	"fmt"
+	"io"
+	"os"
+	"slices"
+	"strings"
+
+	"github.com/sirupsen/logrus"
+)
+
+// newLog returns the settler's log. It writes to stderr, which is CRIU's log
+// where that is a file, and during an action to the script that asked.
+func newLog() *logrus.Logger {
+	log := logrus.New()
+	log.SetFormatter(lineFormat{})
+	return log
+}
+
+// logTo sends the log to w until the returned function is called.
+func (s *settler) logTo(w io.Writer) func() {
+	old := s.log.Out
+	s.log.SetOutput(w)
+	return func() { s.log.SetOutput(old) }
+}
+
+// lineFormat writes one line per message, the same in CRIU's log and ours:
+// "netfreeze: LEVEL: MESSAGE (key=value …)".
+type lineFormat struct{}
+
+// Format implements logrus.Formatter.
+func (lineFormat) Format(e *logrus.Entry) ([]byte, error) {
+	var b strings.Builder
+	fmt.Fprintf(&b, "netfreeze: %s: %s", e.Level, e.Message)
+	if len(e.Data) > 0 {
+		keys := make([]string, 0, len(e.Data))
+		for k := range e.Data {
+			keys = append(keys, k)
+		}
+		slices.Sort(keys)
+		for i, k := range keys {
+			sep := ", "
+			if i == 0 {
+				sep = " ("
+			}
+			fmt.Fprintf(&b, "%s%s=%v", sep, k, e.Data[k])
+		}
+		b.WriteByte(')')
+	}
+	b.WriteByte('\n')
+	return []byte(b.String()), nil
+}
+
+// fileHook writes every message to a file as well, with the time before it.
+type fileHook struct{ file *os.File }
+
+// Levels implements logrus.Hook.
+func (fileHook) Levels() []logrus.Level { return logrus.AllLevels }
+
+// Fire implements logrus.Hook.
+func (h fileHook) Fire(e *logrus.Entry) error {
+	line, err := lineFormat{}.Format(e)
+	if err != nil {
+		return err
+	}
+	_, err = fmt.Fprintf(h.file, "%s [%d] %s", e.Time.Format("2006-01-02T15:04:05.000000Z07:00"), os.Getpid(), line)
+	return err
+}
+
+// addLogFile makes the log go to path as well.
+func addLogFile(log *logrus.Logger, path string) error {
+	if path == "" || len(log.Hooks) > 0 {
+		return nil
+	}
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+	if err != nil {
+		return fmt.Errorf("open the log file that netfreeze.toml names: %w", err)
+	}
+	log.AddHook(fileHook{f})
+	return nil
+}

@@ -1,0 +1,60 @@
+package hooks
+
+import (
+	"errors"
+	"fmt"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/criu-netfreeze/criu-netfreeze/config"
+	"github.com/criu-netfreeze/criu-netfreeze/proc"
+	"github.com/criu-netfreeze/criu-netfreeze/state"
+)
+
+// postDump commits: the images are complete. Where the policy says so the
+// tasks, which CRIU still holds, get a SIGSTOP, so that they stop before they
+// run another instruction once CRIU lets go of them.
+func (t *transaction) postDump() error {
+	if t.rec.Phase == state.Committed {
+		return nil
+	}
+	tree, err := proc.OpenTree(t.rec.Tree[0])
+	if err != nil {
+		return fmt.Errorf("find the tasks: %w", err)
+	}
+	defer tree.Close()
+	if t.rec.Scope == state.Connections && t.set.Policy != config.Run {
+		// Connections made since pre-dump: now nothing moves any more.
+		if err := t.armConnections(); err != nil {
+			return err
+		}
+	}
+	if t.stats, err = watchStats(t.criu.Ref); err != nil {
+		return err
+	}
+	t.rec.Tree = tree.Refs()
+	t.rec.Phase = state.Committed
+	if stops(t.set.Policy) {
+		t.rec.Stopped = true
+	}
+	if err := t.rec.Save(); err != nil {
+		return err
+	}
+	if !t.rec.Stopped {
+		return nil
+	}
+	if err := tree.Signal(unix.SIGSTOP); err != nil {
+		return errors.Join(fmt.Errorf("stop the tasks: %w", err), tree.Signal(unix.SIGCONT))
+	}
+	return nil
+}
+
+// dumpUnlock is called when CRIU gives the network back: the dump has failed,
+// or its caller wants the tasks to go on. CRIU ignores an error here.
+func (t *transaction) dumpUnlock() error {
+	t.unlocked = true
+	if t.rec.Phase == state.Committed && t.set.Policy != config.Run {
+		return nil // the settler decides, when it is known whether CRIU succeeded
+	}
+	return t.thaw()
+}

@@ -1,0 +1,42 @@
+package hooks
+
+import (
+	"errors"
+
+	"github.com/criu-netfreeze/criu-netfreeze/state"
+)
+
+// restoreUnlock thaws: all sockets are rebuilt and still in repair mode, the
+// tasks have not been resumed, so the window probes that CRIU is about to
+// cause get out.
+func (t *transaction) restoreUnlock() error {
+	t.unlocked = true
+	if t.rec.Scope == state.Connections {
+		return nil
+	}
+	return t.release()
+}
+
+// release thaws and forgets the freezes that were taken over.
+func (t *transaction) release() error {
+	if err := t.thaw(); err != nil {
+		return err
+	}
+	t.dropAdopted()
+	return nil
+}
+
+// finish ends a restore that succeeded. CRIU may stay for as long as the tasks
+// run (restore without -d), so the settler does not wait for its end.
+func (s *settler) finish() error {
+	err := s.tx.release()
+	if err == nil {
+		err = s.tx.rec.Remove()
+	}
+	if err != nil {
+		return errors.Join(err, s.tx.rec.Save())
+	}
+	s.tx.close()
+	s.tx = nil
+	return nil
+}

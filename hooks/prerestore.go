@@ -1,0 +1,217 @@
+package hooks
+
+import (
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/criu-netfreeze/criu-netfreeze/images"
+	"github.com/criu-netfreeze/criu-netfreeze/netns"
+	"github.com/criu-netfreeze/criu-netfreeze/oci"
+	"github.com/criu-netfreeze/criu-netfreeze/proc"
+	"github.com/criu-netfreeze/criu-netfreeze/state"
+	"github.com/criu-netfreeze/criu-netfreeze/tcp"
+)
+
+// preRestore is a restore's first action. Nothing has been restored yet: an
+// error now costs nothing. Once it is done the namespace answers no peer.
+func (s *settler) preRestore(a action) error {
+	if s.tx != nil {
+		if s.tx.rec.Op == state.Restore && s.tx.rec.Phase == state.Running {
+			return nil // the script runs twice where CRIU read its configuration twice
+		}
+		return errors.New("this CRIU has a transaction under way already; nothing was changed")
+	}
+	dir, err := a.images(s.criu.Ref)
+	if err != nil {
+		return err
+	}
+	cp, err := images.Read(dir)
+	if err != nil {
+		return fmt.Errorf("%w; nothing was changed", err)
+	}
+	c, err := oci.Runtime(s.criu.PID)
+	if err != nil {
+		s.log.Warnf("the container is not known by name, only the general settings apply: %s", oneLine(err))
+	}
+	t, err := s.begin(state.Restore, c)
+	if err != nil {
+		return err
+	}
+	t.rec.Conns = cp.Conns
+	if err := t.prepareRestore(cp, c); err != nil {
+		t.close()
+		return fmt.Errorf("cannot prepare the restore: %w", err)
+	}
+	s.tx = t
+	return nil
+}
+
+// prepareRestore freezes the target, where it exists already, and clears the
+// way for the connections that come. It takes its freeze back if that fails.
+func (t *transaction) prepareRestore(cp *images.Checkpoint, c *oci.Container) error {
+	ns, where, err := findTarget(t.criu.Ref, cp, c)
+	if err != nil {
+		return err
+	}
+	t.rec.Until = time.Now().Add(t.set.TTL)
+	if ns == nil {
+		t.log.Infof("pre-restore: the network namespace is not known yet (%s): it will be frozen at post-setup-namespaces", where)
+		return t.rec.Save()
+	}
+	if err := t.use(ns); err != nil {
+		_ = ns.Close()
+		return fmt.Errorf("%w (the target namespace was found through %s)", err, where)
+	}
+	if err := t.checkTarget(); err != nil {
+		return err
+	}
+	if err := t.freezeTarget(); err != nil {
+		return err
+	}
+	t.log.WithField("backend", t.rec.Backend).Infof("pre-restore: frozen %s, found through %s, scope %s, %d connections to come",
+		t.rec.NetNS, where, t.rec.Scope, len(t.rec.Conns))
+	return nil
+}
+
+// freezeTarget freezes t.ns, or takes over the freeze that is there, and then
+// removes what is left of the connections there.
+func (t *transaction) freezeTarget() error {
+	frozenBefore := t.frozenByOthers()
+	if err := t.rec.Save(); err != nil {
+		return err
+	}
+	err := t.arm()
+	if err == nil {
+		err = t.clearTarget()
+	}
+	if err == nil {
+		return t.rec.Save()
+	}
+	if !frozenBefore {
+		err = errors.Join(err, t.thaw())
+	}
+	return errors.Join(err, t.rec.Remove())
+}
+
+// frozenByOthers reports whether the namespace has a freeze that is not ours.
+func (t *transaction) frozenByOthers() bool {
+	if t.whole == nil {
+		return false
+	}
+	st, err := t.whole.State()
+	return err == nil && st.Frozen
+}
+
+// leftovers returns the sockets in the target that are in the way: same
+// addresses and ports as a connection of the images.
+func (t *transaction) leftovers() ([]tcp.Socket, error) {
+	coming := make(map[tcp.Tuple]bool, len(t.rec.Conns))
+	for _, c := range t.rec.Conns {
+		coming[c] = true
+	}
+	var socks []tcp.Socket
+	if err := t.ns.Do(func() (err error) {
+		socks, err = tcp.List()
+		return err
+	}); err != nil {
+		return nil, err
+	}
+	var found []tcp.Socket
+	for _, s := range socks {
+		if s.Connected() && coming[s.Tuple] {
+			found = append(found, s)
+		}
+	}
+	return found, nil
+}
+
+// checkTarget makes sure that the restore can work, and changes nothing.
+func (t *transaction) checkTarget() error {
+	missing, err := t.missingAddresses()
+	if err != nil {
+		return err
+	}
+	if len(missing) > 0 {
+		return fmt.Errorf("%s lacks the local address %s of %d connections in the images: give the restored container the address that the dumped one had (a static address), then restore again; nothing was changed",
+			t.ns, list(missing), len(t.rec.Conns))
+	}
+	left, err := t.leftovers()
+	if err != nil {
+		return err
+	}
+	for _, s := range left {
+		if s.Inode != 0 {
+			return fmt.Errorf("the connection %s is still open in %s: a process there owns it%s; nothing was changed", s.Tuple, t.ns, t.ownerHint())
+		}
+	}
+	return nil
+}
+
+// ownerHint names the held tree that most likely owns a connection in the way.
+func (t *transaction) ownerHint() string {
+	records, _ := state.Of(t.rec.NetNS)
+	for _, r := range records {
+		if r.Phase == state.Held && r.Alive() {
+			return fmt.Sprintf(" (%s: end it silently with netfreeze kill %s)", reason(r), name(r))
+		}
+	}
+	return " (end the dumped tasks first)"
+}
+
+// clearTarget removes ownerless sockets that would collide: FIN-WAIT,
+// TIME-WAIT and the like of a former life of the same connections. It is
+// frozen by now, so the RST that goes with that leaves for nowhere.
+func (t *transaction) clearTarget() error {
+	left, err := t.leftovers()
+	if err != nil || len(left) == 0 {
+		return err
+	}
+	return t.ns.Do(func() error {
+		for _, s := range left {
+			if s.Inode != 0 {
+				continue
+			}
+			if err := tcp.Destroy(s); err != nil {
+				return err
+			}
+			t.log.Infof("pre-restore: removed what was left of the connection %s", s.Tuple)
+		}
+		return nil
+	})
+}
+
+// postSetupNS makes sure of the namespace: now the root task is in it.
+func (t *transaction) postSetupNS(a action) error {
+	root, err := a.root()
+	if err != nil {
+		return err
+	}
+	defer root.Close()
+	t.rec.Tree = []proc.Ref{root.Ref}
+	ns, err := netns.OpenPID(root.PID, root.Start)
+	if err != nil {
+		return err
+	}
+	if t.ns != nil && t.ns.ID() == ns.ID() {
+		_ = ns.Close()
+		return t.rec.Save()
+	}
+	if t.ns != nil {
+		t.log.Warnf("post-setup-namespaces: the tasks are in %s, not in %s as it looked before: thawing that one", ns, t.ns)
+		if err := t.thaw(); err != nil {
+			t.log.Warn(oneLine(err))
+		}
+		_ = t.ns.Close()
+		t.ns = nil
+	}
+	if err := t.use(ns); err != nil {
+		_ = ns.Close()
+		return err
+	}
+	if err := t.freezeTarget(); err != nil {
+		return err
+	}
+	t.log.Infof("post-setup-namespaces: frozen %s", t.rec.NetNS)
+	return nil
+}

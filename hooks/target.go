@@ -1,0 +1,123 @@
+package hooks
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/criu-netfreeze/criu-netfreeze/images"
+	"github.com/criu-netfreeze/criu-netfreeze/netns"
+	"github.com/criu-netfreeze/criu-netfreeze/oci"
+	"github.com/criu-netfreeze/criu-netfreeze/proc"
+)
+
+// findTarget finds the namespace that a restore goes into, before CRIU has
+// opened it, and says through what it was found. The namespace is nil where it
+// cannot be known yet; post-setup-namespaces tells then.
+func findTarget(criu proc.Ref, cp *images.Checkpoint, c *oci.Container) (*netns.Namespace, string, error) {
+	args := proc.Cmdline(criu.PID)
+	if path := joinNS(args); path != "" {
+		ns, err := openJoined(criu, path)
+		return ns, "--join-ns", err
+	}
+	switch cp.NetNS {
+	case images.Shared:
+		ns, err := netns.OpenPID(criu.PID, criu.Start)
+		return ns, "CRIU's own namespace", err
+	case images.Dumped:
+		return nil, "CRIU makes it from the images", nil
+	}
+	if c != nil && c.NetNSPath != "" {
+		ns, err := netns.OpenPath(c.NetNSPath)
+		return ns, "the bundle " + c.Bundle, err
+	}
+	if fd := inheritedFD(args, cp.ExtKey); fd != "" {
+		if ns, err := netns.OpenPath(fmt.Sprintf("/proc/%d/fd/%s", criu.PID, fd)); err == nil {
+			return ns, "--inherit-fd", nil
+		}
+	}
+	return passedDown(criu, cp.ExtKey)
+}
+
+// passedDown looks for namespaces that CRIU, or the process that started it,
+// holds open: one of them was handed over. Only if there is exactly one beside
+// their own can it be told which.
+func passedDown(criu proc.Ref, key string) (*netns.Namespace, string, error) {
+	pids := []int{criu.PID}
+	if st, err := proc.ReadStat(criu.PID); err == nil {
+		pids = append(pids, st.PPID)
+	}
+	own := map[string]bool{}
+	for _, pid := range append([]int{1}, pids...) {
+		if link, err := os.Readlink(fmt.Sprintf("/proc/%d/ns/net", pid)); err == nil {
+			own[link] = true
+		}
+	}
+	found := map[string]string{}
+	for _, pid := range pids {
+		fds, _ := filepath.Glob(fmt.Sprintf("/proc/%d/fd/*", pid))
+		for _, fd := range fds {
+			if link, err := os.Readlink(fd); err == nil && strings.HasPrefix(link, "net:[") && !own[link] {
+				found[link] = fd
+			}
+		}
+	}
+	if len(found) != 1 {
+		return nil, fmt.Sprintf("the caller hands it over as %q, and %d namespaces are open there", key, len(found)), nil
+	}
+	for link, fd := range found {
+		ns, err := netns.OpenPath(fd)
+		return ns, "the caller's open " + link, err
+	}
+	return nil, "", nil
+}
+
+// joinNS returns the value of --join-ns net:VALUE, or "".
+func joinNS(args []string) string {
+	for _, v := range values(args, "--join-ns", "-J") {
+		if path, ok := strings.CutPrefix(v, "net:"); ok {
+			return path
+		}
+	}
+	return ""
+}
+
+// openJoined opens what --join-ns names: a pid or a path, which is relative to
+// CRIU's working directory.
+func openJoined(criu proc.Ref, value string) (*netns.Namespace, error) {
+	if strings.Trim(value, "0123456789") == "" {
+		return netns.OpenPath("/proc/" + value + "/ns/net")
+	}
+	if !filepath.IsAbs(value) {
+		value = fmt.Sprintf("/proc/%d/cwd/%s", criu.PID, value)
+	}
+	return netns.OpenPath(value)
+}
+
+// inheritedFD returns N of --inherit-fd fd[N]:KEY for this key, or "".
+func inheritedFD(args []string, key string) string {
+	for _, v := range values(args, "--inherit-fd") {
+		fd, k, ok := strings.Cut(v, "]:")
+		n, isFD := strings.CutPrefix(fd, "fd[")
+		if ok && isFD && k == key && n != "" && strings.Trim(n, "0123456789") == "" {
+			return n
+		}
+	}
+	return ""
+}
+
+// values returns the values of an option, given as "--name value" or
+// "--name=value".
+func values(args []string, names ...string) []string {
+	var vals []string
+	for i, arg := range args {
+		if name, v, ok := strings.Cut(arg, "="); ok && slices.Contains(names, name) {
+			vals = append(vals, v)
+		} else if slices.Contains(names, arg) && i+1 < len(args) {
+			vals = append(vals, args[i+1])
+		}
+	}
+	return vals
+}
