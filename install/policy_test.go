@@ -6,6 +6,7 @@ import (
 	"regexp"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
@@ -40,8 +41,8 @@ func TestDefaultConfig(t *testing.T) {
 	for _, r := range config.RestoreFailures() {
 		words = append(words, string(r))
 	}
-	for _, d := range []string{config.FormatDuration(config.MinTTL), config.FormatDuration(config.MaxTTL), config.FormatDuration(config.MinDrain), config.FormatDuration(config.MaxDrain)} {
-		words = append(words, d)
+	for _, d := range []time.Duration{config.MinTTL, config.MaxTTL, config.MinDrain, config.MaxDrain} {
+		words = append(words, config.FormatDuration(d))
 	}
 	for _, w := range words {
 		if !strings.Contains(text, `"`+w+`"`) {
