@@ -5,11 +5,13 @@ package nstest
 import (
 	"errors"
 	"fmt"
+	"net"
 	"os"
 	"os/exec"
 	"runtime"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/criu-netfreeze/criu-netfreeze/netns"
 	"golang.org/x/sys/unix"
@@ -31,7 +33,9 @@ func Main(m *testing.M) {
 		}
 		os.Exit(m.Run())
 	}
-	cmd := exec.Command("/proc/self/exe", os.Args[1:]...) //nolint:gosec // the test binary itself, with its own arguments
+	// Such tests wait more than they work. A -parallel of the caller's wins.
+	args := append([]string{"-test.parallel=12"}, os.Args[1:]...)
+	cmd := exec.Command("/proc/self/exe", args...) //nolint:gosec // the test binary itself, with its own arguments
 	cmd.Args[0] = os.Args[0]
 	cmd.Env = append(os.Environ(), insideVar+"=1")
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
@@ -139,7 +143,7 @@ const (
 )
 
 // Pair makes two namespaces that a cable connects: a veth interface eth0 in
-// each, up, with the addresses A4 and A6, and B4 and B6.
+// each, up, with the addresses A4 and A6, and B4 and B6, which reach each other.
 func Pair(tb testing.TB) (a, b *netns.Namespace) {
 	tb.Helper()
 	a, b = New(tb), New(tb)
@@ -149,5 +153,28 @@ func Pair(tb testing.TB) (a, b *netns.Namespace) {
 		Run(tb, ns, "ip", "addr", "add", addrs[1]+"/64", "dev", "eth0", "nodad")
 		Run(tb, ns, "ip", "link", "set", "eth0", "up")
 	}
+	waitFor(tb, a, B4)
+	waitFor(tb, a, B6)
 	return a, b
+}
+
+// waitFor waits until a host answers, even if it is by a refusal: an interface
+// takes a moment until it passes the first packets.
+func waitFor(tb testing.TB, from *netns.Namespace, addr string) {
+	tb.Helper()
+	for deadline := time.Now().Add(10 * time.Second); ; {
+		err := from.Do(func() error {
+			c, err := net.DialTimeout("tcp", net.JoinHostPort(addr, "9"), 50*time.Millisecond)
+			if err == nil {
+				err = c.Close()
+			}
+			return err
+		})
+		if err == nil || errors.Is(err, unix.ECONNREFUSED) {
+			return
+		}
+		if time.Now().After(deadline) {
+			tb.Fatalf("%s cannot reach %s: %v", from, addr, err)
+		}
+	}
 }
