@@ -1,7 +1,6 @@
 package rules
 
 import (
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"slices"
@@ -9,7 +8,6 @@ import (
 
 	"github.com/google/nftables"
 	"github.com/mdlayher/netlink"
-	"golang.org/x/net/bpf"
 	"golang.org/x/sys/unix"
 )
 
@@ -53,7 +51,7 @@ func (c *nftConn) dial() error {
 	return c.ns.Do(func() error {
 		conn, err := nftables.New(nftables.AsLasting(), nftables.WithSockOptions(func(sock *netlink.Conn) error {
 			c.sock = sock
-			return sock.SetBPF(withoutEchoes)
+			return nil
 		}))
 		if err != nil {
 			return fmt.Errorf("open a netlink socket in %s: %w", c.ns, err)
@@ -62,36 +60,6 @@ func (c *nftConn) dial() error {
 		return nil
 	})
 }
-
-// withoutEchoes drops the kernel's echo of each new rule, which the nftables
-// package asks for and nobody here reads: a kernel before Linux 5.10, or a long
-// batch, sends them in more than the one piece that the package expects, and it
-// would take a batch that was applied for a failed one. Rules that were asked
-// for come in a multi-part message and pass.
-var withoutEchoes = func() []bpf.RawInstruction {
-	// Netlink's header is in host byte order, BPF loads in network byte order.
-	network := func(v uint16) uint32 {
-		return uint32(binary.BigEndian.Uint16(binary.NativeEndian.AppendUint16(nil, v)))
-	}
-	const (
-		newRule     = unix.NFNL_SUBSYS_NFTABLES<<8 | unix.NFT_MSG_NEWRULE
-		typeOffset  = 4
-		flagsOffset = 6
-		all         = 0xffffffff
-	)
-	program, err := bpf.Assemble([]bpf.Instruction{
-		bpf.LoadAbsolute{Off: typeOffset, Size: 2},
-		bpf.JumpIf{Cond: bpf.JumpNotEqual, Val: network(newRule), SkipTrue: 3},
-		bpf.LoadAbsolute{Off: flagsOffset, Size: 2},
-		bpf.JumpIf{Cond: bpf.JumpBitsSet, Val: network(unix.NLM_F_MULTI), SkipTrue: 1},
-		bpf.RetConstant{Val: 0},
-		bpf.RetConstant{Val: all},
-	})
-	if err != nil {
-		panic(err) // the program is a constant
-	}
-	return program
-}()
 
 // Close closes the socket.
 func (c *nftConn) Close() error { return c.CloseLasting() }
