@@ -16,7 +16,7 @@ GOBUILD  = CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)'
 SCRIPTS  = pre-dump post-dump pre-restore post-resume
 LAB      = testdata/lab/lab
 
-.PHONY: all build install uninstall test unit e2e lab demo lint clean help
+.PHONY: all build traffic install uninstall test unit e2e lab demo lint clean help
 
 all: build
 
@@ -47,3 +47,15 @@ uninstall: ## remove what install put there; a changed netfreeze.toml stays
 
 clean:
 	rm -rf build
+
+traffic:
+	CGO_ENABLED=0 $(GO) build -trimpath -o build/traffic ./testdata/traffic
+
+lab: ## build the lab's root file system, once
+	$(LAB) build
+
+e2e: build lab traffic ## run the end-to-end tests in the lab (RUN=TestMove/nftables selects)
+	rm -rf build/dest
+	$(MAKE) --no-print-directory install DESTDIR=$(CURDIR)/build/dest PREFIX=/usr/local >/dev/null
+	CGO_ENABLED=0 $(GO) test -c -tags e2e -o build/e2e.test ./e2e
+	$(LAB) run --share $(CURDIR)/build:/opt/build -- /opt/build/e2e.test -test.v -test.timeout 30m $(if $(RUN),-test.run '$(RUN)')

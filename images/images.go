@@ -7,6 +7,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"io"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -182,6 +183,9 @@ func each(dir, name string, entry proto.Message, f func(proto.Message)) error {
 		return err
 	}
 	defer file.Close() //nolint:errcheck // opened for reading
+	if err := checkFrames(file); err != nil {
+		return fmt.Errorf("decode %s: %w", name, err)
+	}
 	img, err := crit.New(file, nil, "", false, true).Decode(entry)
 	if err != nil {
 		return fmt.Errorf("decode %s: %w", name, err)
@@ -190,4 +194,35 @@ func each(dir, name string, entry proto.Message, f func(proto.Message)) error {
 		f(e.Message)
 	}
 	return nil
+}
+
+// checkFrames makes sure that the sizes before the entries fit the file: the
+// decoder allocates what they say. The file is left at its start.
+func checkFrames(file *os.File) error {
+	st, err := file.Stat()
+	if err != nil {
+		return err
+	}
+	if _, err := crit.ReadMagic(file); err != nil {
+		return err
+	}
+	for {
+		var size uint32
+		err := binary.Read(file, binary.LittleEndian, &size)
+		if errors.Is(err, io.EOF) {
+			break
+		}
+		if err != nil {
+			return err
+		}
+		at, err := file.Seek(int64(size), io.SeekCurrent)
+		if err != nil {
+			return err
+		}
+		if at > st.Size() {
+			return fmt.Errorf("the file is damaged: an entry of %d bytes does not fit in", size)
+		}
+	}
+	_, err = file.Seek(0, io.SeekStart)
+	return err
 }
