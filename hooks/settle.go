@@ -77,7 +77,7 @@ func (t *transaction) keep() error {
 		return t.rec.Save()
 	case policy == config.Kill:
 		if err := end(t.rec, tree); err != nil {
-			return errors.Join(t.held(tree, "the tasks could not be ended"), err)
+			return errors.Join(err, t.held(tree, "the tasks could not be ended"))
 		}
 		return t.ended("ended silently")
 	default:

@@ -29,10 +29,10 @@ type Reuse map[uint32]bool
 func Silence(tree proc.Tree) (Reuse, error) {
 	reuse := Reuse{}
 	err := eachSocket(tree, func(fd int, inode uint32) error {
-		on, err := unix.GetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_REPAIR)
-		if errors.Is(err, unix.EPERM) {
-			return nil // a listening socket: tcp_can_repair_sock refuses it, and it has no peer
+		if accepts, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_ACCEPTCONN); err != nil || accepts != 0 {
+			return err // a listening socket has no peer, and the kernel refuses it (tcp_can_repair_sock)
 		}
+		on, err := unix.GetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_REPAIR)
 		if err != nil {
 			return fmt.Errorf("read TCP_REPAIR: %w", err)
 		}
@@ -78,7 +78,7 @@ func Restore(tree proc.Tree, reuse Reuse) (int, error) {
 	err2 := eachSocket(tree, func(fd int, inode uint32) error {
 		on, err := unix.GetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_REPAIR)
 		if err != nil || on != 1 {
-			return nil // a listening socket, or not in repair mode
+			return nil
 		}
 		n++
 		if err := unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_REPAIR, repairOffNoProbe); err != nil {

@@ -2,6 +2,7 @@ package tcp
 
 import (
 	"bufio"
+	"context"
 	"errors"
 	"fmt"
 	"net"
@@ -35,7 +36,9 @@ func TestMain(m *testing.M) {
 // child listens on a port of loopback, says which, accepts one connection and
 // then waits for the end of its input.
 func child() error {
-	l, err := net.Listen("tcp4", "127.0.0.1:0")
+	var lc net.ListenConfig
+	lc.SetMultipathTCP(false) // CRIU knows no MPTCP
+	l, err := lc.Listen(context.Background(), "tcp4", "127.0.0.1:0")
 	if err != nil {
 		return err
 	}
