@@ -55,7 +55,7 @@ func candidates() []string {
 
 // nsfsMounts returns the mount points of network namespaces.
 func nsfsMounts() ([]string, error) {
-	f, err := os.Open("/proc/self/mountinfo")
+	f, err := os.Open("/proc/thread-self/mountinfo")
 	if err != nil {
 		return nil, err
 	}
