@@ -24,7 +24,7 @@ func TestThawHalf(t *testing.T) {
 	}}
 	for _, variant := range []string{"nft", "legacy"} {
 		ipt := func(family, args string) []string {
-			return append([]string{family + "tables-" + variant, "-t", "raw"}, strings.Fields(args)...)
+			return append([]string{family + "tables-" + variant, "-w", "-t", "raw"}, strings.Fields(args)...)
 		}
 		halves[Kind("iptables-"+variant)] = map[string][][]string{
 			"a chain alone":    {ipt("ip", "-N "+in)},

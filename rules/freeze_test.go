@@ -184,10 +184,10 @@ func foreign(t *testing.T, ns *netns.Namespace) {
 	t.Helper()
 	nstest.Run(t, ns, "nft", "add table inet criu-netfreezer; add chain inet criu-netfreezer c { type filter hook prerouting priority raw; }; add rule inet criu-netfreezer c tcp dport 7 drop")
 	for _, v := range []string{"iptables-nft", "ip6tables-nft", "iptables-legacy", "ip6tables-legacy"} {
-		nstest.Run(t, ns, v, "-t", "raw", "-N", "CRIU-NETFREEZE")
-		nstest.Run(t, ns, v, "-t", "raw", "-A", "PREROUTING", "-p", "tcp", "--dport", "9", "-j", "CRIU-NETFREEZE")
-		nstest.Run(t, ns, v, "-t", "raw", "-A", "OUTPUT", "-j", "CRIU-NETFREEZE")
-		nstest.Run(t, ns, v, "-A", "INPUT", "-p", "udp", "-j", "DROP")
+		nstest.Run(t, ns, v, "-w", "-t", "raw", "-N", "CRIU-NETFREEZE")
+		nstest.Run(t, ns, v, "-w", "-t", "raw", "-A", "PREROUTING", "-p", "tcp", "--dport", "9", "-j", "CRIU-NETFREEZE")
+		nstest.Run(t, ns, v, "-w", "-t", "raw", "-A", "OUTPUT", "-j", "CRIU-NETFREEZE")
+		nstest.Run(t, ns, v, "-w", "-A", "INPUT", "-p", "udp", "-j", "DROP")
 	}
 }
 

@@ -97,6 +97,7 @@ var variable = []struct {
 	{regexp.MustCompile(`\[\d+:\d+\]`), "[0:0]"},
 	{regexp.MustCompile(`counter packets \d+ bytes \d+`), "counter"},
 	{regexp.MustCompile(`(?m)[ \t]+$`), ""},
+	{regexp.MustCompile(`,\n\s+`), ", "}, // newer versions of nft break the line between set elements
 }
 
 // normalise replaces what differs from run to run.
