@@ -1,7 +1,6 @@
 package cli
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -25,33 +24,21 @@ kernel ends it by itself.`,
   netfreeze status -o json`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			if err := needRoot(); err != nil {
+			if err := errors.Join(checkOutput(output), needRoot()); err != nil {
 				return err
 			}
 			list, err := hooks.List()
-			var err2 error
-			switch output {
-			case "json":
-				err2 = writeJSON(cmd.OutOrStdout(), list)
-			case "text":
-				err2 = writeTable(cmd.OutOrStdout(), list)
-			default:
-				return fmt.Errorf("-o %q: allowed are text and json", output)
+			if output == outputJSON {
+				if list == nil {
+					list = []hooks.Status{} // an empty list, not null
+				}
+				return errors.Join(err, encodeJSON(cmd.OutOrStdout(), list))
 			}
-			return errors.Join(err, err2)
+			return errors.Join(err, writeTable(cmd.OutOrStdout(), list))
 		},
 	}
-	cmd.Flags().StringVarP(&output, "output", "o", "text", "text or json")
+	addOutputFlag(cmd, &output)
 	return cmd
-}
-
-func writeJSON(w io.Writer, list []hooks.Status) error {
-	if list == nil {
-		list = []hooks.Status{} // an empty list, not null
-	}
-	enc := json.NewEncoder(w)
-	enc.SetIndent("", "  ")
-	return enc.Encode(list)
 }
 
 func writeTable(w io.Writer, list []hooks.Status) error {

@@ -135,6 +135,11 @@ func look(r *state.Record) (s Status, stale bool, err error) {
 		return s, false, err
 	}
 	defer ns.Close() //nolint:errcheck // only reading
+	unlock, err := state.LockNetNS(ns) // what is half changed says nothing
+	if err != nil {
+		return s, false, err
+	}
+	defer unlock()
 	left, err := timeLeft(ns, r)
 	if err != nil {
 		return s, false, err

@@ -38,6 +38,9 @@ func (s *settler) do(a action) error {
 	case relay.PreRestore:
 		return s.preRestore(a)
 	}
+	if s.finished {
+		return nil // a script that is listed twice
+	}
 	if s.tx == nil {
 		if err := s.resume(); err != nil {
 			return err

@@ -37,6 +37,6 @@ func (s *settler) finish() error {
 		return errors.Join(err, s.tx.rec.Save())
 	}
 	s.tx.close()
-	s.tx = nil
+	s.tx, s.finished = nil, true
 	return nil
 }

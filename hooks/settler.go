@@ -21,6 +21,10 @@ import (
 // finished, for callers that keep CRIU alive afterwards.
 const lookAgain = 20 * time.Millisecond
 
+// linger is how long the settler of a finished restore still answers: a script
+// that is listed twice comes twice.
+const linger = 2 * time.Second
+
 // Settle is the settler: it does the actions of the one CRIU that id names, in
 // the order in which they come, and settles the transaction when CRIU has
 // ended. It says on the descriptor ready when it can be reached, or why not.
@@ -46,7 +50,9 @@ type settler struct {
 	lock *os.File
 	sock int
 	log  *logrus.Logger
-	tx   *transaction
+	tx   *transaction // nil before the first action and after the last
+
+	finished bool // the restore is over and settled
 }
 
 func newSettler(id string) (*settler, error) {
@@ -106,35 +112,41 @@ func listen(path string) (int, error) {
 // One thing at a time: no action runs beside another or beside the settlement.
 func (s *settler) loop() error {
 	for {
-		timeout := -1
-		if s.tx != nil && s.tx.rec.Phase == state.Committed {
-			timeout = int(lookAgain.Milliseconds())
-		}
 		fds := []unix.PollFd{
 			{Fd: int32(s.sock), Events: unix.POLLIN},
 			{Fd: int32(s.criu.FD()), Events: unix.POLLIN},
 		}
-		if _, err := unix.Poll(fds, timeout); err != nil {
-			if errors.Is(err, unix.EINTR) {
-				continue
-			}
-			return err
-		}
+		n, err := unix.Poll(fds, s.timeout())
 		switch {
+		case errors.Is(err, unix.EINTR):
+			continue
+		case err != nil:
+			return err
 		case fds[0].Revents != 0:
 			s.serve()
-			if s.tx == nil {
-				return nil // refused, or finished
+			if s.tx == nil && !s.finished {
+				return nil // refused
 			}
-		case fds[1].Revents != 0:
-			if s.tx == nil {
-				return nil
-			}
-			return s.tx.settle()
-		case s.tx != nil && s.tx.succeeded():
+			continue
+		}
+		switch {
+		case s.tx == nil: // CRIU has ended, or nothing came any more
+			return nil
+		case n > 0, s.tx.succeeded():
 			return s.tx.settle()
 		}
 	}
+}
+
+// timeout is how long to wait for the next event, in milliseconds.
+func (s *settler) timeout() int {
+	switch {
+	case s.finished:
+		return int(linger.Milliseconds())
+	case s.tx != nil && s.tx.rec.Phase == state.Committed:
+		return int(lookAgain.Milliseconds())
+	}
+	return -1
 }
 
 // serve takes one request, does it, and answers.
