@@ -119,14 +119,14 @@ func Open(ns *netns.Isolated, k Kind) (Freezer, error) {
 	case IPTables, IPTablesNFT, IPTablesLegacy:
 		return openIPT(ns, k)
 	case Auto:
-		return first(func(k Kind) (Freezer, error) { return tryOpen(ns, k) })
+		return first(prove, func(k Kind) (Freezer, error) { return Open(ns, k) })
 	}
 	return nil, fmt.Errorf("freeze %s: %w", ns, unknown(k))
 }
 
-// OpenConns returns a ConnFreezer for connections in ns. The owner, 1 to 12
-// lower-case letters and digits, keeps what it freezes apart from what others
-// freeze in the same namespace.
+// OpenConns returns a ConnFreezer for connections in ns, chosen like Open does.
+// The owner, 1 to 12 lower-case letters and digits, keeps what it freezes apart
+// from what others freeze in the same namespace.
 func OpenConns(ns *netns.Namespace, k Kind, owner string) (ConnFreezer, error) {
 	if !ownerForm.MatchString(owner) {
 		return nil, fmt.Errorf("freeze connections in %s: bad owner %q (1 to 12 of a-z and 0-9)", ns, owner)
@@ -137,7 +137,7 @@ func OpenConns(ns *netns.Namespace, k Kind, owner string) (ConnFreezer, error) {
 	case IPTables, IPTablesNFT, IPTablesLegacy:
 		return openIPTConns(ns, k, owner)
 	case Auto:
-		return first(func(k Kind) (ConnFreezer, error) { return OpenConns(ns, k, owner) })
+		return first(proveConns, func(k Kind) (ConnFreezer, error) { return OpenConns(ns, k, owner) })
 	}
 	return nil, fmt.Errorf("freeze connections in %s: %w", ns, unknown(k))
 }
@@ -153,13 +153,17 @@ func unknown(k Kind) error {
 // not among them: where nftables fails, so does this.
 var autoOrder = []Kind{NFTables, IPTables, IPTablesLegacy}
 
-// first returns what the first back end that works makes of open.
-func first[T any](open func(Kind) (T, error)) (T, error) {
+// first returns what the first back end that works makes of open. A back end
+// works if prove says so.
+func first[T interface{ Close() error }](prove func(T) error, open func(Kind) (T, error)) (T, error) {
 	var failed []error
 	for _, k := range autoOrder {
 		f, err := open(k)
 		if err == nil {
-			return f, nil
+			if err = prove(f); err == nil {
+				return f, nil
+			}
+			err = errors.Join(err, f.Close())
 		}
 		failed = append(failed, fmt.Errorf("%s: %w", k, err))
 	}
@@ -167,25 +171,23 @@ func first[T any](open func(Kind) (T, error)) (T, error) {
 	return none, fmt.Errorf("no packet filter works (load nf_tables, or install iptables): %w", errors.Join(failed...))
 }
 
-// tryOpen is Open for one back end, which it has prove that it works unless
-// its rules are there already.
-func tryOpen(ns *netns.Isolated, k Kind) (Freezer, error) {
-	f, err := Open(ns, k)
-	if err != nil {
-		return nil, err
-	}
-	if err := prove(f); err != nil {
-		return nil, errors.Join(err, f.Close())
-	}
-	return f, nil
-}
-
+// prove has f put its rules in place and take them away again, unless they are
+// there already.
 func prove(f Freezer) error {
 	st, err := f.State()
 	if err != nil || st.Backend != "" {
 		return err
 	}
 	return errors.Join(f.Prepare(0), f.Thaw())
+}
+
+// proveConns is prove for a ConnFreezer.
+func proveConns(f ConnFreezer) error {
+	frozen, _, err := f.Frozen()
+	if err != nil || len(frozen) > 0 {
+		return err
+	}
+	return errors.Join(f.Freeze(nil, time.Second), f.Thaw())
 }
 
 // checkTTL refuses a time to live that no back end could enforce.
