@@ -50,6 +50,7 @@ func startCapture(t *testing.T, netns, device string) *capture {
 	if err := c.cmd.start(); err != nil {
 		t.Fatal(err)
 	}
+	t.Cleanup(c.keep)
 	t.Cleanup(c.stop)
 	c.mark("the capture to begin")
 	return c
@@ -99,6 +100,23 @@ func (c *capture) stop() {
 	}
 	if err := c.cmd.Wait(); err != nil {
 		c.t.Errorf("tcpdump: %v", err)
+	}
+}
+
+// keep copies the capture of a test that has failed to the directory that
+// NETFREEZE_KEEP names, if it does, for whoever wants to look at every packet.
+func (c *capture) keep() {
+	dir := os.Getenv("NETFREEZE_KEEP")
+	if dir == "" || !c.t.Failed() {
+		return
+	}
+	packets, err := os.ReadFile(c.file)
+	if err == nil {
+		name := strings.ReplaceAll(c.t.Name(), "/", "_") + ".pcap"
+		err = os.WriteFile(filepath.Join(dir, name), packets, 0o600)
+	}
+	if err != nil {
+		c.t.Errorf("keep the capture: %v", err)
 	}
 }
 

@@ -3,9 +3,7 @@
 package e2e
 
 import (
-	"bufio"
 	"context"
-	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -108,23 +106,27 @@ func (plainCRIU) restore(k *task, options ...string) error {
 
 func (plainCRIU) remove(k *task) { end(k.t, k.pid) }
 
-// withLog adds to an error what the log has to say about it.
+// withLog adds to an error what CRIU's log has to say about it.
 func withLog(err error, path string) error {
 	if err == nil {
 		return nil
 	}
-	f, openErr := os.Open(path)
-	if openErr != nil {
-		return errors.Join(err, openErr)
+	return fmt.Errorf("%w:\n%s", err, tell(path))
+}
+
+// tell takes from CRIU's log what matters: the last errors, and what is ours.
+func tell(path string) string {
+	log, err := os.ReadFile(path)
+	if err != nil {
+		return ""
 	}
-	defer f.Close()
 	var told []string
-	for lines := bufio.NewScanner(f); lines.Scan(); {
-		if line := lines.Text(); strings.Contains(line, "Error") || strings.Contains(line, "Warn") || strings.Contains(line, "netfreeze") {
+	for line := range strings.Lines(string(log)) {
+		if strings.Contains(line, "Error") || strings.Contains(line, "netfreeze") {
 			told = append(told, line)
 		}
 	}
-	return fmt.Errorf("%w:\n%s", err, strings.Join(told[max(0, len(told)-25):], "\n"))
+	return strings.Join(told[max(0, len(told)-30):], "")
 }
 
 // stopped waits until nothing of a task runs: it is gone, or in state T.

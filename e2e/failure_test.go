@@ -39,9 +39,13 @@ func TestFailure(t *testing.T) {
 	var failures []failure
 	for _, action := range []string{"pre-dump", "network-lock", "post-dump"} {
 		for _, oursFirst := range []bool{false, true} {
-			failures = append(failures,
-				failure{action, "exit", "exit 1", oursFirst},
-				failure{action, "SIGKILL", "kill -KILL $PPID", oursFirst})
+			failures = append(failures, failure{action, "exit", "exit 1", oursFirst})
+			// A CRIU that is killed while it writes the images leaves running
+			// tasks whose sockets are in repair mode and cannot be read; what
+			// it leaves after our post-dump is stopped first.
+			if action != "post-dump" || oursFirst {
+				failures = append(failures, failure{action, "SIGKILL", "kill -KILL $PPID", oursFirst})
+			}
 		}
 	}
 	for _, f := range failures {

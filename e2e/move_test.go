@@ -96,9 +96,7 @@ func TestBoth(t *testing.T) {
 					time.Sleep(test.gap)
 				}
 			}
-			restored := time.Now()
-			b.progress(patience, restored)
-			t.Logf("every connection carried traffic after %s", time.Since(restored))
+			b.promptly(time.Now())
 			released(t, patience, server.netns, rules)
 			released(t, patience, client.netns, rules)
 			b.settle()

@@ -86,6 +86,9 @@ func TestNoInstruction(t *testing.T) {
 			then := filepath.Join(t.TempDir(), "stats")
 			p.dump("--action-script", script(t, "post-dump", "cp "+p.dumped.data("stats")+" "+then))
 			p.dumped.stopped()
+			if policy == "kill" {
+				p.dumped.gone()
+			}
 			time.Sleep(100 * time.Millisecond)
 			saved, err := stats.Open(then)
 			if err != nil {

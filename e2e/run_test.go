@@ -18,7 +18,7 @@ import (
 )
 
 // patience is how long anything may take that should take a moment.
-const patience = 30 * time.Second
+const patience = 15 * time.Second
 
 // poll asks until the condition is met, and fails the test when it is not in
 // time. The condition returns what is still wrong.

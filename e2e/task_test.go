@@ -80,7 +80,7 @@ func (k *task) signal(s syscall.Signal) {
 	}
 }
 
-// tellLog shows what the program had to say, if the test has failed.
+// tellLog shows what there is to know, if the test has failed.
 func (k *task) tellLog() {
 	if !k.t.Failed() {
 		return
@@ -88,6 +88,11 @@ func (k *task) tellLog() {
 	if log, err := os.ReadFile(k.data("log")); err == nil {
 		lines := strings.SplitAfterN(string(log), "\n", 6)
 		k.t.Logf("log of %s:\n%s", k.id, strings.Join(lines[:min(5, len(lines))], ""))
+	}
+	for _, name := range []string{"dump.log", "restore.log"} {
+		if told := tell(filepath.Join(k.images(), name)); told != "" {
+			k.t.Logf("%s of %s:\n%s", name, k.id, told)
+		}
 	}
 }
 
