@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"os/exec"
 	"slices"
 	"strings"
 
@@ -15,9 +16,10 @@ import (
 
 // ThawAll removes what any back end made to freeze the whole of ns. It is what
 // to call when nobody knows which one it was. That nothing is there is fine.
-// An iptables program is run only if rules of its variant may be there; if it
-// is not installed any more that is an error. Everything is tried even when
-// something fails.
+// An iptables program is run only if rules of its variant may be there. One
+// that is not installed cannot have made them: the raw table of the legacy
+// variant may be a container's own. Everything is tried even when something
+// fails.
 func ThawAll(ns *netns.Isolated) error {
 	var errs []error
 	there, err := lookForBackends(ns)
@@ -32,6 +34,9 @@ func ThawAll(ns *netns.Isolated) error {
 
 func thawOne(ns *netns.Isolated, k Kind) error {
 	f, err := Open(ns, k)
+	if errors.Is(err, exec.ErrNotFound) {
+		return nil
+	}
 	if err != nil {
 		return err
 	}
@@ -68,6 +73,9 @@ func stateBy(ns *netns.Namespace, k Kind) (State, error) {
 		return st, errors.Join(err, c.Close())
 	}
 	i, err := openTools(ns, k)
+	if errors.Is(err, exec.ErrNotFound) {
+		return State{}, nil
+	}
 	if err != nil {
 		return State{}, err
 	}

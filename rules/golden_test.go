@@ -50,7 +50,7 @@ func TestGolden(t *testing.T) {
 			}{
 				{"unarmed", func() error { return f.Prepare(0) }, State{Backend: k}},
 				{"syn-held", func() error { return f.Prepare(time.Minute) }, State{Backend: k, SYNHeld: true}},
-				{"frozen", func() error { return f.Freeze(time.Minute) }, State{Backend: k, Frozen: true, Left: time.Minute}},
+				{"syn-held-frozen", func() error { return f.Freeze(time.Minute) }, State{Backend: k, Frozen: true, Left: time.Minute}},
 				{"frozen", func() error { return f.Prepare(0) }, State{Backend: k, Frozen: true, Left: time.Minute}},
 				{"", f.Thaw, State{}},
 				{"frozen", func() error { return f.Freeze(time.Minute) }, State{Backend: k, Frozen: true, Left: time.Minute}},

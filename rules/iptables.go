@@ -98,7 +98,7 @@ func findIPT(k Kind) (base string, variant Kind, err error) {
 		return "", "", err
 	}
 	if k != IPTables && k != variant {
-		return "", "", fmt.Errorf("%s is not installed, and %s is %s", k, path, variant)
+		return "", "", fmt.Errorf("%s: %w, and %s is %s", k, exec.ErrNotFound, path, variant)
 	}
 	return string(IPTables), variant, nil
 }

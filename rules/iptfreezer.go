@@ -2,6 +2,7 @@ package rules
 
 import (
 	"errors"
+	"slices"
 	"time"
 
 	"github.com/criu-netfreeze/criu-netfreeze/netns"
@@ -9,14 +10,21 @@ import (
 
 // iptFreezer is the iptables Freezer. Its rules name the time, by the wall
 // clock, at which they cease to drop.
-type iptFreezer struct{ *ipt }
+type iptFreezer struct {
+	*ipt
+	// prepared says that this freezer put the unarmed rules in place, so that
+	// a freeze needs one more rule per chain: to replace a chain takes the nft
+	// variant five times as long, and the tasks are frozen meanwhile.
+	prepared bool
+	syn      time.Time // until when Prepare holds off new connections
+}
 
 func openIPT(ns *netns.Isolated, k Kind) (Freezer, error) {
 	i, err := openTools(ns, k)
 	if err != nil {
 		return nil, err
 	}
-	return &iptFreezer{i}, nil
+	return &iptFreezer{ipt: i}, nil
 }
 
 func (f *iptFreezer) Backend() Kind { return f.kind }
@@ -33,17 +41,37 @@ func (f *iptFreezer) Prepare(holdSYN time.Duration) error {
 	if holdSYN > 0 {
 		ends.syn = now.Add(holdSYN)
 	}
-	return f.put("prepare a freeze", ends)
+	f.syn = ends.syn
+	err = f.put("prepare a freeze", ends)
+	f.prepared = err == nil && ends.frozen.IsZero()
+	return err
 }
 
 func (f *iptFreezer) Freeze(ttl time.Duration) error {
 	if err := checkTTL(ttl); err != nil {
 		return err
 	}
-	return f.put("freeze", iptEnds{frozen: time.Now().Add(ttl)})
+	end := time.Now().Add(ttl)
+	if f.prepared && f.append(end) == nil {
+		f.prepared = false
+		return nil
+	}
+	// The rules may have changed since: all of them anew.
+	return f.put("freeze", iptEnds{frozen: end, syn: f.syn})
 }
 
-func (f *iptFreezer) Thaw() error { return f.each("thaw", wholeChains.remove) }
+// append arms the rules that Prepare has put in place.
+func (f *iptFreezer) append(end time.Time) error {
+	return f.each("freeze", func(t *iptTool) error {
+		rule := []string{dropUntil(end)}
+		return t.apply(slices.Concat(onChain(wholeChains.in, rule), onChain(wholeChains.out, rule)))
+	})
+}
+
+func (f *iptFreezer) Thaw() error {
+	f.prepared, f.syn = false, time.Time{}
+	return f.each("thaw", wholeChains.remove)
+}
 
 // iptEnds is until when packets are dropped: all of them, and those that open
 // a TCP connection. The zero time means that they are not.
@@ -57,12 +85,12 @@ const synMatch = "-p tcp -m tcp --tcp-flags SYN,ACK SYN"
 func (f *iptFreezer) put(what string, ends iptEnds) error {
 	err := f.each(what, func(t *iptTool) error {
 		in, out := passRules(t.ipv6()), passRules(t.ipv6())
-		if !ends.frozen.IsZero() {
-			in = append(in, dropUntil(ends.frozen))
-			out = append(out, dropUntil(ends.frozen))
-		}
 		if !ends.syn.IsZero() {
 			in = append(in, synMatch+" "+dropUntil(ends.syn))
+		}
+		if !ends.frozen.IsZero() { // last, so that append makes the same rules
+			in = append(in, dropUntil(ends.frozen))
+			out = append(out, dropUntil(ends.frozen))
 		}
 		return wholeChains.put(t, in, out)
 	})
