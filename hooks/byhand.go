@@ -134,7 +134,7 @@ func look(r *state.Record) (s Status, stale bool, err error) {
 	if err != nil {
 		return s, false, err
 	}
-	defer ns.Close() //nolint:errcheck // only reading
+	defer ns.Close()                   //nolint:errcheck // only reading
 	unlock, err := state.LockNetNS(ns) // what is half changed says nothing
 	if err != nil {
 		return s, false, err

@@ -135,12 +135,17 @@ func (t *transaction) settleRestore() error {
 
 // removeCRIULock removes the lock that this transaction's CRIU left in the
 // namespace when it was killed. It is not ours, but nobody else is left to
-// take it away, and it cuts the container off as a freeze would.
+// take it away, and it cuts the container off as a freeze would. In scope
+// connections the namespace is not the tree's alone, so nothing is done there.
 func (t *transaction) removeCRIULock() error {
-	if t.ns == nil {
+	if t.ns == nil || t.rec.Scope != state.NetNS || t.criu.Alive() {
 		return nil
 	}
-	if err := rules.RemoveCRIULocks(t.ns, t.rec.ForeignLocks); err != nil {
+	isolated, err := t.isolate()
+	if err == nil {
+		err = rules.RemoveCRIULocks(isolated, t.rec.ForeignLocks)
+	}
+	if err != nil {
 		return fmt.Errorf("remove the network lock of a CRIU that was killed: %w", err)
 	}
 	return nil

@@ -217,17 +217,22 @@ func (t *transaction) thaw() error {
 // thawWhole removes what either back end may have left in the namespace: our
 // own rules, a freeze that was adopted, rules that came out of the images.
 func (t *transaction) thawWhole() error {
-	own, err := netns.OpenPID(t.criu.PID, t.criu.Start)
-	var others []netns.ID
-	if err == nil {
-		others = append(others, own.ID())
-		_ = own.Close()
-	}
-	isolated, err := t.ns.Isolate(others...)
+	isolated, err := t.isolate()
 	if err != nil {
 		return err
 	}
 	return rules.ThawAll(isolated)
+}
+
+// isolate makes sure again that the namespace is neither the host's nor CRIU's,
+// which may be dead by now.
+func (t *transaction) isolate() (*netns.Isolated, error) {
+	var others []netns.ID
+	if own, err := netns.OpenPID(t.criu.PID, t.criu.Start); err == nil {
+		others = append(others, own.ID())
+		_ = own.Close()
+	}
+	return t.ns.Isolate(others...)
 }
 
 // holder returns a record other than rec that needs the namespace frozen.

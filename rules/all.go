@@ -136,8 +136,16 @@ func isWithoutNFT(err error) bool {
 }
 
 // hasLegacyRaw tells whether the legacy variant's raw table is in use in ns, for
-// IPv4 or IPv6. The kernel lists a table from the time of its first use.
-func hasLegacyRaw(ns visitor) (there bool, err error) {
+// IPv4 or IPv6.
+func hasLegacyRaw(ns visitor) (bool, error) {
+	tables, err := legacyTables(ns)
+	return slices.Contains(tables, rawTable), err
+}
+
+// legacyTables returns the names of the tables of the legacy variant that are
+// in use in ns, for IPv4 or IPv6. The kernel lists a table from the time of its
+// first use.
+func legacyTables(ns visitor) (tables []string, err error) {
 	err = ns.Do(func() error {
 		for _, list := range []string{"ip_tables_names", "ip6_tables_names"} {
 			names, err := os.ReadFile("/proc/thread-self/net/" + list)
@@ -147,11 +155,9 @@ func hasLegacyRaw(ns visitor) (there bool, err error) {
 			if err != nil {
 				return fmt.Errorf("look for iptables-legacy's tables in %s: %w", ns, err)
 			}
-			if slices.Contains(strings.Fields(string(names)), rawTable) {
-				there = true
-			}
+			tables = append(tables, strings.Fields(string(names))...)
 		}
 		return nil
 	})
-	return there, err
+	return tables, err
 }

@@ -3,6 +3,7 @@ package rules
 import (
 	"errors"
 	"fmt"
+	"os/exec"
 	"slices"
 	"strings"
 
@@ -11,46 +12,133 @@ import (
 	"github.com/criu-netfreeze/criu-netfreeze/netns"
 )
 
-// CRIULocks returns the names of the nftables tables with which CRIU itself has
-// locked the network or single connections: "CRIU-" and the run's id
-// (nftables_get_table in criu/netfilter.c). A CRIU that is killed leaves its
-// table behind.
+// CRIU locks the network with rules of its own, in a table that is called
+// CRIU- and the run's id (nftables_get_table in criu/netfilter.c), or in a
+// chain CRIU of iptables' filter table (iptables_network_lock_internal in
+// criu/net.c). A CRIU that is killed leaves them behind.
+const (
+	criuTablePrefix = "CRIU-"
+	criuChain       = "CRIU"
+	filterTable     = "filter"
+)
+
+// CRIULocks returns the names of the locks that CRIU has in ns now: tables of
+// nftables, and "CRIU" for the chain of either variant of iptables.
 func CRIULocks(ns *netns.Namespace) ([]string, error) {
-	c, err := dialNFT(ns)
-	if err != nil {
-		return nil, err
-	}
-	defer c.Close() //nolint:errcheck // only reading
-	tables, err := c.ListTablesOfFamily(nftables.TableFamilyINet)
-	if err != nil {
-		return nil, fmt.Errorf("list the nftables tables of %s: %w", ns, err)
-	}
-	var names []string
-	for _, t := range tables {
-		if strings.HasPrefix(t.Name, "CRIU-") {
-			names = append(names, t.Name)
-		}
-	}
-	return names, nil
+	locks, _, err := criuLocks(ns)
+	return locks, err
 }
 
-// RemoveCRIULocks removes the tables with which CRIU has locked the network,
-// except those named in keep, which belong to another CRIU.
-func RemoveCRIULocks(ns *netns.Namespace, keep []string) error {
-	names, err := CRIULocks(ns)
+// criuLocks also returns the variants of iptables that may have the chain.
+func criuLocks(ns *netns.Namespace) (locks []string, variants []Kind, err error) {
+	tables, chain, err := criuNFT(ns)
+	if err != nil {
+		return nil, nil, fmt.Errorf("look for CRIU's network lock in %s: %w", ns, err)
+	}
+	locks = tables
+	if chain {
+		locks, variants = append(locks, criuChain), append(variants, IPTablesNFT)
+	}
+	legacy, err := legacyTables(ns)
+	if err != nil || !slices.Contains(legacy, filterTable) {
+		return locks, variants, err
+	}
+	i, err := openTools(ns, IPTablesLegacy)
+	if errors.Is(err, exec.ErrNotFound) {
+		return locks, variants, nil
+	}
+	if err != nil {
+		return locks, variants, err
+	}
+	found := make(chan bool, len(i.tools))
+	err = i.each("look for CRIU's network lock", func(t *iptTool) error {
+		chains, err := t.ListChains(filterTable)
+		found <- slices.Contains(chains, criuChain)
+		return err
+	})
+	for range i.tools {
+		if err == nil && <-found && !slices.Contains(variants, IPTablesLegacy) {
+			locks, variants = append(locks, criuChain), append(variants, IPTablesLegacy)
+		}
+	}
+	return locks, variants, err
+}
+
+// criuNFT looks for what nf_tables has of CRIU's.
+func criuNFT(ns *netns.Namespace) (tables []string, chain bool, err error) {
+	c, err := dialNFT(ns)
+	if isWithoutNFT(err) {
+		return nil, false, nil
+	}
+	if err != nil {
+		return nil, false, err
+	}
+	defer func() { err = errors.Join(err, c.Close()) }()
+	all, err := c.ListTablesOfFamily(nftables.TableFamilyINet)
+	if isWithoutNFT(err) {
+		return nil, false, nil
+	}
+	if err != nil {
+		return nil, false, err
+	}
+	for _, t := range all {
+		if strings.HasPrefix(t.Name, criuTablePrefix) {
+			tables = append(tables, t.Name)
+		}
+	}
+	chains, err := c.ListChains()
+	for _, ch := range chains {
+		chain = chain || ch.Table.Name == filterTable && ch.Name == criuChain
+	}
+	return tables, chain, err
+}
+
+// RemoveCRIULocks removes CRIU's locks from a namespace, except those named in
+// keep, which belong to another CRIU. It is for a namespace whose CRIU is known
+// to be dead: nobody else would ever take its lock away.
+func RemoveCRIULocks(ns *netns.Isolated, keep []string) error {
+	locks, variants, err := criuLocks(ns.Namespace)
 	if err != nil {
 		return err
 	}
+	var errs []error
+	for _, name := range locks {
+		if slices.Contains(keep, name) {
+			continue
+		}
+		if name == criuChain {
+			for _, k := range variants {
+				errs = append(errs, removeCRIUChain(ns, k))
+			}
+			continue
+		}
+		errs = append(errs, removeTable(ns, name))
+	}
+	return errors.Join(errs...)
+}
+
+func removeTable(ns *netns.Isolated, name string) error {
 	c, err := dialNFT(ns)
 	if err != nil {
 		return err
 	}
-	defer c.Close() //nolint:errcheck // the removal has its own error
-	var errs []error
-	for _, n := range names {
-		if !slices.Contains(keep, n) {
-			errs = append(errs, c.remove(n))
-		}
+	return errors.Join(c.remove(name), c.Close())
+}
+
+func removeCRIUChain(ns *netns.Isolated, k Kind) error {
+	i, err := openTools(ns, k)
+	if err != nil {
+		return err
 	}
-	return errors.Join(errs...)
+	return i.each("remove CRIU's network lock", func(t *iptTool) error {
+		for _, hook := range []string{"INPUT", "OUTPUT"} {
+			if err := t.DeleteIfExists(filterTable, hook, "-j", criuChain); err != nil && !isNotThere(err) {
+				return err
+			}
+		}
+		if err := t.ClearAndDeleteChain(filterTable, criuChain); err != nil && !isNotThere(err) {
+			return err
+		}
+		return nil
+	})
 }
