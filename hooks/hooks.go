@@ -30,6 +30,15 @@ type action struct {
 	initPID  string // CRTOOLS_INIT_PID: the root task, in CRIU's pid namespace
 }
 
+// parseRequest takes apart what the action-script sent, see package relay.
+func parseRequest(request string) (action, error) {
+	f := strings.Split(request, "\x00")
+	if len(f) != 5 || f[0] != relay.Version {
+		return action{}, errors.New("the action-script and the netfreeze program are not of the same version: install both anew")
+	}
+	return action{script: f[1], name: f[2], imageDir: f[3], initPID: f[4]}, nil
+}
+
 // do does one action. An error makes CRIU give up where it still can.
 func (s *settler) do(a action) error {
 	switch a.name {
@@ -94,12 +103,9 @@ func (s *settler) resume() error {
 
 // root takes hold of the root task that CRIU names.
 func (a action) root() (*proc.Process, error) {
-	if a.initPID == "" {
-		return nil, errors.New("CRTOOLS_INIT_PID is not set: CRIU sets it, so this was called by something else; nothing was changed")
-	}
-	pid, err := strconv.Atoi(a.initPID)
-	if err != nil || pid <= 0 {
-		return nil, fmt.Errorf("CRTOOLS_INIT_PID is %q, not a process id; nothing was changed", a.initPID)
+	pid, err := a.pid()
+	if err != nil {
+		return nil, err
 	}
 	p, err := proc.Open(pid)
 	if err != nil {
@@ -108,12 +114,25 @@ func (a action) root() (*proc.Process, error) {
 	return p, nil
 }
 
+// pid parses CRTOOLS_INIT_PID.
+func (a action) pid() (int, error) {
+	if a.initPID == "" {
+		return 0, errors.New("CRTOOLS_INIT_PID is not set: CRIU sets it, so this was called by something else; nothing was changed")
+	}
+	pid, err := strconv.Atoi(a.initPID)
+	if err != nil || pid <= 0 {
+		return 0, fmt.Errorf("CRTOOLS_INIT_PID is %q, not a process id; nothing was changed", a.initPID)
+	}
+	return pid, nil
+}
+
 // images returns the image directory, a path into CRIU's own /proc entry.
 func (a action) images(criu proc.Ref) (string, error) {
 	if a.imageDir == "" {
 		return "", errors.New("CRTOOLS_IMAGE_DIR is not set: CRIU sets it, so this was called by something else; nothing was changed")
 	}
-	if !strings.HasPrefix(a.imageDir, fmt.Sprintf("/proc/%d/fd/", criu.PID)) {
+	fd, ok := strings.CutPrefix(a.imageDir, fmt.Sprintf("/proc/%d/fd/", criu.PID))
+	if _, err := strconv.ParseUint(fd, 10, 31); !ok || err != nil {
 		return "", fmt.Errorf("CRTOOLS_IMAGE_DIR is %q, which does not belong to the calling process %d; nothing was changed", a.imageDir, criu.PID)
 	}
 	return a.imageDir, nil

@@ -182,11 +182,10 @@ func (s *settler) serve() {
 
 // act parses a request and does the action.
 func (s *settler) act(request string) error {
-	f := strings.Split(request, "\x00")
-	if len(f) != 5 || f[0] != relay.Version {
-		return errors.New("the action-script and the netfreeze program are not of the same version: install both anew")
+	a, err := parseRequest(request)
+	if err != nil {
+		return err
 	}
-	a := action{script: f[1], name: f[2], imageDir: f[3], initPID: f[4]}
 	if err := s.do(a); err != nil {
 		return fmt.Errorf("%s: %w", a.name, err)
 	}

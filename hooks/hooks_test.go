@@ -1,0 +1,113 @@
+package hooks
+
+import (
+	"errors"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/sirupsen/logrus"
+
+	"github.com/criu-netfreeze/criu-netfreeze/proc"
+	"github.com/criu-netfreeze/criu-netfreeze/relay"
+)
+
+func TestEnvironment(t *testing.T) {
+	criu := proc.Ref{PID: 42, Start: 7}
+	for _, tc := range []struct {
+		name, pid, dir string
+		wantPID        int
+		pidErr, dirErr string
+	}{
+		{name: "as CRIU sets it", pid: "1234", dir: "/proc/42/fd/1021", wantPID: 1234},
+		{name: "nothing", pidErr: "is not set", dirErr: "is not set"},
+		{name: "no number", pid: "12x", dir: "/proc/42/fd/x", pidErr: "not a process id", dirErr: "does not belong"},
+		{name: "no process", pid: "0", dir: "/proc/43/fd/1", pidErr: "not a process id", dirErr: "does not belong"},
+		{name: "negative", pid: "-1", dir: "/proc/42/fd/../../1/root", pidErr: "not a process id", dirErr: "does not belong"},
+	} {
+		a := action{initPID: tc.pid, imageDir: tc.dir}
+		pid, err := a.pid()
+		if pid != tc.wantPID || !fits(err, tc.pidErr) {
+			t.Errorf("%s: pid %d, %v", tc.name, pid, err)
+		}
+		if _, err := a.images(criu); !fits(err, tc.dirErr) {
+			t.Errorf("%s: image directory: %v", tc.name, err)
+		}
+	}
+}
+
+func fits(err error, want string) bool {
+	if want == "" {
+		return err == nil
+	}
+	return err != nil && strings.Contains(err.Error(), want)
+}
+
+// FuzzEnvironment gives the parser of what comes from CRIU's environment
+// whatever there is. What it accepts must be what it says.
+func FuzzEnvironment(f *testing.F) {
+	f.Add(strings.Join([]string{relay.Version, "netfreeze-hook", "pre-dump", "/proc/42/fd/7", "99"}, "\x00"))
+	f.Add("1\x00\x00\x00\x00")
+	f.Add("")
+	f.Fuzz(func(t *testing.T, request string) {
+		a, err := parseRequest(request)
+		if err != nil {
+			return
+		}
+		if pid, err := a.pid(); err == nil && pid <= 0 {
+			t.Errorf("accepted pid %d", pid)
+		}
+		dir, err := a.images(proc.Ref{PID: 42})
+		if err == nil && (!strings.HasPrefix(dir, "/proc/42/fd/") || strings.Contains(dir, "..")) {
+			t.Errorf("accepted image directory %q", dir)
+		}
+	})
+}
+
+func TestOptions(t *testing.T) {
+	for _, tc := range []struct{ line, join, inherit string }{
+		{"criu restore --join-ns net:/run/netns/x", "/run/netns/x", ""},
+		{"criu restore --join-ns=net:4711 --join-ns uts:/x", "4711", ""},
+		{"criu restore -J net:x", "x", ""},
+		{"criu restore --inherit-fd fd[33]:extRootNetNS", "", "33"},
+		{"criu restore --inherit-fd=fd[33]:other --inherit-fd fd[34]:extRootNetNS", "", "34"},
+		{"criu restore --inherit-fd fd[x]:extRootNetNS", "", ""},
+		{"criu restore --inherit-fd", "", ""},
+		{"criu swrk 3", "", ""},
+	} {
+		args := strings.Fields(tc.line)
+		if got := joinNS(args); got != tc.join {
+			t.Errorf("%q: join-ns %q, want %q", tc.line, got, tc.join)
+		}
+		if got := inheritedFD(args, "extRootNetNS"); got != tc.inherit {
+			t.Errorf("%q: inherit-fd %q, want %q", tc.line, got, tc.inherit)
+		}
+	}
+}
+
+func TestLogLines(t *testing.T) {
+	var lines []string
+	w := &logLines{send: func(l string) { lines = append(lines, l) }}
+	log := logrus.New()
+	log.SetFormatter(lineFormat{})
+	log.SetOutput(w)
+	log.WithField("backend", "nftables").Info("frozen")
+	log.Error(oneLine(errors.Join(errors.New("first"), errors.New("second"))))
+	log.Info(strings.Repeat("x", 2*relay.MaxMessage))
+	if len(lines) != 3 {
+		t.Fatalf("%d lines", len(lines))
+	}
+	if want := []string{"netfreeze: info: frozen (backend=nftables)\n", "netfreeze: error: first; second\n"}; !slices.Equal(lines[:2], want) {
+		t.Errorf("got %q, want %q", lines[:2], want)
+	}
+	if n := len(lines[2]); n >= relay.MaxMessage || lines[2][n-1] != '\n' {
+		t.Errorf("the long line has %d bytes", n)
+	}
+}
+
+func TestOwner(t *testing.T) {
+	a, b := ownerOf("1@2"), ownerOf("1@3")
+	if a == b || a != ownerOf("1@2") || len(a) > 12 {
+		t.Errorf("owners %q and %q", a, b)
+	}
+}

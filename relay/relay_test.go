@@ -1,0 +1,90 @@
+package relay
+
+import (
+	"os"
+	"os/exec"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+)
+
+// roleEnv makes this test binary the action-script, under its first argument's
+// name, as CRIU would execute it.
+const roleEnv = "RELAY_TEST_SCRIPT"
+
+func TestMain(m *testing.M) {
+	if name := os.Getenv(roleEnv); name != "" {
+		os.Args = []string{name}
+		os.Exit(Main())
+	}
+	os.Exit(m.Run())
+}
+
+// run executes the script called name with this environment.
+func run(t *testing.T, name string, env ...string) (said string, code int) {
+	t.Helper()
+	cmd := exec.Command(os.Args[0])
+	cmd.Env = append([]string{roleEnv + "=" + name}, env...)
+	out, err := cmd.CombinedOutput()
+	if err != nil && cmd.ProcessState == nil {
+		t.Fatal(err)
+	}
+	return string(out), cmd.ProcessState.ExitCode()
+}
+
+func TestMisuse(t *testing.T) {
+	for _, tc := range []struct {
+		name, script, action, want string
+		code                       int
+	}{
+		{"foreign action", "netfreeze-hook", "pre-resume", "", 0},
+		{"another script's action", "pre-dump", "post-dump", "", 0},
+		{"no action", "netfreeze-hook", "", "is not set", 1},
+		{"unknown action", "netfreeze-hook", "dump", "no action of CRIU", 1},
+		{"unknown name", "netfreeze", "pre-dump", "call it netfreeze-hook", 1},
+	} {
+		said, code := run(t, tc.script, "CRTOOLS_SCRIPT_ACTION="+tc.action)
+		if code != tc.code || !strings.Contains(said, tc.want) || tc.want == "" && said != "" {
+			t.Errorf("%s: exit code %d, %q", tc.name, code, said)
+		}
+		if strings.Count(said, "\n") > 1 {
+			t.Errorf("%s: more than one line: %q", tc.name, said)
+		}
+	}
+}
+
+// TestScripts makes sure that the four scripts together do what the one does.
+func TestScripts(t *testing.T) {
+	var all []string
+	for _, name := range []string{"pre-dump", "post-dump", "pre-restore", "post-resume"} {
+		for _, a := range script(name) {
+			if !slices.Contains(all, a) {
+				all = append(all, a)
+			}
+			if !known(a) {
+				t.Errorf("%s: CRIU has no action %q", name, a)
+			}
+		}
+	}
+	one := script("netfreeze-hook")
+	slices.Sort(all)
+	slices.Sort(one)
+	if !slices.Equal(all, one) {
+		t.Errorf("the four scripts do %q, the one does %q", all, one)
+	}
+}
+
+func TestIdentify(t *testing.T) {
+	id, problem := identify(os.Getpid())
+	pid, start, ok := strings.Cut(id, "@")
+	if problem != "" || !ok || pid != strconv.Itoa(os.Getpid()) {
+		t.Errorf("got %q, %q", id, problem)
+	}
+	if _, err := strconv.ParseUint(start, 10, 64); err != nil {
+		t.Error(err)
+	}
+	if _, problem := identify(1 << 30); problem == "" {
+		t.Error("a process that is not there has a name")
+	}
+}
