@@ -15,8 +15,9 @@ LDFLAGS  = -s -w -X $(MODULE)/cli.Version=$(VERSION) \
 GOBUILD  = CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)'
 SCRIPTS  = pre-dump post-dump pre-restore post-resume
 LAB      = testdata/lab/lab
+GOLANGCI = v2.12.0
 
-.PHONY: all build traffic install uninstall test unit e2e lab demo lint clean help
+.PHONY: all build traffic deps install uninstall test unit e2e lab demo lint clean help
 
 all: build
 
@@ -45,6 +46,19 @@ uninstall: ## remove what install put there; a changed netfreeze.toml stays
 	@if cmp -s install/netfreeze.toml $(DESTDIR)$(SYSCONFDIR)/netfreeze.toml; then \
 		rm -f $(DESTDIR)$(SYSCONFDIR)/netfreeze.toml; rmdir $(DESTDIR)$(SYSCONFDIR) 2>/dev/null || true; fi
 
+lint: ## check style and common mistakes (compiles golangci-lint at first)
+	$(GO) run github.com/golangci/golangci-lint/v2/cmd/golangci-lint@$(GOLANGCI) run ./...
+	bash -n testdata/lab/lab
+
+unit: ## run the unit tests, as root, in namespaces of their own
+	$(GO) vet ./...
+	CGO_ENABLED=1 $(GO) test -race ./...
+
+test: deps unit e2e ## run all tests
+
+deps: ## install what the tests and the demo need (Debian, as root)
+	testdata/lab/deps
+
 clean:
 	rm -rf build
 
@@ -58,4 +72,6 @@ e2e: build lab traffic ## run the end-to-end tests in the lab (RUN=TestMove/nfta
 	rm -rf build/dest
 	$(MAKE) --no-print-directory install DESTDIR=$(CURDIR)/build/dest PREFIX=/usr/local >/dev/null
 	CGO_ENABLED=0 $(GO) test -c -tags e2e -o build/e2e.test ./e2e
-	$(LAB) run --share $(CURDIR)/build:/opt/build -- /opt/build/e2e.test -test.v -test.timeout 30m $(if $(RUN),-test.run '$(RUN)')
+	@mkdir -p build/keep
+	NETFREEZE_KEEP=/opt/keep $(LAB) run --share $(CURDIR)/build:/opt/build --share $(CURDIR)/build/keep:/opt/keep:rw -- \
+		/opt/build/e2e.test -test.v -test.timeout 30m $(if $(RUN),-test.run '$(RUN)')

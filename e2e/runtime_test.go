@@ -65,7 +65,10 @@ func (r runtimeEngine) configure(k *task, argv []string) {
 		Linux: &specs.Linux{
 			CgroupsPath: "/" + k.id,
 			Namespaces: []specs.LinuxNamespace{
-				{Type: specs.PIDNamespace}, {Type: specs.MountNamespace}, {Type: specs.IPCNamespace}, {Type: specs.UTSNamespace},
+				{Type: specs.PIDNamespace},
+				{Type: specs.MountNamespace},
+				{Type: specs.IPCNamespace},
+				{Type: specs.UTSNamespace},
 				{Type: specs.NetworkNamespace, Path: netnsPath(k.host.netns)},
 			},
 		},

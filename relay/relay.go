@@ -104,7 +104,7 @@ func forward(name, action string) int {
 // first action, or after the former one was killed.
 func connect(id, action string) (int, string) {
 	fd, e := dial(id)
-	if e == syscall.ENOENT || e == syscall.ECONNREFUSED {
+	if e == syscall.ENOENT || e == syscall.ECONNREFUSED { //nolint:errorlint // it comes from the kernel as it is
 		if problem := start(id, action); problem != "" {
 			return -1, problem
 		}

@@ -77,7 +77,10 @@ func Restore(tree proc.Tree, reuse Reuse) (int, error) {
 	n := 0
 	err2 := eachSocket(tree, func(fd int, inode uint32) error {
 		on, err := unix.GetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_REPAIR)
-		if err != nil || on != 1 {
+		if err != nil {
+			return fmt.Errorf("read TCP_REPAIR: %w", err)
+		}
+		if on != 1 {
 			return nil
 		}
 		n++
