@@ -35,10 +35,12 @@ func (ownNetns) start(k *task, args []string) {
 }
 
 func (e ownNetns) remove(k *task) {
-	if child, err := k.child(); err == nil {
+	child, err := k.child()
+	// The parent does not wait for it, who adopts it does.
+	end(k.t, k.pid)
+	if err == nil {
 		end(k.t, child)
 	}
-	end(k.t, k.pid)
 }
 
 // child is the process number of a task's only child.
@@ -56,14 +58,13 @@ func TestOwnNetns(t *testing.T) {
 		w := newWorld(t)
 		b := both{client: newTask(t, ownNetns{}, w.describeHost("own"), "connect", "--peer", "127.0.0.1:7000",
 			"--peer", "[::1]:7000", "--conn", "push", "--conn", "reqrep", "--conn", "bulk")}
-		child, err := b.client.child()
-		if err != nil {
-			t.Fatal(err)
-		}
-		b.server = &task{t: t, id: "server", pid: child}
-		if b.server.stats, err = stats.Open(b.client.data("server")); err != nil {
-			t.Fatal(err)
-		}
+		b.server = &task{t: t, id: "server"}
+		poll(t, patience, "the server to start", func() (err error) {
+			if b.server.pid, err = b.client.child(); err == nil {
+				b.server.stats, err = stats.Open(b.client.data("server"))
+			}
+			return err
+		})
 		t.Cleanup(func() { _ = b.server.stats.Close() })
 		b.progress(patience, time.Now())
 		return b

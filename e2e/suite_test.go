@@ -187,6 +187,11 @@ func newPair(t *testing.T, e engine, dumpServer bool, kinds []string, options ..
 	p.progress(patience, time.Now())
 	p.packets = startCapture(t, p.peer.netns, iface)
 	p.from = time.Now()
+	t.Cleanup(func() {
+		if t.Failed() && !p.packets.done {
+			t.Logf("captured at the peer since the dump began: %v", p.packets.since(p.from).stray())
+		}
+	})
 	return p
 }
 

@@ -34,6 +34,7 @@ type host struct {
 	port  int // of its server
 	netns string
 	moves int
+	place string // the switch's port that it is connected to
 }
 
 // iface is each host's interface.
@@ -104,6 +105,7 @@ func (w *world) connect(h *host, netns string) {
 	w.t.Helper()
 	w.ports++
 	port := fmt.Sprintf("port%d", w.ports)
+	h.place = port
 	// Made under a name of its own where the other end goes to the lab's
 	// namespace, which has room for the interfaces of several worlds.
 	w.ip(w.sw,
@@ -141,9 +143,13 @@ func (h *host) elsewhere(birth func(netns string)) string {
 	return next
 }
 
-// move takes the host to its next namespace; its former one is removed.
+// move takes the host to its next namespace; its former one is removed, in the
+// order of a container network's plugins: first the interface, then the
+// namespace. (The kernel takes the rules out of a dying namespace before its
+// interfaces. A packet of the peer in between would be answered with RST.)
 func (h *host) move(next string) {
 	h.w.t.Helper()
+	h.w.ip(h.w.sw, "link del "+h.place)
 	h.w.removeNetns(h.netns)
 	h.netns = next
 	h.w.connect(h, next)
