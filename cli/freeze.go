@@ -79,15 +79,15 @@ It also clears up what a killed hook has left behind.
 			if err != nil {
 				return err
 			}
-			for _, r := range found {
-				if err := hooks.Thaw(r); err != nil {
-					return err
-				}
-				if err := say(cmd, "%s is thawed\n", hooks.Subject(r)); err != nil {
-					return err
-				}
-			}
 			if len(found) > 0 {
+				if err := hooks.Thaw(found...); err != nil {
+					return err
+				}
+				for _, r := range found {
+					if err := say(cmd, "%s is thawed\n", hooks.Subject(r)); err != nil {
+						return err
+					}
+				}
 				return nil
 			}
 			// Rules without a record: they came out of images, or the state was lost.

@@ -62,23 +62,40 @@ func Kill(r *state.Record) error {
 	return r.Save()
 }
 
-// Thaw undoes what a record stands for, in this order: sockets out of repair
+// Thaw undoes what the records stand for, in this order: sockets out of repair
 // mode, rules gone, tasks running. So no system call of the application fails,
 // and not a byte is lost. It works also for what a killed settler left behind.
-func Thaw(r *state.Record) error {
-	if err := busy(r); err != nil {
-		return err
+// The records are of one target: all those of a network namespace, say.
+func Thaw(records ...*state.Record) error {
+	for _, r := range records {
+		if err := busy(r); err != nil {
+			return err
+		}
 	}
-	tree := proc.OpenRefs(r.Tree)
-	defer tree.Close()
-	_, err := tcp.Restore(tree, r.Reuse)
-	if err != nil {
-		return fmt.Errorf("take the sockets of %s out of repair mode: %w; nothing was thawed", subject(r), err)
+	for _, r := range records {
+		tree := proc.OpenRefs(r.Tree)
+		_, err := tcp.Restore(tree, r.Reuse)
+		tree.Close()
+		if err != nil {
+			return fmt.Errorf("take the sockets of %s out of repair mode: %w; nothing was thawed", subject(r), err)
+		}
 	}
-	if err := lift(r); err != nil {
-		return err
+	for _, r := range records {
+		if err := lift(r, records); err != nil {
+			return err
+		}
+		if err := resume(r); err != nil {
+			return err
+		}
 	}
+	return nil
+}
+
+// resume lets the tasks go on and forgets the record.
+func resume(r *state.Record) error {
 	if r.Stopped {
+		tree := proc.OpenRefs(r.Tree)
+		defer tree.Close()
 		if err := tree.Signal(unix.SIGCONT); err != nil {
 			return fmt.Errorf("let the tasks of %s go on: %w", subject(r), err)
 		}
@@ -86,8 +103,8 @@ func Thaw(r *state.Record) error {
 	return r.Remove()
 }
 
-// lift removes a record's rules, if nobody else needs them.
-func lift(r *state.Record) error {
+// lift removes a record's rules, if nobody but the records of ours needs them.
+func lift(r *state.Record, ours []*state.Record) error {
 	if r.NetNS == (netns.ID{}) {
 		return nil
 	}
@@ -107,12 +124,12 @@ func lift(r *state.Record) error {
 	if r.Scope == state.Connections {
 		return thawOwner(ns, r)
 	}
-	other, err := holder(r)
+	other, err := holder(append([]*state.Record{r}, ours...)...)
 	if err != nil {
 		return err
 	}
 	if other != nil {
-		return fmt.Errorf("%s shares %s: thaw that first (netfreeze thaw %s)", reason(other), r.NetNS, name(other))
+		return fmt.Errorf("%s in %s as well: thaw that first, or both with netfreeze thaw '%s'", reason(other), r.NetNS, r.NetNS)
 	}
 	isolated, err := ns.Isolate()
 	if err != nil {

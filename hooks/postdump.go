@@ -23,11 +23,14 @@ func (t *transaction) postDump() error {
 		return fmt.Errorf("find the tasks: %w", err)
 	}
 	defer tree.Close()
-	if t.rec.Scope == state.Connections && t.set.Policy != config.Run {
-		// Connections made since pre-dump: now nothing moves any more.
-		if err := t.armConnections(); err != nil {
-			return err
-		}
+	switch {
+	case t.rec.Scope == state.NetNS && t.armed.IsZero():
+		err = t.arm() // the settler that did was killed, or network-lock was not for us
+	case t.rec.Scope == state.Connections && t.set.Policy != config.Run:
+		err = t.armConnections() // with those made since pre-dump: now nothing moves any more
+	}
+	if err != nil {
+		return err
 	}
 	if t.stats, err = watchStats(t.criu.Ref); err != nil {
 		return err

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"hash/fnv"
+	"slices"
 	"time"
 
 	"github.com/sirupsen/logrus"
@@ -235,11 +236,18 @@ func (t *transaction) isolate() (*netns.Isolated, error) {
 	return t.ns.Isolate(others...)
 }
 
-// holder returns a record other than rec that needs the namespace frozen.
-func holder(rec *state.Record) (*state.Record, error) {
-	records, err := state.Of(rec.NetNS)
+// holder returns a record that needs the namespace frozen whatever becomes of
+// the given ones, or nil. A restore takes over what only waits for a restore;
+// to anybody else that is a reason to leave the namespace as it is.
+func holder(ours ...*state.Record) (*state.Record, error) {
+	records, err := state.Of(ours[0].NetNS)
 	for _, r := range records {
-		if r.ID != rec.ID && r.Scope == state.NetNS && r.Holds() {
+		one := slices.ContainsFunc(ours, func(o *state.Record) bool { return o.ID == r.ID })
+		if one || r.Scope != state.NetNS {
+			continue
+		}
+		waits := r.Waits() && ours[0].Op != state.Restore
+		if r.Holds() || waits {
 			return r, nil
 		}
 	}

@@ -110,6 +110,13 @@ func (r *Record) Holds() bool {
 	return false
 }
 
+// Waits reports whether the record stands for a freeze that waits, within its
+// time to live, for a restore or for somebody to thaw it.
+func (r *Record) Waits() bool {
+	waiting := r.Phase == Ended || r.Phase == Frozen || r.Phase == Held && !r.Alive()
+	return waiting && time.Now().Before(r.Until)
+}
+
 // MakeDir makes Dir, and refuses one that others than root could have filled.
 func MakeDir() error {
 	if err := os.Mkdir(Dir, 0o700); err != nil && !errors.Is(err, os.ErrExist) {
