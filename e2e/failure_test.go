@@ -23,7 +23,7 @@ func scripted(other string, oursFirst bool) []string {
 	if oursFirst {
 		order = []string{other, hook}
 	}
-	// Without CRIU's own lock, which nobody takes away after a SIGKILL.
+	// CRIU's own lock after a SIGKILL is TestCRIULock's subject.
 	return []string{"--no-default-config", "--network-lock", "skip", "--action-script", order[0], "--action-script", order[1]}
 }
 

@@ -55,8 +55,9 @@ func (r runtimeEngine) configure(k *task, argv []string) {
 	}
 	all := []string{"CAP_NET_BIND_SERVICE", "CAP_KILL"}
 	spec := specs.Spec{
-		Version: "1.0.2",
-		Root:    &specs.Root{Path: "root"},
+		Version:     "1.0.2",
+		Annotations: k.annotations,
+		Root:        &specs.Root{Path: "root"},
 		Process: &specs.Process{
 			Args: argv, Cwd: "/",
 			Capabilities: &specs.LinuxCapabilities{Bounding: all, Effective: all, Permitted: all},

@@ -23,6 +23,8 @@ type task struct {
 	dir    string // on the lab's tmpfs; images are below
 	pid    int    // of the root task, as the lab sees it
 	stats  *stats.File
+
+	annotations map[string]string // of a container
 }
 
 // data is where the program's statistics and log are, for those outside.
@@ -35,7 +37,13 @@ func (k *task) images() string { return filepath.Join(k.dir, "images") }
 // newTask returns. It ends with the test.
 func newTask(t *testing.T, e engine, h *host, args ...string) *task {
 	t.Helper()
-	k := &task{t: t, engine: e, host: h, dir: t.TempDir()}
+	return newAnnotated(t, e, h, nil, args...)
+}
+
+// newAnnotated is newTask with OCI annotations.
+func newAnnotated(t *testing.T, e engine, h *host, annotations map[string]string, args ...string) *task {
+	t.Helper()
+	k := &task{t: t, engine: e, host: h, dir: t.TempDir(), annotations: annotations}
 	k.id = fmt.Sprintf("w%d-%s-%s", h.w.n, h.name, e)
 	for _, dir := range []string{k.images(), filepath.Dir(k.data("x"))} {
 		if err := os.MkdirAll(dir, 0o755); err != nil {

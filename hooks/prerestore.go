@@ -39,6 +39,7 @@ func (s *settler) preRestore(a action) error {
 		return err
 	}
 	t.rec.Conns = cp.Conns
+	t.addressed = cp.NetNS == images.External
 	if err := t.prepareRestore(cp, c); err != nil {
 		t.close()
 		return fmt.Errorf("cannot prepare the restore: %w", err)
@@ -208,6 +209,11 @@ func (t *transaction) postSetupNS(a action) error {
 	if err := t.use(ns); err != nil {
 		_ = ns.Close()
 		return err
+	}
+	if t.addressed {
+		if err := t.checkTarget(); err != nil {
+			return err
+		}
 	}
 	if err := t.freezeTarget(); err != nil {
 		return err

@@ -151,7 +151,10 @@ func (s *settler) timeout() int {
 
 // serve takes one request, does it, and answers.
 func (s *settler) serve() {
-	fd, _, err := unix.Accept4(s.sock, unix.SOCK_CLOEXEC)
+	fd, err := retry(func() (int, error) {
+		fd, _, err := unix.Accept4(s.sock, unix.SOCK_CLOEXEC)
+		return fd, err
+	})
 	if err != nil {
 		return
 	}
@@ -159,12 +162,12 @@ func (s *settler) serve() {
 	// A caller that connects and says nothing must not keep the settlement waiting.
 	_ = unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &unix.Timeval{Sec: 1})
 	buf := make([]byte, relay.MaxMessage)
-	n, err := unix.Read(fd, buf)
+	n, err := retry(func() (int, error) { return unix.Read(fd, buf) })
 	if err != nil {
 		return
 	}
 	reply := func(kind byte, text string) {
-		_ = unix.Send(fd, append([]byte{kind}, text...), unix.MSG_NOSIGNAL)
+		_, _ = retry(func() (int, error) { return 0, unix.Send(fd, append([]byte{kind}, text...), unix.MSG_NOSIGNAL) })
 	}
 	out := &logLines{send: func(line string) { reply('L', line) }}
 	restoreLog := s.logTo(out)
@@ -177,6 +180,18 @@ func (s *settler) serve() {
 		reply('E', "1")
 	} else {
 		reply('E', "0")
+	}
+}
+
+// retry repeats a system call that a signal interrupts, as Go's own ones do: a
+// socket with a time-out is not restarted by the kernel (signal(7)), and the
+// runtime preempts goroutines by signals.
+func retry(call func() (int, error)) (int, error) {
+	for {
+		n, err := call()
+		if !errors.Is(err, unix.EINTR) {
+			return n, err
+		}
 	}
 }
 

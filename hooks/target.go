@@ -2,10 +2,11 @@ package hooks
 
 import (
 	"fmt"
-	"os"
 	"path/filepath"
 	"slices"
 	"strings"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/criu-netfreeze/criu-netfreeze/images"
 	"github.com/criu-netfreeze/criu-netfreeze/netns"
@@ -49,29 +50,46 @@ func passedDown(criu proc.Ref, key string) (*netns.Namespace, string, error) {
 	if st, err := proc.ReadStat(criu.PID); err == nil {
 		pids = append(pids, st.PPID)
 	}
-	own := map[string]bool{}
+	known := map[netns.ID]bool{} // not to be taken, or found already
 	for _, pid := range append([]int{1}, pids...) {
-		if link, err := os.Readlink(fmt.Sprintf("/proc/%d/ns/net", pid)); err == nil {
-			own[link] = true
+		if ns, err := netns.OpenPath(fmt.Sprintf("/proc/%d/ns/net", pid)); err == nil {
+			known[ns.ID()] = true
+			_ = ns.Close()
 		}
 	}
-	found := map[string]string{}
+	var found []*netns.Namespace
 	for _, pid := range pids {
 		fds, _ := filepath.Glob(fmt.Sprintf("/proc/%d/fd/*", pid))
 		for _, fd := range fds {
-			if link, err := os.Readlink(fd); err == nil && strings.HasPrefix(link, "net:[") && !own[link] {
-				found[link] = fd
+			if !isNSFS(fd) {
+				continue
 			}
+			ns, err := netns.OpenPath(fd)
+			if err != nil {
+				continue // a namespace of another type
+			}
+			if known[ns.ID()] {
+				_ = ns.Close()
+				continue
+			}
+			known[ns.ID()] = true
+			found = append(found, ns)
 		}
 	}
-	if len(found) != 1 {
-		return nil, fmt.Sprintf("the caller hands it over as %q, and %d namespaces are open there", key, len(found)), nil
+	if len(found) == 1 {
+		return found[0], "what the caller holds open", nil
 	}
-	for link, fd := range found {
-		ns, err := netns.OpenPath(fd)
-		return ns, "the caller's open " + link, err
+	for _, ns := range found {
+		_ = ns.Close()
 	}
-	return nil, "", nil
+	return nil, fmt.Sprintf("the caller hands it over as %q, and %d namespaces are open there", key, len(found)), nil
+}
+
+// isNSFS reports whether a file is a namespace, without opening it: what other
+// processes have open may be anything.
+func isNSFS(path string) bool {
+	var file, own unix.Stat_t
+	return unix.Stat(path, &file) == nil && unix.Stat("/proc/self/ns/net", &own) == nil && file.Dev == own.Dev
 }
 
 // joinNS returns the value of --join-ns net:VALUE, or "".

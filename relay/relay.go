@@ -74,7 +74,7 @@ func forward(name, action string) int {
 	}
 	defer closeFD(fd)
 	request := strings.Join([]string{Version, name, action, os.Getenv("CRTOOLS_IMAGE_DIR"), os.Getenv("CRTOOLS_INIT_PID")}, "\x00")
-	if e := syscall.Sendto(fd, []byte(request), syscall.MSG_NOSIGNAL, nil); e != nil {
+	if e := retry(func() error { return syscall.Sendto(fd, []byte(request), syscall.MSG_NOSIGNAL, nil) }); e != nil {
 		return fail(name, action+": the settler does not take the action: "+e.Error())
 	}
 	buf := make([]byte, MaxMessage)
@@ -123,13 +123,22 @@ func dial(id string) (int, error) {
 	}
 	err = syscall.SetsockoptTimeval(fd, syscall.SOL_SOCKET, syscall.SO_RCVTIMEO, &syscall.Timeval{Sec: patience})
 	if err == nil {
-		err = syscall.Connect(fd, &syscall.SockaddrUnix{Name: Dir + "/" + id + ".sock"})
+		err = retry(func() error { return syscall.Connect(fd, &syscall.SockaddrUnix{Name: Dir + "/" + id + ".sock"}) })
 	}
 	if err != nil {
 		closeFD(fd)
 		return -1, err
 	}
 	return fd, nil
+}
+
+// retry repeats a system call that a signal of Go's runtime interrupts.
+func retry(call func() error) error {
+	for {
+		if err := call(); err != syscall.EINTR { //nolint:errorlint // it comes from the kernel as it is
+			return err
+		}
+	}
 }
 
 // identify names the transaction after the CRIU process that called: PID@START,

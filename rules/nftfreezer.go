@@ -72,7 +72,9 @@ func (f *nftFreezer) put(what string, frozen, syn time.Duration) error {
 		c.passNeighbours(ch)
 		c.rule(ch, "frozen", protoIn(frozenFor), drop())
 	}
-	c.rule(in, "new connections wait", protoIn(synFor), isTCP(), opensConnection(), drop())
+	// The family last: nft cannot read its own text of it before the protocol,
+	// and CRIU restores a namespace's rules from that text.
+	c.rule(in, "new connections wait", isTCP(), opensConnection(), protoIn(synFor), drop())
 	return c.commit(what)
 }
 
