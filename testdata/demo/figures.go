@@ -1,0 +1,109 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/criu-netfreeze/criu-netfreeze/testdata/traffic/stats"
+)
+
+// figures are what one act comes to.
+type figures struct {
+	received  uint64        // bytes, by the client
+	lost      uint64        // bytes that were sent and never received, both ways
+	doubled   uint64        // a byte out of order is lost when it is passed over, and doubled when it comes
+	spoilt    uint64        // bytes that nobody sent
+	fin, rst  int           // that reached the peer, from the dump on
+	frozen    time.Duration // of the tasks, by CRIU
+	firstByte time.Duration // from the thaw to the later connection's first byte; 0 for never
+	silence   time.Duration // the client's longest; 0 for one without an end
+	conns     int           // at the client
+	living    int           // those that carry traffic at the end
+}
+
+// count compares what was sent with what has come. A server put back to its
+// dump counts from there on, so that it matters as well what it had sent when
+// it was stopped.
+func (f *figures) count(clients, servers, stopped []stats.Snapshot) {
+	f.received, f.lost, f.doubled, f.spoilt, f.conns = 0, 0, 0, 0, len(clients)
+	way := func(sent uint64, to stats.Snapshot) {
+		// What is missing at the end has left no gap that the receiver knows of.
+		missing := int64(sent) - int64(to.Received) //nolint:gosec // far from overflow
+		f.lost += max(to.Lost, uint64(max(0, missing)))
+		f.doubled += to.Doubled
+		f.spoilt += to.Corrupt
+	}
+	sent := map[uint16]uint64{}
+	for _, s := range stopped {
+		sent[s.RemotePort] = s.Sent
+	}
+	for _, c := range clients {
+		f.received += c.Received
+		for _, s := range servers {
+			if s.RemotePort == c.LocalPort {
+				way(c.Sent, s)
+				way(max(s.Sent, sent[s.RemotePort]), c)
+			}
+		}
+	}
+}
+
+// rows are the figures by name, and what each is with the suite, "" for what
+// nobody promises.
+var rows = []struct {
+	name     string
+	of       func(f figures) string
+	promised string
+}{
+	{"bytes received by the client", func(f figures) string { return fmt.Sprint(f.received) }, ""},
+	{"bytes lost, both ways", func(f figures) string { return fmt.Sprint(f.lost) }, "0"},
+	{"bytes doubled or out of order", func(f figures) string { return fmt.Sprint(f.doubled) }, "0"},
+	{"bytes spoilt", func(f figures) string { return fmt.Sprint(f.spoilt) }, "0"},
+	{"FIN seen by the peer", func(f figures) string { return fmt.Sprint(f.fin) }, "0"},
+	{"RST seen by the peer", func(f figures) string { return fmt.Sprint(f.rst) }, "0"},
+	{"connections that go on", func(f figures) string { return fmt.Sprintf("%d of %d", f.living, f.conns) }, "2 of 2"},
+	{"tasks frozen by CRIU's dump", func(f figures) string { return ms(f.frozen, "-") }, ""},
+	{"from thaw or restore to the first byte", func(f figures) string { return ms(f.firstByte, "never") }, ""},
+	{"the client's longest silence", func(f figures) string { return ms(f.silence, "for good") }, ""},
+}
+
+// ms is a time in milliseconds, or what is said where there is none.
+func ms(d time.Duration, none string) string {
+	if d == 0 {
+		return none
+	}
+	return fmt.Sprintf("%.1f ms", d.Seconds()*1000)
+}
+
+// table sets figures side by side, below their heads.
+func table(heads []string, all []figures) string {
+	text := fmt.Sprintf("%-38s", "")
+	for _, head := range heads {
+		text += fmt.Sprintf("%12s", head)
+	}
+	for _, row := range rows {
+		text += fmt.Sprintf("\n%-38s", row.name)
+		for _, f := range all {
+			text += fmt.Sprintf("%12s", row.of(f))
+		}
+	}
+	return text + "\n"
+}
+
+// verdict is an error that says what is not as promised.
+func (f figures) verdict(suite bool) error {
+	if !suite {
+		if f.rst == 0 || f.living > 0 {
+			return fmt.Errorf("%d RST seen and %d connections that go on: without a reset there is nothing to compare with", f.rst, f.living)
+		}
+		return nil
+	}
+	var wrong []error
+	for _, row := range rows {
+		if row.promised != "" && row.of(f) != row.promised {
+			wrong = append(wrong, fmt.Errorf("%s: %s, promised are %s", row.name, row.of(f), row.promised))
+		}
+	}
+	return errors.Join(wrong...)
+}
