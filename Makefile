@@ -75,3 +75,9 @@ e2e: build lab traffic ## run the end-to-end tests in the lab (RUN=TestMove/nfta
 	@mkdir -p build/keep
 	NETFREEZE_KEEP=/opt/keep $(LAB) run --share $(CURDIR)/build:/opt/build --share $(CURDIR)/build/keep:/opt/keep:rw -- \
 		/opt/build/e2e.test -test.v -test.timeout 30m $(if $(RUN),-test.run '$(RUN)')
+
+demo: deps build lab traffic ## tell the story live, without the suite and with it
+	rm -rf build/dest
+	$(MAKE) --no-print-directory install DESTDIR=$(CURDIR)/build/dest PREFIX=/usr/local >/dev/null
+	CGO_ENABLED=0 $(GO) build -trimpath -o build/demo ./testdata/demo
+	$(LAB) run --share $(CURDIR)/build:/opt/build -- /opt/build/demo

@@ -29,7 +29,7 @@ func (f *figures) count(clients, servers, stopped []stats.Snapshot) {
 	f.received, f.lost, f.doubled, f.spoilt, f.conns = 0, 0, 0, 0, len(clients)
 	way := func(sent uint64, to stats.Snapshot) {
 		// What is missing at the end has left no gap that the receiver knows of.
-		missing := int64(sent) - int64(to.Received) //nolint:gosec // far from overflow
+		missing := int64(sent) - int64(to.Received)
 		f.lost += max(to.Lost, uint64(max(0, missing)))
 		f.doubled += to.Doubled
 		f.spoilt += to.Corrupt

@@ -42,7 +42,7 @@ func (s *screen) print(look style, text, end string) {
 	if s.terminal {
 		text = "\r\033[K" + string(look) + text + "\033[0m"
 	}
-	fmt.Fprint(s.out, text+end) //nolint:errcheck // nobody is left to be told
+	fmt.Fprint(s.out, text+end)
 }
 
 func (s *screen) title(text string) { s.print(bold, "\n"+text, "\n") }

@@ -46,7 +46,7 @@ func (a *act) dump() error {
 func (a *act) criu(inherited *os.File, action string, options ...string) error {
 	log := action + ".log"
 	options = append([]string{action, "--images-dir", a.dir, "--log-file", log, "-v4", "--tcp-established"}, options...)
-	cmd := exec.Command("criu", options...) //nolint:gosec // the lab's own
+	cmd := exec.Command("criu", options...)
 	if inherited != nil {
 		cmd.ExtraFiles = []*os.File{inherited}
 	}
@@ -132,7 +132,7 @@ func (a *act) restore() error {
 	if err != nil {
 		return fmt.Errorf("open the fresh namespace: %w", err)
 	}
-	defer ns.Close() //nolint:errcheck // only handed on
+	defer ns.Close()
 	a.screen.line(plain, "criu restore")
 	err = a.criu(ns, "restore", "--restore-detached", "--inherit-fd", "fd[3]:"+netnsKey)
 	a.thawed = time.Now()

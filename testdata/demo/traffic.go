@@ -33,7 +33,7 @@ type traffic struct {
 func startTraffic(h *host, dir string, args ...string) (*traffic, error) {
 	t := &traffic{name: h.netns, log: filepath.Join(dir, h.netns+".log")}
 	counters := filepath.Join(dir, h.netns+".stats")
-	cmd := exec.Command(filepath.Join(build, "traffic"), append(args, "--stats", counters, "--log", t.log)...) //nolint:gosec // our own program
+	cmd := exec.Command(filepath.Join(build, "traffic"), append(args, "--stats", counters, "--log", t.log)...)
 	cmd.Dir = "/"
 	// A session of its own: what is dumped must not belong to ours.
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
