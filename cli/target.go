@@ -8,6 +8,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/criu-netfreeze/criu-netfreeze/hooks"
 	"github.com/criu-netfreeze/criu-netfreeze/netns"
 	"github.com/criu-netfreeze/criu-netfreeze/oci"
 	"github.com/criu-netfreeze/criu-netfreeze/proc"
@@ -18,8 +19,28 @@ import (
 const targetHelp = `TARGET is a process id, the beginning of a container's id, or a network
 namespace: a path such as /run/netns/web, its name there, or net:[4026532001].`
 
-// records returns the records that a target names.
+// records returns the records that a target names, once their transactions are
+// over.
 func records(target string) ([]*state.Record, error) {
+	found, err := find(target)
+	if err != nil {
+		return nil, err
+	}
+	var settled []*state.Record
+	for _, r := range found {
+		now, err := hooks.Settled(r)
+		if err != nil {
+			return nil, err
+		}
+		if now != nil {
+			settled = append(settled, now)
+		}
+	}
+	return settled, nil
+}
+
+// find returns the records that a target names.
+func find(target string) ([]*state.Record, error) {
 	all, err := state.All()
 	if err != nil {
 		return nil, err

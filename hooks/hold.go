@@ -3,6 +3,7 @@ package hooks
 import (
 	"errors"
 	"fmt"
+	"os"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -33,20 +34,30 @@ func end(r *state.Record, tree proc.Tree) error {
 	return nil
 }
 
-// busy refuses to interfere with a transaction that is under way.
-func busy(r *state.Record) error {
-	if r.Settling() {
-		return fmt.Errorf("a %s of %s is under way (CRIU is pid %d): wait until it has ended", r.Op, subject(r), r.CRIU.PID)
+// settling is how long a command waits for a transaction that is under way: one
+// that CRIU has just finished takes a moment to settle.
+const settling = 5 * time.Second
+
+// Settled returns the record as it is once its transaction is over, or nil if
+// there is nothing left of it then. It waits a moment for that; a transaction
+// that takes longer is an error, since nobody else may interfere with it.
+func Settled(r *state.Record) (*state.Record, error) {
+	for deadline := time.Now().Add(settling); r.Settling(); time.Sleep(lookAgain) {
+		if time.Now().After(deadline) {
+			return nil, fmt.Errorf("a %s of %s is under way (CRIU is pid %d): wait until it has ended", r.Op, subject(r), r.CRIU.PID)
+		}
 	}
-	return nil
+	now, err := state.Load(r.ID)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil, nil
+	}
+	return now, err
 }
 
-// Kill ends a held tree silently. The freeze stays, as with policy kill. A
-// record of anything but a hold is an error, and nothing is changed then.
+// Kill ends the held tree of a settled record silently. The freeze stays, as
+// with policy kill. A record of anything but a hold is an error, and nothing is
+// changed then.
 func Kill(r *state.Record) error {
-	if err := busy(r); err != nil {
-		return err
-	}
 	if r.Phase == state.Ended {
 		return nil
 	}
@@ -65,13 +76,9 @@ func Kill(r *state.Record) error {
 // Thaw undoes what the records stand for, in this order: sockets out of repair
 // mode, rules gone, tasks running. So no system call of the application fails,
 // and not a byte is lost. It works also for what a killed settler left behind.
-// The records are of one target: all those of a network namespace, say.
+// The records are settled, and of one target: all those of a network namespace,
+// say.
 func Thaw(records ...*state.Record) error {
-	for _, r := range records {
-		if err := busy(r); err != nil {
-			return err
-		}
-	}
 	for _, r := range records {
 		tree := proc.OpenRefs(r.Tree)
 		_, err := tcp.Restore(tree, r.Reuse)
