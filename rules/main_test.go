@@ -84,6 +84,7 @@ func everything(tb testing.TB, ns *netns.Namespace) string {
 var normaliser = strings.NewReplacer(
 	// How older and newer versions of nft print the same thing.
 	"tcp flags & (syn | ack) == syn", "tcp flags syn / syn,ack",
+	"tcp flags & rst == rst", "tcp flags rst / rst",
 	"nd-neighbor-solicit-nd-neighbor-advert", "135-136",
 )
 

@@ -63,7 +63,7 @@ func TestGuardOnly(t *testing.T) {
 			continue
 		}
 		drops++
-		for _, part := range []string{"tcp flags & rst == rst ip", " saddr @guarded"} {
+		for _, part := range []string{"tcp flags rst / rst ip", " saddr @guarded"} {
 			if !strings.Contains(line, part) {
 				t.Errorf("a rule without %q: %s", part, line)
 			}
