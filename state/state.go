@@ -78,6 +78,7 @@ type Record struct {
 	Since     time.Time   `json:"since"`
 	Until     time.Time   `json:"until"` // when the kernel ends the freeze at the latest
 	Note      string      `json:"note,omitempty"`
+	Network   string      `json:"network,omitempty"` // CNI: the name of the network at whose ADD it was made
 
 	// ForeignLocks are CRIU's own tables that were in the namespace before.
 	ForeignLocks []string `json:"foreign_locks,omitempty"`
