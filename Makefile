@@ -17,7 +17,7 @@ SCRIPTS  = pre-dump post-dump pre-restore post-resume
 LAB      = testdata/lab/lab
 GOLANGCI = v2.12.0
 
-.PHONY: all build traffic deps install uninstall test unit e2e lab demo lint clean help
+.PHONY: bench all build traffic deps install uninstall test unit e2e lab demo lint clean help
 
 all: build
 
@@ -52,7 +52,7 @@ lint: ## check style and common mistakes (compiles golangci-lint at first)
 
 unit: ## run the unit tests, as root, in namespaces of their own
 	$(GO) vet ./...
-	CGO_ENABLED=1 $(GO) test -race ./... ./testdata/traffic/...
+	CGO_ENABLED=1 $(GO) test -race ./... ./testdata/traffic/... ./testdata/demo
 
 test: deps unit e2e ## run all tests
 
@@ -81,3 +81,15 @@ demo: deps build lab traffic ## tell the story live, without the suite and with 
 	$(MAKE) --no-print-directory install DESTDIR=$(CURDIR)/build/dest PREFIX=/usr/local >/dev/null
 	CGO_ENABLED=0 $(GO) build -trimpath -o build/demo ./testdata/demo
 	$(LAB) run --share $(CURDIR)/build:/opt/build -- /opt/build/demo
+
+BENCH_C = empty:empty-c caller:caller load:load stamp:stamp
+
+bench: deps build lab ## measure in the lab, about 10 minutes; writes bench/README.md (BENCH=--help shows options)
+	rm -rf build/dest && mkdir -p build/bench
+	$(MAKE) --no-print-directory install DESTDIR=$(CURDIR)/build/dest PREFIX=/usr/local >/dev/null
+	$(GOBUILD) -o build/bench/bench ./bench
+	$(GOBUILD) -o build/bench/empty-go ./bench/testdata/empty
+	for p in $(BENCH_C); do gcc -O2 -Wall -static -o build/bench/$${p#*:} bench/testdata/$${p%:*}.c || exit 1; done
+	install -m 0755 bench/testdata/freeze.sh build/bench/
+	$(LAB) run --share $(CURDIR)/build:/opt/build --share $(CURDIR)/bench:/opt/results:rw -- \
+		/opt/build/bench/bench -results /opt/results $(BENCH)

@@ -1,0 +1,41 @@
+package main
+
+import "fmt"
+
+// judge compares with what shall be reached, as far as it was measured.
+func (r *results) judge() {
+	r.Bounds = nil
+	for _, s := range shapes {
+		g := r.group(s.group())
+		if g == nil || s.processes > 1 || s.connections > 1000 {
+			continue
+		}
+		hook := g.row(withHook).Added.Median
+		what := "netfreeze-hook adds to the frozen time, " + connections(s.connections)
+		r.bound(what, hook, 6, "ms")
+		r.bound(what+", of what CRIU's iptables lock adds", hook/g.row(withIPTables).Added.Median, 0.12, "")
+		r.bound(what+", of what CRIU's nftables lock adds", hook/g.row(withNFTables).Added.Median, 0.6, "")
+	}
+	if g := r.group("foreign"); g != nil {
+		r.bound("a foreign action, of "+emptyGo, g.row("netfreeze-hook").Ratio, 1.3, "")
+	}
+	if g := r.group("growth-netns"); g != nil {
+		// Within noise: not above the spread of the smallest.
+		first, last := g.row(connections(1)), g.row(connections(many))
+		noise := max(first.High-first.Low, 0.1*first.Median)
+		r.bound(fmt.Sprintf("scope netns: %s take longer than 1 by", connections(many)), last.Median-first.Median, noise, "ms")
+	}
+	if g := r.group("growth-connections"); g != nil {
+		first, last := g.row(connections(1)), g.row(connections(many))
+		r.bound("scope connections: each connection takes", (last.Median-first.Median)/(many-1)*1000, 5, "µs")
+	}
+	if g := r.group("silent-end"); g != nil {
+		for _, row := range g.Rows {
+			r.bound("silent end of "+connections(many)+", "+row.Case, row.Median, 150, "ms")
+		}
+	}
+}
+
+func (r *results) bound(what string, figure, limit float64, unit string) {
+	r.Bounds = append(r.Bounds, Bound{what, figure, limit, unit, figure <= limit})
+}

@@ -1,0 +1,109 @@
+package main
+
+import (
+	"slices"
+)
+
+// Summary says what a set of samples is: its median, and the quartiles for
+// their spread.
+type Summary struct {
+	Median float64 `json:"median"`
+	Low    float64 `json:"quartile_1"`
+	High   float64 `json:"quartile_3"`
+	N      int     `json:"n"`
+}
+
+func summarize(samples []float64) Summary {
+	s := slices.Sorted(slices.Values(samples))
+	return Summary{quantile(s, 0.5), quantile(s, 0.25), quantile(s, 0.75), len(s)}
+}
+
+// quantile interpolates between the sorted samples.
+func quantile(sorted []float64, q float64) float64 {
+	if len(sorted) == 0 {
+		return 0
+	}
+	at := q * float64(len(sorted)-1)
+	i := int(at)
+	if i+1 == len(sorted) {
+		return sorted[i]
+	}
+	return sorted[i] + (at-float64(i))*(sorted[i+1]-sorted[i])
+}
+
+// Row is one case of a comparison.
+type Row struct {
+	Case string `json:"case"`
+	Summary
+	// Added is the median difference to the group's reference, taken round by
+	// round, so that what slows both down falls out.
+	Added *Summary `json:"added,omitempty"`
+	// Ratio is how much the case adds, or takes, for each unit that the
+	// reference adds or takes.
+	Ratio   float64   `json:"ratio,omitempty"`
+	Samples []float64 `json:"samples"`
+}
+
+// Group is one comparison.
+type Group struct {
+	Name  string `json:"name"`
+	Title string `json:"title"`
+	About string `json:"about"`
+	Unit  string `json:"unit"`
+	// RatioOf names what the ratio is of.
+	RatioOf string `json:"ratio_of,omitempty"`
+	Rows    []Row  `json:"rows"`
+}
+
+func (g *Group) row(name string) *Row {
+	i := slices.IndexFunc(g.Rows, func(r Row) bool { return r.Case == name })
+	if i < 0 {
+		return nil
+	}
+	return &g.Rows[i]
+}
+
+// add appends a sample to a case.
+func (g *Group) add(name string, sample float64) {
+	if g.row(name) == nil {
+		g.Rows = append(g.Rows, Row{Case: name})
+	}
+	r := g.row(name)
+	r.Samples = append(r.Samples, sample)
+}
+
+// summarize fills in the summaries, and the ratio to the case called reference
+// if there is one.
+func (g *Group) summarize(reference string) {
+	for i := range g.Rows {
+		g.Rows[i].Summary = summarize(g.Rows[i].Samples)
+	}
+	if ref := g.row(reference); ref != nil && ref.Median != 0 {
+		g.RatioOf = reference
+		for i := range g.Rows {
+			g.Rows[i].Ratio = g.Rows[i].Median / ref.Median
+		}
+	}
+}
+
+// addedTo fills in what each case adds to the case called base, and the ratio
+// to what the case called reference adds.
+func (g *Group) addedTo(base, reference string) {
+	g.summarize("")
+	from := g.row(base)
+	for i := range g.Rows {
+		r := &g.Rows[i]
+		var diffs []float64
+		for j := range min(len(r.Samples), len(from.Samples)) {
+			diffs = append(diffs, r.Samples[j]-from.Samples[j])
+		}
+		added := summarize(diffs)
+		r.Added = &added
+	}
+	g.RatioOf = "what " + reference + " adds"
+	if ref := g.row(reference); ref != nil && ref.Added.Median > 0 {
+		for i := range g.Rows {
+			g.Rows[i].Ratio = g.Rows[i].Added.Median / ref.Added.Median
+		}
+	}
+}

@@ -1,0 +1,129 @@
+package main
+
+import "fmt"
+
+// The variants' names that bounds refer to.
+const (
+	withNothing  = "skip"
+	withIPTables = "iptables"
+	withNFTables = "nftables"
+	withHook     = "skip + netfreeze-hook"
+)
+
+// variants are the ways to lock the network that are compared.
+func variants() []variant {
+	ours := []string{hook}
+	return []variant{
+		{name: withNothing, lock: "skip"},
+		{name: withIPTables, lock: "iptables"},
+		{name: withNFTables, lock: "nftables"},
+		{name: "skip + empty C program", lock: "skip", scripts: helper("empty-c")},
+		{name: "skip + empty Go program", lock: "skip", scripts: helper("empty-go")},
+		{name: withHook, lock: "skip", scripts: ours, policy: "run"},
+		{name: "skip + netfreeze-hook, hold", lock: "skip", scripts: ours, policy: "hold"},
+		{name: "nftables + netfreeze-hook", lock: "nftables", scripts: ours, policy: "run"},
+		{name: "skip + the four scripts (--split)", lock: "skip", scripts: split(), policy: "run"},
+		{name: "skip + shell script with nft", lock: "skip", scripts: helper("freeze.sh")},
+	}
+}
+
+// shape is how big the dumped tree is.
+type shape struct{ processes, connections int }
+
+func (s shape) String() string {
+	return fmt.Sprintf("%s, %s", count(s.processes, "process", "es"), count(s.connections, "connection", "s"))
+}
+
+func (s shape) group() string { return fmt.Sprintf("frozen-%dp-%dc", s.processes, s.connections) }
+
+func count(n int, what, plural string) string {
+	if n == 1 {
+		return "1 " + what
+	}
+	return fmt.Sprintf("%d %s%s", n, what, plural)
+}
+
+var shapes = []shape{{1, 1}, {1, 100}, {1, 1000}, {1, 10000}, {10, 100}, {100, 100}}
+
+// frozen compares the time for which CRIU keeps the tasks stopped.
+func (b *bench) frozen() error {
+	for _, s := range shapes {
+		rounds := b.rounds
+		if s.connections > 1000 || s.processes > 10 {
+			rounds = max(3, rounds/3)
+		}
+		g := &Group{
+			Name: s.group(), Title: "Frozen time: " + s.String(), Unit: "ms",
+			About: "frozen_time of CRIU's stats-dump, a dump with leave-running; added: to skip without a script, round by round.",
+		}
+		say("frozen time: %s, %d rounds of %d variants", s, rounds, len(variants()))
+		if err := b.frozenTree(g, s, rounds); err != nil {
+			return err
+		}
+		g.addedTo(withNothing, withIPTables)
+		b.results.add(g)
+	}
+	return nil
+}
+
+func (b *bench) frozenTree(g *Group, s shape, rounds int) error {
+	l, done, err := b.newLoad(s.processes, s.connections, appSide[:1])
+	if err != nil {
+		return err
+	}
+	defer done()
+	vs := variants()
+	for _, v := range vs {
+		g.Rows = append(g.Rows, Row{Case: v.name})
+	}
+	for round := -1; round < rounds; round++ { // the first one warms up
+		for _, i := range shuffledOrder(len(vs), round+1) {
+			v := vs[i]
+			ms, err := l.measure(v)
+			if err != nil {
+				return fmt.Errorf("%s, %s: %w", s, v.name, err)
+			}
+			if round >= 0 {
+				g.add(v.name, ms)
+			}
+		}
+	}
+	return nil
+}
+
+// measure dumps once by the variant.
+func (l *load) measure(v variant) (float64, error) {
+	if v.policy != "" {
+		if err := configure(fmt.Sprintf("policy = %q", v.policy)); err != nil {
+			return 0, err
+		}
+	}
+	ms, err := l.dump(v)
+	if err != nil {
+		return 0, err
+	}
+	return ms, l.settled(v)
+}
+
+// newLoad makes two connected namespaces and a tree in one of them; done takes
+// all of it away.
+func (b *bench) newLoad(processes, connections int, addrs []string) (l *load, done func(), err error) {
+	app, err := b.newSpace("app")
+	if err != nil {
+		return nil, nil, err
+	}
+	peer, err := b.newSpace("peer")
+	if err != nil {
+		app.remove()
+		return nil, nil, err
+	}
+	drop := func() { app.remove(); peer.remove() }
+	if err = join(app, peer); err == nil {
+		l, err = startLoad(app, peer, processes, connections, addrs)
+	}
+	if err != nil {
+		drop()
+		return nil, nil, err
+	}
+	return l, func() { l.remove(); drop() }, nil
+}

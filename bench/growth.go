@@ -1,0 +1,170 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"time"
+)
+
+// sizes are the numbers of connections that growth is looked at with.
+var sizes = []int{1, 100, 1000, 10000}
+
+const many = 10000
+
+func connections(n int) string { return count(n, "connection", "s") }
+
+// growth looks how our part of the frozen time grows with the connections, in
+// both scopes, and how long the silent end takes.
+func (b *bench) growth() error {
+	whole := &Group{
+		Name: "growth-netns", Title: "Our actions while the tasks are stopped, scope netns", Unit: "ms",
+		About: "network-lock, post-dump and network-unlock, exec to exit, policy run.",
+	}
+	conns := &Group{
+		Name: "growth-connections", Title: "Our action while the tasks are stopped, scope connections", Unit: "ms",
+		About: "post-dump, exec to exit, policy hold: CRIU calls nothing else there. The connections are frozen before, at pre-dump.",
+	}
+	for _, n := range sizes {
+		say("growth: %s", connections(n))
+		if err := b.growNetNS(whole, n); err != nil {
+			return err
+		}
+		if err := b.growConnections(conns, n); err != nil {
+			return err
+		}
+	}
+	for _, g := range []*Group{whole, conns} {
+		g.summarize(connections(1))
+		b.results.add(g)
+	}
+	return b.silentEnd()
+}
+
+func (b *bench) growNetNS(g *Group, n int) error {
+	l, done, err := b.newLoad(1, n, appSide[:1])
+	if err != nil {
+		return err
+	}
+	defer done()
+	if err := configure(`policy = "run"`); err != nil {
+		return err
+	}
+	return l.grow(g, n, b.rounds, []string{"pre-dump", "network-lock", "post-dump", "network-unlock"})
+}
+
+func (l *load) grow(g *Group, n, rounds int, actions []string) error {
+	for round := range rounds + 1 {
+		ms, err := l.playDump(nil, actions, func(int) {})
+		if err != nil {
+			return err
+		}
+		if round > 0 {
+			g.add(connections(n), ms)
+		}
+	}
+	return nil
+}
+
+// growConnections puts the tree into the lab's own namespace, which is that of
+// CRIU and, for the lab, the host's.
+func (b *bench) growConnections(g *Group, n int) (err error) {
+	own, err := ownSpace()
+	if err != nil {
+		return err
+	}
+	peer, err := b.newSpace("peer")
+	if err != nil {
+		return err
+	}
+	defer own.remove()
+	defer peer.remove() // and the interface's other end with it
+	if err := join(own, peer); err != nil {
+		return err
+	}
+	l, err := startLoad(own, peer, 1, n, appSide[:1])
+	if err != nil {
+		return err
+	}
+	defer l.remove()
+	if err := configure(`policy = "hold"`); err != nil {
+		return err
+	}
+	if err := l.grow(g, n, b.rounds, []string{"pre-dump", "post-dump"}); err != nil {
+		return err
+	}
+	real := &Group{
+		Name: fmt.Sprintf("frozen-host-%dc", n), Title: "Frozen time in the host's namespace: " + connections(n), Unit: "ms",
+		About: "frozen_time of CRIU's stats-dump, scope connections, policy hold.",
+	}
+	vs := []variant{
+		{name: withNothing, lock: "skip"},
+		{name: withHook, lock: "skip", scripts: []string{hook}, policy: "hold"},
+	}
+	rounds := b.rounds
+	if n > 1000 {
+		rounds = max(3, rounds/3)
+	}
+	for round := range rounds {
+		for _, i := range shuffledOrder(len(vs), round) {
+			ms, err := l.measure(vs[i])
+			if err != nil {
+				return err
+			}
+			real.add(vs[i].name, ms)
+		}
+	}
+	real.addedTo(withNothing, "")
+	b.results.add(real)
+	return nil
+}
+
+// silentEnd ends trees with many connections, each way that there is.
+func (b *bench) silentEnd() error {
+	g := &Group{
+		Name: "silent-end", Title: "Silent end of " + connections(many), Unit: "ms",
+		About: "After the dump, outside of the frozen time: until all tasks have ended.",
+	}
+	for range max(3, b.rounds/3) {
+		for _, policy := range []string{"hold", "kill"} {
+			say("silent end: policy %s", policy)
+			if err := b.endOnce(g, policy); err != nil {
+				return err
+			}
+		}
+	}
+	g.summarize("")
+	b.results.add(g)
+	return nil
+}
+
+func (b *bench) endOnce(g *Group, policy string) error {
+	l, done, err := b.newLoad(1, many, appSide[:1])
+	if err != nil {
+		return err
+	}
+	defer done()
+	v := variant{lock: "skip", scripts: []string{hook}}
+	if err := configure(fmt.Sprintf("policy = %q", policy)); err != nil {
+		return err
+	}
+	if _, err := l.dump(v); err != nil {
+		return err
+	}
+	began := time.Now()
+	name := "policy kill, from CRIU's end"
+	if policy == "hold" {
+		if err := l.settled(v); err != nil {
+			return err
+		}
+		began, name = time.Now(), "netfreeze kill, of a held tree"
+		if _, err := command(netfreeze, "kill", fmt.Sprint(l.pid)); err != nil {
+			return err
+		}
+	}
+	if err := waitUntil("the silent end", func() bool { return l.ended.Load() != nil }); err != nil {
+		return err
+	}
+	took := l.ended.Load().Sub(began)
+	g.add(name, max(0, took.Seconds()*1000))
+	return errors.Join(l.settled(v))
+}

@@ -1,0 +1,48 @@
+/* Plays CRIU's part for the scripts alone: executes an action-script as CRIU
+ * does, without its standard input, and says how long that took.
+ *
+ * A line of input is PROGRAM ACTION PID DIR ("-" for none), an answer the
+ * nanoseconds from the exec to the exit and the exit code. Its end is CRIU's. */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+static long long now(void)
+{
+	struct timespec t;
+	clock_gettime(CLOCK_MONOTONIC, &t);
+	return t.tv_sec * 1000000000LL + t.tv_nsec;
+}
+
+int main(void)
+{
+	char line[8192], program[4096], action[64], pid[32], dir[4096];
+	setvbuf(stdout, NULL, _IOLBF, 0);
+	while (fgets(line, sizeof line, stdin)) {
+		if (sscanf(line, "%4095s %63s %31s %4095s", program, action, pid, dir) != 4)
+			return 2;
+		setenv("CRTOOLS_SCRIPT_ACTION", action, 1);
+		setenv("CRTOOLS_INIT_PID", pid, 1);
+		setenv("CRTOOLS_IMAGE_DIR", dir, 1);
+		if (!strcmp(pid, "-"))
+			unsetenv("CRTOOLS_INIT_PID");
+		if (!strcmp(dir, "-"))
+			unsetenv("CRTOOLS_IMAGE_DIR");
+		int status;
+		pid_t child = vfork();
+		if (child == 0) {
+			close(0);
+			execl(program, program, NULL);
+			_exit(127);
+		}
+		/* vfork returns here when the child's exec has succeeded. */
+		long long start = now();
+		if (child < 0 || waitpid(child, &status, 0) != child)
+			return 3;
+		printf("%lld %d\n", now() - start, WEXITSTATUS(status));
+	}
+	return 0;
+}
