@@ -5,6 +5,8 @@ DESTDIR    ?=
 BINDIR      = $(PREFIX)/bin
 LIBEXECDIR  = $(PREFIX)/libexec/criu-netfreeze
 SYSCONFDIR ?= /etc/criu
+CNIBINDIR  ?= /opt/cni/bin
+DATADIR     = $(PREFIX)/share/criu-netfreeze
 VERSION    ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
 
 GO      ?= go
@@ -17,32 +19,37 @@ SCRIPTS  = pre-dump post-dump pre-restore post-resume
 LAB      = testdata/lab/lab
 GOLANGCI = v2.12.0
 
-.PHONY: bench all build traffic deps install uninstall test unit e2e lab demo lint clean help
+.PHONY: bench all build traffic cnitool deps install uninstall test unit e2e lab demo lint clean help
 
 all: build
 
 help: ## show this
 	@grep -hE '^[a-z0-9]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 12
 
-build: ## build the two programs and the scripts' links into build/
+build: ## build the programs and the scripts' links into build/
 	@mkdir -p build
 	$(GOBUILD) -o build/netfreeze ./cmd/netfreeze
 	$(GOBUILD) -o build/netfreeze-hook ./cmd/netfreeze-hook
+	$(GOBUILD) -o build/netfreeze-cni ./cmd/netfreeze-cni
+	$(GOBUILD) -o build/netfreeze-oci ./cmd/netfreeze-oci
 	@for s in $(SCRIPTS); do ln -sf netfreeze-hook build/$$s; done
 
 install: build ## install below DESTDIR and PREFIX (CRIU's configuration: netfreeze install)
-	install -d $(DESTDIR)$(BINDIR) $(DESTDIR)$(LIBEXECDIR) $(DESTDIR)$(SYSCONFDIR)
+	install -d $(DESTDIR)$(BINDIR) $(DESTDIR)$(LIBEXECDIR) $(DESTDIR)$(SYSCONFDIR) $(DESTDIR)$(CNIBINDIR) $(DESTDIR)$(DATADIR)
 	install -m 0755 build/netfreeze $(DESTDIR)$(BINDIR)/netfreeze
 	install -m 0755 build/netfreeze-hook $(DESTDIR)$(LIBEXECDIR)/netfreeze-hook
+	install -m 0755 build/netfreeze-oci $(DESTDIR)$(LIBEXECDIR)/netfreeze-oci
+	install -m 0755 build/netfreeze-cni $(DESTDIR)$(CNIBINDIR)/netfreeze-cni
+	sed 's|/usr/local/libexec/criu-netfreeze|$(LIBEXECDIR)|' install/oci-hook.json >$(DESTDIR)$(DATADIR)/oci-hook.json
 	@for s in $(SCRIPTS); do ln -sf netfreeze-hook $(DESTDIR)$(LIBEXECDIR)/$$s; done
 	@if test -e $(DESTDIR)$(SYSCONFDIR)/netfreeze.toml; then \
 		echo "$(DESTDIR)$(SYSCONFDIR)/netfreeze.toml is kept as it is"; \
 	else install -m 0644 install/netfreeze.toml $(DESTDIR)$(SYSCONFDIR)/netfreeze.toml; fi
 
 uninstall: ## remove what install put there; a changed netfreeze.toml stays
-	rm -f $(DESTDIR)$(BINDIR)/netfreeze
-	cd $(DESTDIR)$(LIBEXECDIR) 2>/dev/null && rm -f netfreeze-hook $(SCRIPTS) || true
-	rmdir $(DESTDIR)$(LIBEXECDIR) 2>/dev/null || true
+	rm -f $(DESTDIR)$(BINDIR)/netfreeze $(DESTDIR)$(CNIBINDIR)/netfreeze-cni $(DESTDIR)$(DATADIR)/oci-hook.json
+	cd $(DESTDIR)$(LIBEXECDIR) 2>/dev/null && rm -f netfreeze-hook netfreeze-oci $(SCRIPTS) || true
+	rmdir $(DESTDIR)$(LIBEXECDIR) $(DESTDIR)$(DATADIR) 2>/dev/null || true
 	@if cmp -s install/netfreeze.toml $(DESTDIR)$(SYSCONFDIR)/netfreeze.toml; then \
 		rm -f $(DESTDIR)$(SYSCONFDIR)/netfreeze.toml; rmdir $(DESTDIR)$(SYSCONFDIR) 2>/dev/null || true; fi
 
@@ -68,7 +75,10 @@ traffic:
 lab: ## build the lab's root file system, once
 	$(LAB) build
 
-e2e: build lab traffic ## run the end-to-end tests in the lab (RUN=TestMove/nftables selects)
+cnitool: # the CNI project's own runtime, for the end-to-end tests
+	CGO_ENABLED=0 $(GO) build -trimpath -o build/cnitool github.com/containernetworking/cni/cnitool
+
+e2e: build lab traffic cnitool ## run the end-to-end tests in the lab (RUN=TestMove/nftables selects)
 	rm -rf build/dest
 	$(MAKE) --no-print-directory install DESTDIR=$(CURDIR)/build/dest PREFIX=/usr/local >/dev/null
 	CGO_ENABLED=0 $(GO) test -c -tags e2e -o build/e2e.test ./e2e
