@@ -18,6 +18,7 @@ GOBUILD  = CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)'
 SCRIPTS  = pre-dump post-dump pre-restore post-resume
 LAB      = testdata/lab/lab
 GOLANGCI = v2.12.0
+CNI      = v1.3.1
 
 .PHONY: bench all build traffic cnitool deps install uninstall test unit e2e lab demo lint clean help
 
@@ -76,7 +77,7 @@ lab: ## build the lab's root file system, once
 	$(LAB) build
 
 cnitool: # the CNI project's own runtime, for the end-to-end tests
-	CGO_ENABLED=0 $(GO) build -trimpath -o build/cnitool github.com/containernetworking/cni/cnitool
+	@test -x build/cnitool || CGO_ENABLED=0 GOBIN=$(CURDIR)/build $(GO) install github.com/containernetworking/cni/cnitool@$(CNI)
 
 e2e: build lab traffic cnitool ## run the end-to-end tests in the lab (RUN=TestMove/nftables selects)
 	rm -rf build/dest
