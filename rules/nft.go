@@ -61,8 +61,15 @@ func (c *nftConn) dial() error {
 	})
 }
 
-// Close closes the socket.
-func (c *nftConn) Close() error { return c.CloseLasting() }
+// Close closes the socket and does not wait for it. A close(2) lasts until all
+// tables are gone that were deleted before, by anybody in the namespace, and so
+// some RCU grace periods, 5 to 50 ms (nft_rcv_nl_event in the kernel's
+// net/netfilter/nf_tables_api.c): too long while a container is stopped. An
+// error would mean that the socket was closed before.
+func (c *nftConn) Close() error {
+	go c.CloseLasting() //nolint:errcheck // see above
+	return nil
+}
 
 // commit sends what was added to the batch; the kernel applies all or nothing.
 // After a failure the socket may still hold answers to the failed batch, so it

@@ -3,6 +3,7 @@
  *
  * A line of input is PROGRAM ACTION PID DIR ("-" for none), an answer the
  * nanoseconds from the exec to the exit and the exit code. Its end is CRIU's. */
+#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -26,10 +27,13 @@ int main(void)
 			return 2;
 		setenv("CRTOOLS_SCRIPT_ACTION", action, 1);
 		setenv("CRTOOLS_INIT_PID", pid, 1);
-		setenv("CRTOOLS_IMAGE_DIR", dir, 1);
 		if (!strcmp(pid, "-"))
 			unsetenv("CRTOOLS_INIT_PID");
-		if (!strcmp(dir, "-"))
+		/* CRIU names the images by a descriptor of its own. */
+		int images = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+		snprintf(dir, sizeof dir, "/proc/%d/fd/%d", getpid(), images);
+		setenv("CRTOOLS_IMAGE_DIR", dir, 1);
+		if (images < 0)
 			unsetenv("CRTOOLS_IMAGE_DIR");
 		int status;
 		pid_t child = vfork();
@@ -43,6 +47,8 @@ int main(void)
 		if (child < 0 || waitpid(child, &status, 0) != child)
 			return 3;
 		printf("%lld %d\n", now() - start, WEXITSTATUS(status));
+		if (images >= 0)
+			close(images);
 	}
 	return 0;
 }
