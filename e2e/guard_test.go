@@ -1,0 +1,121 @@
+//go:build e2e
+
+package e2e
+
+import (
+	"fmt"
+	"os"
+	"strconv"
+	"testing"
+	"time"
+)
+
+// restoresVar says how often the guard's tests restore; the address is live
+// for a time between 0 and longestLive before each.
+const (
+	restoresVar = "NETFREEZE_RESTORES"
+	longestLive = 5 * time.Second
+)
+
+func restores(t *testing.T) int {
+	t.Helper()
+	if s := os.Getenv(restoresVar); s != "" {
+		n, err := strconv.Atoi(s)
+		if err != nil || n < 2 {
+			t.Fatalf("%s=%s is no number of restores", restoresVar, s)
+		}
+		return n
+	}
+	return 10
+}
+
+// everyMillisecond is traffic of a peer that sends all the time, and the same
+// the other way round.
+var everyMillisecond = []string{"pull=2", "push", "reqrep"}
+
+// newCNIPair is newPair with the server's host connected by CNI's plugins.
+func newCNIPair(t *testing.T, e engine, n *cniNet) *pair {
+	t.Helper()
+	p := &pair{app: n.newHost("app"), peer: n.w.newHost("peer")}
+	p.server = serve(t, e, p.app)
+	p.client = connect(t, plainCRIU{}, p.peer, p.app, everyMillisecond)
+	p.dumped = p.server
+	p.progress(patience, time.Now())
+	p.packets = startCapture(t, p.peer.netns, iface)
+	p.from = time.Now()
+	return p
+}
+
+// TestGuard restores many times in a row, in namespaces that are set up by real
+// CNI plugins some time before CRIU starts, with a peer that sends every
+// millisecond. Every connection survives all of them, and the peer sees no RST.
+func TestGuard(t *testing.T) {
+	withSuite(t, settings{policy: "kill"})
+	for name, plugin := range map[string]string{"bridge": bridgePlugin, "macvlan": macvlanPlugin} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t)
+			n := newCNI(w, "1.0.0", ours(""), plugin)
+			n.pod = fmt.Sprintf("shop/%s-0", name)
+			p := newCNIPair(t, runtimeEngine("runc"), n)
+			if name == "bridge" {
+				expect(t, "--pod", n.pod)
+			} else {
+				expect(t, "--address", p.app.v4.String())
+			}
+			count := restores(t)
+			var slowest time.Duration
+			for i := range count {
+				wait := longestLive * time.Duration(i) / time.Duration(count-1)
+				p.dump()
+				p.dumped.gone()
+				p.dumped.engine.remove(p.dumped)
+				n.move(p.app)
+				time.Sleep(wait)
+				if err := p.dumped.engine.restore(p.dumped); err != nil {
+					t.Fatalf("restore %d, with the address live for %s: %v", i, wait, err)
+				}
+				restored := time.Now()
+				p.progress(2*patience, restored)
+				slowest = max(slowest, time.Since(restored))
+			}
+			p.settle()
+			seen := p.packets.since(p.from)
+			if err := seen.stray(); err != nil {
+				t.Error(err)
+			}
+			t.Logf("%d of %d restores survived, %d TCP segments, %d RST at the peer; traffic on all %d connections after %s at the latest",
+				count, count, seen.tcp, seen.rst, len(p.client.stats.Snapshots()), slowest.Round(time.Millisecond))
+		})
+	}
+}
+
+// TestWithoutGuard is the same once, with nothing expected: the kernel answers
+// the peer before CRIU starts.
+func TestWithoutGuard(t *testing.T) {
+	withSuite(t, settings{policy: "kill"})
+	for name, plugin := range map[string]string{"bridge": bridgePlugin, "macvlan": macvlanPlugin} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			n := newCNI(newWorld(t), "1.0.0", ours(""), plugin)
+			p := newCNIPair(t, runtimeEngine("runc"), n)
+			p.dump()
+			p.dumped.gone()
+			p.dumped.engine.remove(p.dumped)
+			n.move(p.app)
+			time.Sleep(live)
+			_ = p.dumped.engine.restore(p.dumped) // it cannot go well
+			poll(t, patience, "the peer to lose a connection", func() error {
+				if p.client.broken() == 0 {
+					return fmt.Errorf("none is lost")
+				}
+				return nil
+			})
+			if n := p.packets.since(p.from); n.rst == 0 {
+				t.Error("no RST was captured")
+			} else {
+				t.Logf("%d RST at the peer, %d connections lost", n.rst, p.client.broken())
+			}
+		})
+	}
+}
