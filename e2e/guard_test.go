@@ -119,3 +119,32 @@ func TestWithoutGuard(t *testing.T) {
 		})
 	}
 }
+
+// TestGuardNode restores in a namespace that nobody freezes before CRIU starts,
+// on the same bridge as its peer. A guard in the namespace that has the bridge,
+// the node's, drops the resets.
+func TestGuardNode(t *testing.T) {
+	withSuite(t, settings{policy: "kill"})
+	p := newPair(t, runtimeEngine("runc"), true, everyMillisecond)
+	guard(t, p.app.w.sw, p.app)
+	p.dump()
+	p.dumped.gone()
+	p.dumped.engine.remove(p.dumped)
+	p.app.move(p.app.elsewhere(func(string) {}))
+	from := startCapture(t, p.app.netns, iface)
+	begin := time.Now()
+	time.Sleep(live)
+	if err := p.dumped.engine.restore(p.dumped); err != nil {
+		t.Fatal(err)
+	}
+	p.progress(2*patience, time.Now())
+	p.settle()
+	if seen := from.since(begin); seen.rst == 0 {
+		t.Error("the namespace sent no RST, so nothing was shown")
+	} else {
+		t.Logf("%d RST left the namespace", seen.rst)
+	}
+	if err := p.packets.since(p.from).stray(); err != nil {
+		t.Error(err)
+	}
+}
