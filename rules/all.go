@@ -21,13 +21,20 @@ import (
 // variant may be a container's own. Everything is tried even when something
 // fails.
 func ThawAll(ns *netns.Isolated) error {
-	var errs []error
-	there, err := lookForBackends(ns)
-	if err != nil {
-		errs = append(errs, err)
+	var there []Kind
+	err := withNFT(ns, func(c *nftConn) (err error) {
+		there, err = c.backends()
+		return errors.Join(err, c.remove(tableName))
+	})
+	legacy, err2 := hasLegacyRaw(ns)
+	if legacy {
+		there = append(there, IPTablesLegacy)
 	}
+	errs := []error{err, err2}
 	for _, k := range there {
-		errs = append(errs, thawOne(ns, k))
+		if k != NFTables {
+			errs = append(errs, thawOne(ns, k))
+		}
 	}
 	return errors.Join(errs...)
 }
@@ -84,8 +91,11 @@ func stateBy(ns *netns.Namespace, k Kind) (State, error) {
 
 // lookForBackends returns the back ends that may have rules in ns, without
 // running a program.
-func lookForBackends(ns visitor) ([]Kind, error) {
-	there, err := lookByNetlink(ns)
+func lookForBackends(ns visitor) (there []Kind, err error) {
+	err = withNFT(ns, func(c *nftConn) (err error) {
+		there, err = c.backends()
+		return err
+	})
 	if err != nil {
 		return nil, err
 	}
@@ -96,27 +106,31 @@ func lookForBackends(ns visitor) ([]Kind, error) {
 	return there, err
 }
 
-// lookByNetlink looks for our table, and for our chains among those of
-// iptables' nft variant, which are nftables chains of the families ip and ip6.
-func lookByNetlink(ns visitor) (there []Kind, err error) {
+// withNFT calls fn with a socket in ns, if the kernel has nf_tables.
+func withNFT(ns visitor, fn func(*nftConn) error) error {
 	c, err := dialNFT(ns)
 	if isWithoutNFT(err) {
-		return nil, nil
+		return nil
 	}
 	if err != nil {
-		return nil, err
+		return err
 	}
-	defer func() { err = errors.Join(err, c.Close()) }()
+	return errors.Join(fn(c), c.Close())
+}
+
+// backends looks for our table, and for our chains among those of iptables'
+// nft variant, which are nftables chains of the families ip and ip6.
+func (c *nftConn) backends() (there []Kind, err error) {
 	t, err := c.table(tableName)
 	if err != nil {
-		return nil, fmt.Errorf("look for table %s in %s: %w", tableName, ns, err)
+		return nil, fmt.Errorf("look for table %s in %s: %w", tableName, c.ns, err)
 	}
 	if t != nil {
 		there = append(there, NFTables)
 	}
 	chains, err := c.ListChains()
 	if err != nil {
-		return there, fmt.Errorf("list nftables' chains in %s: %w", ns, err)
+		return there, fmt.Errorf("list nftables' chains in %s: %w", c.ns, err)
 	}
 	if slices.ContainsFunc(chains, isWholeChain) {
 		there = append(there, IPTablesNFT)

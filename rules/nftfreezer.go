@@ -11,11 +11,14 @@ import (
 
 // nftFreezer is the nftables Freezer. Its rules drop packets of the families
 // (IPv4, IPv6) that are in a set, and the set's elements have a time-out: this
-// is how the kernel itself ends a freeze. Every change replaces the whole
-// table in one batch, which the kernel applies at one moment. So it matters
-// not what was there before, and no packet comes by a half-made table. (To
-// add an element anew would not do: before Linux 6.12 it keeps its old time-out.)
-type nftFreezer struct{ conn *nftConn }
+// is how the kernel itself ends a freeze. Every change is one batch, which the
+// kernel applies at one moment: no packet comes by a half-made table. The first
+// one replaces the whole table, so it matters not what was there before; after
+// that a freeze changes only the sets.
+type nftFreezer struct {
+	conn *nftConn
+	ours bool // the table is as this Freezer put it, unless somebody removed it
+}
 
 // The table's sets. The numbers tell them apart within one batch.
 var (
@@ -28,7 +31,7 @@ func openNFT(ns *netns.Isolated) (Freezer, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &nftFreezer{conn}, nil
+	return &nftFreezer{conn: conn}, nil
 }
 
 func (f *nftFreezer) Backend() Kind { return NFTables }
@@ -45,10 +48,30 @@ func (f *nftFreezer) Freeze(ttl time.Duration) error {
 	if err := checkTTL(ttl); err != nil {
 		return err
 	}
+	if f.ours && f.arm(ttl) == nil {
+		return nil
+	}
 	return f.put("freeze", ttl, 0)
 }
 
-func (f *nftFreezer) Thaw() error { return f.conn.remove(tableName) }
+// arm fills the set of a table that is there. The sets are emptied first: an
+// element that is added anew would keep its old time-out before Linux 6.12.
+func (f *nftFreezer) arm(ttl time.Duration) error {
+	t := &nftables.Table{Name: tableName, Family: nftables.TableFamilyINet}
+	syn, frozen := *synSet, *frozenSet
+	syn.Table, frozen.Table = t, t
+	f.conn.FlushSet(&syn)
+	f.conn.FlushSet(&frozen)
+	if err := f.conn.SetAddElements(&frozen, families(ttl)); err != nil {
+		return err
+	}
+	return f.conn.commit("freeze")
+}
+
+func (f *nftFreezer) Thaw() error {
+	f.ours = false
+	return f.conn.remove(tableName)
+}
 
 func (f *nftFreezer) Close() error { return f.conn.Close() }
 
@@ -75,7 +98,9 @@ func (f *nftFreezer) put(what string, frozen, syn time.Duration) error {
 	// The family last: nft cannot read its own text of it before the protocol,
 	// and CRIU restores a namespace's rules from that text.
 	c.rule(in, "new connections wait", isTCP(), opensConnection(), protoIn(synFor), drop())
-	return c.commit(what)
+	err = c.commit(what)
+	f.ours = err == nil
+	return err
 }
 
 // protoSet adds a set to the batch that has both IP families in it for d, or
@@ -85,13 +110,18 @@ func (c *nftConn) protoSet(t *nftables.Table, form *nftables.Set, d time.Duratio
 	s.Table = t
 	var elems []nftables.SetElement
 	if d > 0 {
-		d = max(d, time.Millisecond) // the kernel's unit; 0 would mean for ever
-		elems = []nftables.SetElement{
-			{Key: []byte{unix.NFPROTO_IPV4}, Timeout: d},
-			{Key: []byte{unix.NFPROTO_IPV6}, Timeout: d},
-		}
+		elems = families(d)
 	}
 	return &s, c.AddSet(&s, elems)
+}
+
+// families are both IP families as elements that the kernel removes after d.
+func families(d time.Duration) []nftables.SetElement {
+	d = max(d, time.Millisecond) // the kernel's unit; 0 would mean for ever
+	return []nftables.SetElement{
+		{Key: []byte{unix.NFPROTO_IPV4}, Timeout: d},
+		{Key: []byte{unix.NFPROTO_IPV6}, Timeout: d},
+	}
 }
 
 func (f *nftFreezer) State() (State, error) { return f.conn.state() }
