@@ -110,14 +110,18 @@ func checkConfig(w io.Writer, path, output string) error {
 
 // configView is the configuration as JSON, with the keys of the file.
 type configView struct {
-	Backend        string                `json:"backend"`
-	Policy         config.Policy         `json:"policy"`
-	TTL            string                `json:"ttl"`
-	Drain          string                `json:"drain"`
-	RestoreFailure config.RestoreFailure `json:"restore-failure"`
-	Annotations    bool                  `json:"annotations"`
-	Log            logView               `json:"log"`
-	Containers     []ruleView            `json:"container"`
+	Backend          string                `json:"backend"`
+	Policy           config.Policy         `json:"policy"`
+	TTL              string                `json:"ttl"`
+	Drain            string                `json:"drain"`
+	RestoreFailure   config.RestoreFailure `json:"restore-failure"`
+	Resume           config.Resume         `json:"resume"`
+	NudgePackets     int                   `json:"nudge-packets"`
+	AnnounceCount    int                   `json:"announce-count"`
+	AnnounceInterval string                `json:"announce-interval"`
+	Annotations      bool                  `json:"annotations"`
+	Log              logView               `json:"log"`
+	Containers       []ruleView            `json:"container"`
 }
 
 type logView struct {
@@ -138,14 +142,18 @@ type ruleView struct {
 
 func viewConfig(c *config.Config) *configView {
 	v := &configView{
-		Backend:        c.Backend,
-		Policy:         c.Policy,
-		TTL:            config.FormatDuration(c.TTL),
-		Drain:          config.FormatDuration(c.Drain),
-		RestoreFailure: c.RestoreFailure,
-		Annotations:    c.Annotations,
-		Log:            logView(c.Log),
-		Containers:     []ruleView{},
+		Backend:          c.Backend,
+		Policy:           c.Policy,
+		TTL:              config.FormatDuration(c.TTL),
+		Drain:            config.FormatDuration(c.Drain),
+		RestoreFailure:   c.RestoreFailure,
+		Resume:           c.Resume,
+		NudgePackets:     c.NudgePackets,
+		AnnounceCount:    c.AnnounceCount,
+		AnnounceInterval: config.FormatDuration(c.AnnounceInterval),
+		Annotations:      c.Annotations,
+		Log:              logView(c.Log),
+		Containers:       []ruleView{},
 	}
 	for _, r := range c.Containers {
 		rv := ruleView{ID: r.ID, Name: r.Name, Pod: r.Pod, Backend: r.Backend, Policy: r.Policy, Line: r.Line}

@@ -80,7 +80,7 @@ It also clears up what a killed hook has left behind.
 				return err
 			}
 			if len(found) > 0 {
-				if err := hooks.Thaw(found...); err != nil {
+				if err := hooks.Thaw(nudgePackets(), found...); err != nil {
 					return err
 				}
 				for _, r := range found {
@@ -106,6 +106,16 @@ It also clears up what a killed hook has left behind.
 			return say(cmd, "%s is thawed\n", ns)
 		},
 	}
+}
+
+// nudgePackets is how many packets each connection may get at a thaw. A
+// configuration that cannot be read must not keep anybody from thawing.
+func nudgePackets() int {
+	cfg, err := config.Load(config.Path)
+	if err != nil || cfg.Resume != config.Nudge {
+		return 0
+	}
+	return cfg.NudgePackets
 }
 
 func newKillCmd() *cobra.Command {

@@ -53,6 +53,20 @@ const (
 	Keep RestoreFailure = "keep"
 )
 
+// Resume says how traffic gets going again after a thaw.
+type Resume string
+
+// The ways to resume.
+const (
+	// Nudge has the peers, and our own kernel, repeat at once what was lost.
+	Nudge Resume = "nudge"
+	// None leaves that to everybody's timers.
+	None Resume = "none"
+)
+
+// Resumes returns all values of resume, the default one first.
+func Resumes() []Resume { return []Resume{Nudge, None} }
+
 // RestoreFailures returns all values of restore-failure, the default one first.
 func RestoreFailures() []RestoreFailure { return []RestoreFailure{Thaw, Keep} }
 
@@ -78,6 +92,15 @@ const (
 	MaxTTL   = 24 * time.Hour
 	MinDrain = time.Duration(0)
 	MaxDrain = 10 * time.Second
+
+	MinAnnounceInterval = 10 * time.Millisecond
+	MaxAnnounceInterval = 10 * time.Second
+)
+
+// Limits of counts.
+const (
+	MaxNudgePackets  = 64
+	MaxAnnounceCount = 10
 )
 
 // Config is the whole configuration with all defaults filled in.
@@ -93,6 +116,8 @@ type Config struct {
 	Drain time.Duration
 	// RestoreFailure is what happens to the freeze when a restore fails.
 	RestoreFailure RestoreFailure
+	// Resuming is how traffic gets going again.
+	Resuming
 	// Annotations allows [PolicyAnnotation] to choose the policy.
 	Annotations bool
 	// Log is where messages go, and how many.
@@ -101,6 +126,18 @@ type Config struct {
 	Containers []Rule
 
 	name string // the file, for Settings.Why
+}
+
+// Resuming is how traffic gets going again after a thaw.
+type Resuming struct {
+	// Resume says whether connections are nudged.
+	Resume Resume
+	// NudgePackets is how many packets a nudge sends per connection at most.
+	NudgePackets int
+	// AnnounceCount and AnnounceInterval say how often a restored namespace's
+	// addresses are announced to its neighbours; 0 times turns that off.
+	AnnounceCount    int
+	AnnounceInterval time.Duration
 }
 
 // Log is the [log] table.
@@ -140,9 +177,13 @@ func Default() *Config {
 		TTL:            15 * time.Minute,
 		Drain:          100 * time.Millisecond,
 		RestoreFailure: Thaw,
-		Annotations:    false,
-		Log:            Log{Level: "info"},
-		name:           "built-in defaults",
+		Resuming: Resuming{
+			Resume: Nudge, NudgePackets: 16,
+			AnnounceCount: 3, AnnounceInterval: 200 * time.Millisecond,
+		},
+		Annotations: false,
+		Log:         Log{Level: "info"},
+		name:        "built-in defaults",
 	}
 }
 

@@ -14,6 +14,10 @@ func (c *Config) TOML() string {
 	fmt.Fprintf(&b, "ttl = %s\n", quote(FormatDuration(c.TTL)))
 	fmt.Fprintf(&b, "drain = %s\n", quote(FormatDuration(c.Drain)))
 	fmt.Fprintf(&b, "restore-failure = %s\n", quote(string(c.RestoreFailure)))
+	fmt.Fprintf(&b, "resume = %s\n", quote(string(c.Resume)))
+	fmt.Fprintf(&b, "nudge-packets = %d\n", c.NudgePackets)
+	fmt.Fprintf(&b, "announce-count = %d\n", c.AnnounceCount)
+	fmt.Fprintf(&b, "announce-interval = %s\n", quote(FormatDuration(c.AnnounceInterval)))
 	fmt.Fprintf(&b, "annotations = %t\n", c.Annotations)
 	fmt.Fprintf(&b, "\n[log]\nlevel = %s\nfile = %s\n", quote(c.Log.Level), quote(c.Log.File))
 	for i := range c.Containers {

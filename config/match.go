@@ -28,6 +28,8 @@ type Settings struct {
 	TTL            time.Duration
 	Drain          time.Duration
 	RestoreFailure RestoreFailure
+
+	Resuming
 	// Why says what chose the policy, for logs and for the status.
 	Why string
 }
@@ -42,7 +44,9 @@ func (c *Config) For(t Container) (Settings, error) {
 		TTL:            c.TTL,
 		Drain:          c.Drain,
 		RestoreFailure: c.RestoreFailure,
-		Why:            c.name,
+
+		Resuming: c.Resuming,
+		Why:      c.name,
 	}
 	for i := range c.Containers {
 		r := &c.Containers[i]

@@ -50,6 +50,10 @@ func Parse(data []byte, name string) (*Config, error) {
 		{"ttl", p.duration(&c.TTL, MinTTL, MaxTTL)},
 		{"drain", p.duration(&c.Drain, MinDrain, MaxDrain)},
 		{"restore-failure", word(&p, &c.RestoreFailure, RestoreFailures())},
+		{"resume", word(&p, &c.Resume, Resumes())},
+		{"nudge-packets", p.number(&c.NudgePackets, 1, MaxNudgePackets)},
+		{"announce-count", p.number(&c.AnnounceCount, 0, MaxAnnounceCount)},
+		{"announce-interval", p.duration(&c.AnnounceInterval, MinAnnounceInterval, MaxAnnounceInterval)},
 		{"annotations", p.boolean(&c.Annotations)},
 		{"log", p.log(&c.Log)},
 		{"container", p.rules(&c.Containers)},
@@ -195,6 +199,17 @@ func (p *parser) boolean(dst *bool) setter {
 			return
 		}
 		*dst = b
+	}
+}
+
+func (p *parser) number(dst *int, least, most int) setter {
+	return func(at string, v any) {
+		n, ok := v.(int64)
+		if !ok || n < int64(least) || n > int64(most) {
+			p.problem(at, "%s = %s: must be a whole number from %d to %d", key(at), show(v), least, most)
+			return
+		}
+		*dst = int(n)
 	}
 }
 

@@ -18,6 +18,10 @@ policy = "run"   # another
 ttl = "2m30s"
 drain = "0s"
 restore-failure = "keep"
+resume = "none"
+nudge-packets = 8
+announce-count = 5
+announce-interval = "1s"
 annotations = true
 
 [log]
@@ -45,11 +49,12 @@ func TestParse(t *testing.T) {
 		TTL:            150 * time.Second,
 		Drain:          0,
 		RestoreFailure: Keep,
+		Resuming:       Resuming{Resume: None, NudgePackets: 8, AnnounceCount: 5, AnnounceInterval: time.Second},
 		Annotations:    true,
 		Log:            Log{Level: "debug", File: "/var/log/netfreeze.log"},
 		Containers: []Rule{
-			{ID: "3f2a", Policy: Kill, TTL: ptr(time.Hour), Line: 13},
-			{Pod: "kube-system/*", Name: "db-[0-9]", Backend: "nftables", Drain: ptr(5 * time.Second), Line: 18},
+			{ID: "3f2a", Policy: Kill, TTL: ptr(time.Hour), Line: 17},
+			{Pod: "kube-system/*", Name: "db-[0-9]", Backend: "nftables", Drain: ptr(5 * time.Second), Line: 22},
 		},
 	}
 	got, err := Parse([]byte(full), "f")
@@ -84,13 +89,13 @@ func TestParseProblems(t *testing.T) {
 		want     []string
 	}{
 		{"unknown key", "\npolcy = \"run\"\n", []string{
-			`f:2: unknown key "polcy" (did you mean "policy"?); allowed here: backend, policy, ttl, drain, restore-failure, annotations, log, container`,
+			`f:2: unknown key "polcy" (did you mean "policy"?); allowed here: backend, policy, ttl, drain, restore-failure, resume, nudge-packets, announce-count, announce-interval, annotations, log, container`,
 		}},
 		{"unknown key in a table", "[log]\n\n  levle = 1", []string{
 			`f:3: unknown key "levle" (did you mean "level"?); allowed here: level, file`,
 		}},
 		{"unknown table", "ttl = \"1m\"\n[logg.x]\na=1", []string{
-			`f:2: unknown key "logg" (did you mean "log"?); allowed here: backend, policy, ttl, drain, restore-failure, annotations, log, container`,
+			`f:2: unknown key "logg" (did you mean "log"?); allowed here: backend, policy, ttl, drain, restore-failure, resume, nudge-packets, announce-count, announce-interval, annotations, log, container`,
 		}},
 		{"bad word", `policy = "hodl"`, []string{
 			`f:1: policy = "hodl": not one of "hold", "run", "isolate", "kill" (did you mean "hold"?)`,
@@ -104,6 +109,10 @@ func TestParseProblems(t *testing.T) {
 		{"durations", "ttl = 900\ndrain = \"100\"\n", []string{
 			`f:1: ttl = 900: must be a duration with its unit in quotes, such as "900s"`,
 			`f:2: drain = "100": must be a number with a unit (ms, s, m, h), such as "100s"`,
+		}},
+		{"numbers", "nudge-packets = 0\nannounce-count = \"3\"\n", []string{
+			`f:1: nudge-packets = 0: must be a whole number from 1 to 64`,
+			`f:2: announce-count = "3": must be a whole number from 0 to 10`,
 		}},
 		{"bounds", "ttl = \"0s\"\ndrain = \"-1s\"\n[[container]]\nid='*'\nttl = \"25h\"\ndrain = \"11s\"", []string{
 			`f:1: ttl = "0s": must be from "1s" to "24h"`,
@@ -124,7 +133,7 @@ func TestParseProblems(t *testing.T) {
 			`f:1: policy = "x": not one of "hold", "run", "isolate", "kill"`,
 		}},
 		{"dotted", "a.b = '''\n\n'''\nlog.level = \"loud\"", []string{
-			`f:1: unknown key "a"; allowed here: backend, policy, ttl, drain, restore-failure, annotations, log, container`,
+			`f:1: unknown key "a"; allowed here: backend, policy, ttl, drain, restore-failure, resume, nudge-packets, announce-count, announce-interval, annotations, log, container`,
 			`f:4: level = "loud": not one of "panic", "fatal", "error", "warning", "info", "debug", "trace"`,
 		}},
 		{"log file", "[log]\nfile = \"x.log\"", []string{

@@ -103,11 +103,12 @@ func (c *capture) stop() {
 	}
 }
 
-// keep copies the capture of a test that has failed to the directory that
+// keep copies the capture of a test that has failed (or, with
+// NETFREEZE_KEEP_ALL, of every test) to the directory that
 // NETFREEZE_KEEP names, if it does, for whoever wants to look at every packet.
 func (c *capture) keep() {
 	dir := os.Getenv("NETFREEZE_KEEP")
-	if dir == "" || !c.t.Failed() {
+	if dir == "" || !c.t.Failed() && os.Getenv("NETFREEZE_KEEP_ALL") == "" {
 		return
 	}
 	packets, err := os.ReadFile(c.file)

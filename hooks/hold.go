@@ -78,28 +78,32 @@ func Kill(r *state.Record) error {
 // and not a byte is lost. It works also for what a killed settler left behind.
 // The records are settled, and of one target: all those of a network namespace,
 // say.
-func Thaw(records ...*state.Record) error {
-	for _, r := range records {
+//
+// Each connection gets at most packets packets of a nudge; 0 sends none.
+func Thaw(packets int, records ...*state.Record) error {
+	streams := make([][]tcp.Stream, len(records))
+	for i, r := range records {
 		tree := proc.OpenRefs(r.Tree)
-		_, err := tcp.Restore(tree, r.Reuse)
+		_, s, err := tcp.Restore(tree, r.Reuse)
 		tree.Close()
 		if err != nil {
 			return fmt.Errorf("take the sockets of %s out of repair mode: %w; nothing was thawed", subject(r), err)
 		}
+		streams[i] = abroad(s)
 	}
-	for _, r := range records {
-		if err := lift(r, records); err != nil {
+	for i, r := range records {
+		if err := lift(r, records, streams[i], packets); err != nil {
 			return err
 		}
-		if err := resume(r); err != nil {
+		if err := release(r); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// resume lets the tasks go on and forgets the record.
-func resume(r *state.Record) error {
+// release lets the tasks go on and forgets the record.
+func release(r *state.Record) error {
 	if r.Stopped {
 		tree := proc.OpenRefs(r.Tree)
 		defer tree.Close()
@@ -110,8 +114,9 @@ func resume(r *state.Record) error {
 	return r.Remove()
 }
 
-// lift removes a record's rules, if nobody but the records of ours needs them.
-func lift(r *state.Record, ours []*state.Record) error {
+// lift removes a record's rules, if nobody but the records of ours needs them,
+// and nudges its connections.
+func lift(r *state.Record, ours []*state.Record, streams []tcp.Stream, packets int) error {
 	if r.NetNS == (netns.ID{}) {
 		return nil
 	}
@@ -129,8 +134,18 @@ func lift(r *state.Record, ours []*state.Record) error {
 	}
 	defer unlock()
 	if r.Scope == state.Connections {
-		return thawOwner(ns, r)
+		err = thawOwner(ns, r)
+	} else {
+		err = liftWhole(ns, r, ours)
 	}
+	if err == nil && packets > 0 {
+		_, _ = nudge(ns, streams, packets, true) // what does not get out is repeated later
+	}
+	return err
+}
+
+// liftWhole is lift in scope netns.
+func liftWhole(ns *netns.Namespace, r *state.Record, ours []*state.Record) error {
 	other, err := holder(append([]*state.Record{r}, ours...)...)
 	if err != nil {
 		return err

@@ -22,6 +22,9 @@ func (t *transaction) release() error {
 	if err := t.thaw(); err != nil {
 		return err
 	}
+	if t.thawed {
+		t.resume()
+	}
 	t.dropAdopted()
 	return nil
 }
@@ -36,7 +39,6 @@ func (s *settler) finish() error {
 	if err != nil {
 		return errors.Join(err, s.tx.rec.Save())
 	}
-	s.tx.close()
-	s.tx, s.finished = nil, true
+	s.finished = true
 	return nil
 }

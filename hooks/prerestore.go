@@ -44,6 +44,8 @@ func (s *settler) preRestore(a action) error {
 		t.close()
 		return fmt.Errorf("cannot prepare the restore: %w", err)
 	}
+	t.startResume(cp)
+	t.greet()
 	s.tx = t
 	return nil
 }
@@ -218,6 +220,7 @@ func (t *transaction) postSetupNS(a action) error {
 	if err := t.freezeTarget(); err != nil {
 		return err
 	}
+	t.greet()
 	t.log.Infof("post-setup-namespaces: frozen %s", t.rec.NetNS)
 	return nil
 }

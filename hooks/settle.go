@@ -44,7 +44,7 @@ func (t *transaction) undo() error {
 		err = nil
 	}
 	defer tree.Close()
-	n, err2 := tcp.Restore(tree, t.rec.Reuse)
+	n, _, err2 := tcp.Restore(tree, t.rec.Reuse)
 	err = errors.Join(err, err2, t.removeCRIULock(), t.thaw())
 	if t.rec.Stopped {
 		err = errors.Join(err, tree.Signal(unix.SIGCONT))

@@ -50,7 +50,7 @@ type settler struct {
 	lock *os.File
 	sock int
 	log  *logrus.Logger
-	tx   *transaction // nil before the first action and after the last
+	tx   *transaction // nil before the first action
 
 	finished bool // the restore is over and settled
 }
@@ -124,13 +124,16 @@ func (s *settler) loop() error {
 			return err
 		case fds[0].Revents != 0:
 			s.serve()
-			if s.tx == nil && !s.finished {
+			if s.tx == nil {
 				return nil // refused
 			}
 			continue
 		}
 		switch {
-		case s.tx == nil: // CRIU has ended, or nothing came any more
+		case s.finished: // and CRIU has ended, or nothing came any more
+			s.tx.resumer.wait()
+			return nil
+		case s.tx == nil: // CRIU has ended without a word
 			return nil
 		case n > 0, s.tx.succeeded():
 			return s.tx.settle()

@@ -31,7 +31,8 @@ type transaction struct {
 	conns rules.ConnFreezer
 	stats statsFile // dump: how CRIU says that it succeeded
 
-	addressed bool // restore: the caller of CRIU gives the namespace its addresses, before
+	resumer   *resumer // restore: gets traffic going after the thaw
+	addressed bool     // restore: the caller of CRIU gives the namespace its addresses, before
 
 	unlocked bool      // CRIU gave the network back
 	thawed   bool      // nothing of ours is frozen any more

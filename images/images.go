@@ -42,6 +42,9 @@ type Checkpoint struct {
 	NetNS  NetNS
 	ExtKey string      // External: the key it was dumped under, such as "extRootNetNS"
 	Conns  []tcp.Tuple // connections that the restore rebuilds
+
+	dir   string
+	socks []*sk_inet.InetSkEntry // of Conns
 }
 
 // Read reads the image directory dir.
@@ -54,7 +57,7 @@ func Read(dir string) (*Checkpoint, error) {
 }
 
 func read(dir string) (*Checkpoint, error) {
-	cp := &Checkpoint{}
+	cp := &Checkpoint{dir: dir}
 	if err := cp.readNetNS(dir); err != nil {
 		return nil, err
 	}
@@ -65,6 +68,7 @@ func read(dir string) (*Checkpoint, error) {
 	for _, sk := range socks {
 		if t, ok := connection(sk); ok {
 			cp.Conns = append(cp.Conns, t)
+			cp.socks = append(cp.socks, sk)
 		}
 	}
 	return cp, nil
@@ -183,7 +187,7 @@ func each(dir, name string, entry proto.Message, f func(proto.Message)) error {
 		return err
 	}
 	defer file.Close() //nolint:errcheck // opened for reading
-	if err := checkFrames(file); err != nil {
+	if err := checkFrames(file, true); err != nil {
 		return fmt.Errorf("decode %s: %w", name, err)
 	}
 	img, err := crit.New(file, nil, "", false, true).Decode(entry)
@@ -196,9 +200,10 @@ func each(dir, name string, entry proto.Message, f func(proto.Message)) error {
 	return nil
 }
 
-// checkFrames makes sure that the sizes before the entries fit the file: the
-// decoder allocates what they say. The file is left at its start.
-func checkFrames(file *os.File) error {
+// checkFrames makes sure that the sizes before the entries, or before the first
+// one only, fit the file: the decoder allocates what they say. The file is left
+// at its start.
+func checkFrames(file *os.File, all bool) error {
 	st, err := file.Stat()
 	if err != nil {
 		return err
@@ -221,6 +226,9 @@ func checkFrames(file *os.File) error {
 		}
 		if at > st.Size() {
 			return fmt.Errorf("the file is damaged: an entry of %d bytes does not fit in", size)
+		}
+		if !all {
+			break
 		}
 	}
 	_, err = file.Seek(0, io.SeekStart)

@@ -150,3 +150,24 @@ func (r *diagRequest) Serialize() []byte {
 	b = binary.NativeEndian.AppendUint32(b, r.id.Cookie[0])
 	return binary.NativeEndian.AppendUint32(b, r.id.Cookie[1])
 }
+
+// Acked returns, for each connection of the calling thread's network namespace
+// that still has unacknowledged data, how many bytes its peer has acknowledged
+// since the socket was made (tcpi_bytes_acked).
+func Acked() (map[Tuple]uint64, error) {
+	acked := map[Tuple]uint64{}
+	for _, family := range []uint8{unix.AF_INET, unix.AF_INET6} {
+		infos, err := netlink.SocketDiagTCPInfo(family)
+		if err != nil && !errors.Is(err, netlink.ErrDumpInterrupted) {
+			return nil, fmt.Errorf("list TCP sockets by sock_diag: %w", err)
+		}
+		for _, i := range infos {
+			if i.TCPInfo == nil || i.InetDiagMsg == nil || i.TCPInfo.Unacked == 0 {
+				continue
+			}
+			id := i.InetDiagMsg.ID
+			acked[Tuple{Local: addrPort(id.Source, id.SourcePort), Remote: addrPort(id.Destination, id.DestinationPort)}] = i.TCPInfo.Bytes_acked
+		}
+	}
+	return acked, nil
+}

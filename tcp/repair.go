@@ -3,6 +3,7 @@ package tcp
 import (
 	"errors"
 	"fmt"
+	"net/netip"
 	"os"
 	"strconv"
 	"strings"
@@ -58,10 +59,10 @@ func Silence(tree proc.Tree) (Reuse, error) {
 // socket gets SO_REUSEADDR back if reuse says so, or if the tree listens on its
 // port with it: a connection inherits the option from its listener, and where
 // CRIU was killed half-way nobody is left who knows more. It returns how many
-// sockets were in repair mode.
-func Restore(tree proc.Tree, reuse Reuse) (int, error) {
-	listening := map[int]bool{}
-	err := eachSocket(tree, func(fd int, _ uint32) error {
+// sockets were in repair mode, and where the connections among them stand.
+func Restore(tree proc.Tree, reuse Reuse) (n int, streams []Stream, err error) {
+	listening := map[uint16]bool{}
+	err = eachSocket(tree, func(fd int, _ uint32) error {
 		accepts, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_ACCEPTCONN)
 		if err != nil || accepts == 0 {
 			return err
@@ -70,11 +71,10 @@ func Restore(tree proc.Tree, reuse Reuse) (int, error) {
 		if err != nil || addr == 0 {
 			return err
 		}
-		port, err := localPort(fd)
-		listening[port] = true
+		local, err := address(unix.Getsockname(fd))
+		listening[local.Port()] = true
 		return err
 	})
-	n := 0
 	err2 := eachSocket(tree, func(fd int, inode uint32) error {
 		on, err := unix.GetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_REPAIR)
 		if err != nil {
@@ -84,30 +84,35 @@ func Restore(tree proc.Tree, reuse Reuse) (int, error) {
 			return nil
 		}
 		n++
+		local, err := address(unix.Getsockname(fd))
+		if err != nil {
+			return fmt.Errorf("read the local address: %w", err)
+		}
+		if remote, err := address(unix.Getpeername(fd)); err == nil {
+			if s, err := readStream(fd, Tuple{Local: local, Remote: remote}); err == nil {
+				streams = append(streams, s)
+			}
+		}
 		if err := unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_REPAIR, repairOffNoProbe); err != nil {
 			return fmt.Errorf("switch TCP_REPAIR off: %w", err)
 		}
-		port, err := localPort(fd)
-		if err != nil || !(reuse[inode] || listening[port]) {
-			return err
+		if !reuse[inode] && !listening[local.Port()] {
+			return nil
 		}
 		return unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEADDR, 1)
 	})
-	return n, errors.Join(err, err2)
+	return n, streams, errors.Join(err, err2)
 }
 
-func localPort(fd int) (int, error) {
-	sa, err := unix.Getsockname(fd)
-	if err != nil {
-		return 0, err
-	}
+// address converts what getsockname(2) and getpeername(2) return.
+func address(sa unix.Sockaddr, err error) (netip.AddrPort, error) {
 	switch sa := sa.(type) {
 	case *unix.SockaddrInet4:
-		return sa.Port, nil
+		return netip.AddrPortFrom(netip.AddrFrom4(sa.Addr), uint16(sa.Port)), err
 	case *unix.SockaddrInet6:
-		return sa.Port, nil
+		return netip.AddrPortFrom(netip.AddrFrom16(sa.Addr).Unmap(), uint16(sa.Port)), err
 	}
-	return 0, nil
+	return netip.AddrPort{}, err
 }
 
 // Inodes returns the inodes of all sockets that the tree holds.

@@ -186,14 +186,18 @@ func TestSilenceAndRestore(t *testing.T) {
 		if again, err := Silence(k.tree); err != nil || len(again) != 0 {
 			t.Errorf("the second time: %v, %v", again, err)
 		}
-		n, err := Restore(k.tree, saved)
-		if err != nil || n != 1 {
-			t.Errorf("Restore: %d sockets, %v; want 1", n, err)
+		n, streams, err := Restore(k.tree, saved)
+		if err != nil || n != 1 || len(streams) != 1 {
+			t.Fatalf("Restore: %d sockets, %d streams, %v; want 1", n, len(streams), err)
+		}
+		s := streams[0]
+		if s.Tuple != k.tuple || s.State != Established || s.SndUna != s.SndNxt || s.Window == 0 || s.MSS == 0 || !s.Timestamps {
+			t.Errorf("the stream is %+v", s)
 		}
 		if got := k.reuse(t); got != before {
 			t.Errorf("SO_REUSEADDR is %d, was %d", got, before)
 		}
-		if n, err = Restore(k.tree, nil); err != nil || n != 0 {
+		if n, _, err = Restore(k.tree, nil); err != nil || n != 0 {
 			t.Errorf("the second time: %d, %v", n, err)
 		}
 	})
