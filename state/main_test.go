@@ -1,0 +1,17 @@
+package state
+
+import (
+	"testing"
+
+	"github.com/criu-netfreeze/criu-netfreeze/netns/nstest"
+)
+
+// TestMain gives the tests a /run of their own.
+func TestMain(m *testing.M) { nstest.Main(m) }
+
+func must(t *testing.T, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
