@@ -180,7 +180,9 @@ func TestLongBatch(t *testing.T) {
 	must(t, err)
 	defer func() { must(t, c.Close()) }()
 	for range 2 {
-		ch := c.baseChain(c.replace("long"), "output", nftables.ChainHookOutput, nftables.ChainPriorityRaw)
+		table, err := c.replace("long")
+		must(t, err)
+		ch := c.baseChain(table, "output", nftables.ChainHookOutput, nftables.ChainPriorityRaw)
 		for range 100 {
 			c.passNeighbours(ch)
 		}

@@ -119,12 +119,19 @@ func (c *nftConn) remove(name string) error {
 }
 
 // replace adds an empty table called name to the batch, in the place of one
-// that may be there.
-func (c *nftConn) replace(name string) *nftables.Table {
-	t := &nftables.Table{Name: name, Family: nftables.TableFamilyINet}
-	c.AddTable(t) // so that there is one to delete
-	c.DelTable(t)
-	return c.AddTable(t)
+// that may be there. Where there is none nothing is deleted, not even for good
+// measure: the kernel would be busy with that for some RCU grace periods, and
+// CRIU, which closes sockets in the frozen time, would have to wait for their
+// end.
+func (c *nftConn) replace(name string) (*nftables.Table, error) {
+	t, err := c.table(name)
+	if err != nil {
+		return nil, fmt.Errorf("look for table %s in %s: %w", name, c.ns, err)
+	}
+	if t != nil {
+		c.DelTable(t)
+	}
+	return c.CreateTable(&nftables.Table{Name: name, Family: nftables.TableFamilyINet}), nil
 }
 
 // baseChain adds a chain at a hook to the batch. Its policy is to accept.

@@ -93,7 +93,10 @@ func (f *nftConns) add(conns []tcp.Tuple, ttl time.Duration) error {
 		}
 	}
 	c := f.conn
-	t := c.replace(f.name)
+	t, err := c.replace(f.name)
+	if err != nil {
+		return err
+	}
 	set4, err4 := c.connSet(t, conns4, elems4)
 	set6, err6 := c.connSet(t, conns6, elems6)
 	if err := errors.Join(err4, err6, c.makeRoom(len(conns))); err != nil {

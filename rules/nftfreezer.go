@@ -54,13 +54,14 @@ func (f *nftFreezer) Freeze(ttl time.Duration) error {
 	return f.put("freeze", ttl, 0)
 }
 
-// arm fills the set of a table that is there. The sets are emptied first: an
+// arm fills the set of a table that is there. The set is emptied first: an
 // element that is added anew would keep its old time-out before Linux 6.12.
+// Usually it is empty, and then the kernel has nothing to delete (see replace);
+// that is also why the SYNs' set is left alone.
 func (f *nftFreezer) arm(ttl time.Duration) error {
 	t := &nftables.Table{Name: tableName, Family: nftables.TableFamilyINet}
-	syn, frozen := *synSet, *frozenSet
-	syn.Table, frozen.Table = t, t
-	f.conn.FlushSet(&syn)
+	frozen := *frozenSet
+	frozen.Table = t
 	f.conn.FlushSet(&frozen)
 	if err := f.conn.SetAddElements(&frozen, families(ttl)); err != nil {
 		return err
@@ -79,7 +80,10 @@ func (f *nftFreezer) Close() error { return f.conn.Close() }
 // time, or neither.
 func (f *nftFreezer) put(what string, frozen, syn time.Duration) error {
 	c := f.conn
-	t := c.replace(tableName)
+	t, err := c.replace(tableName)
+	if err != nil {
+		return err
+	}
 	frozenFor, err := c.protoSet(t, frozenSet, frozen)
 	if err != nil {
 		return fmt.Errorf("%s in %s: %w", what, c.ns, err)
