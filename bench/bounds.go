@@ -30,7 +30,7 @@ func (r *results) judge() {
 		r.bound("scope connections: each connection takes", (last.Median-first.Median)/(many-1)*1000, 5, "µs")
 	}
 	if g := r.group("silent-end"); g != nil {
-		for _, row := range g.Rows {
+		for _, row := range g.Rows[1:] { // the first one is not ours
 			r.bound("silent end of "+connections(many)+", "+row.Case, row.Median, 150, "ms")
 		}
 	}

@@ -100,8 +100,8 @@ func (g *Group) addedTo(base, reference string) {
 		added := summarize(diffs)
 		r.Added = &added
 	}
-	g.RatioOf = "what " + reference + " adds"
 	if ref := g.row(reference); ref != nil && ref.Added.Median > 0 {
+		g.RatioOf = "what " + reference + " adds"
 		for i := range g.Rows {
 			g.Rows[i].Ratio = g.Rows[i].Added.Median / ref.Added.Median
 		}

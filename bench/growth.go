@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"syscall"
 	"time"
 )
 
@@ -93,7 +94,7 @@ func (b *bench) growConnections(g *Group, n int) (err error) {
 		return err
 	}
 	real := &Group{
-		Name: fmt.Sprintf("frozen-host-%dc", n), Title: "Frozen time in the host's namespace: " + connections(n), Unit: "ms",
+		Name: fmt.Sprintf("host-frozen-%dc", n), Title: "Frozen time in the host's namespace: " + connections(n), Unit: "ms",
 		About: "frozen_time of CRIU's stats-dump, scope connections, policy hold.",
 	}
 	vs := []variant{
@@ -122,10 +123,10 @@ func (b *bench) growConnections(g *Group, n int) (err error) {
 func (b *bench) silentEnd() error {
 	g := &Group{
 		Name: "silent-end", Title: "Silent end of " + connections(many), Unit: "ms",
-		About: "After the dump, outside of the frozen time: until all tasks have ended.",
+		About: "After the dump, outside of the frozen time: until all tasks have ended. For comparison the same tree, killed with FIN and RST.",
 	}
 	for range max(3, b.rounds/3) {
-		for _, policy := range []string{"hold", "kill"} {
+		for _, policy := range []string{"none", "hold", "kill"} {
 			say("silent end: policy %s", policy)
 			if err := b.endOnce(g, policy); err != nil {
 				return err
@@ -143,6 +144,11 @@ func (b *bench) endOnce(g *Group, policy string) error {
 		return err
 	}
 	defer done()
+	if policy == "none" {
+		began := time.Now()
+		err := syscall.Kill(l.pid, syscall.SIGKILL)
+		return errors.Join(err, l.hasEnded(g, "SIGKILL alone", began))
+	}
 	v := variant{lock: "skip", scripts: []string{hook}}
 	if err := configure(fmt.Sprintf("policy = %q", policy)); err != nil {
 		return err
@@ -161,10 +167,14 @@ func (b *bench) endOnce(g *Group, policy string) error {
 			return err
 		}
 	}
-	if err := waitUntil("the silent end", func() bool { return l.ended.Load() != nil }); err != nil {
+	return errors.Join(l.hasEnded(g, name, began), l.settled(v))
+}
+
+// hasEnded waits until the tree has ended, and adds how long that took.
+func (l *load) hasEnded(g *Group, name string, began time.Time) error {
+	if err := waitUntil("the end of the tree", func() bool { return l.ended.Load() != nil }); err != nil {
 		return err
 	}
-	took := l.ended.Load().Sub(began)
-	g.add(name, max(0, took.Seconds()*1000))
-	return errors.Join(l.settled(v))
+	g.add(name, max(0, l.ended.Load().Sub(began).Seconds()*1000))
+	return nil
 }
