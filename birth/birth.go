@@ -91,7 +91,7 @@ func Newborn(ns *netns.Namespace, n state.Newcomer, why *Reason, by string, r st
 // Freeze freezes a namespace for ttl at most, by a back end of package rules,
 // and keeps the record r of it, which names what the freeze is for: ID,
 // Container, Pod and Note are the caller's. Done twice, it renews the time to
-// live. A restore into the namespace adopts the freeze. Nothing is left behind
+// live; it never shortens another freeze's. A restore into the namespace adopts the freeze. Nothing is left behind
 // by an error.
 func Freeze(ns *netns.Namespace, backend string, ttl time.Duration, r state.Record) (*state.Record, error) {
 	isolated, err := ns.Isolate()
@@ -111,6 +111,15 @@ func Freeze(ns *netns.Namespace, backend string, ttl time.Duration, r state.Reco
 		return nil, err
 	}
 	defer f.Close() //nolint:errcheck // the rules stay
+	// A freeze that is there, for somebody else, does not end sooner for this.
+	before, err := rules.Look(ns)
+	if err != nil {
+		return nil, err
+	}
+	ttl = max(ttl, before.Left)
+	if r.Cookie, err = ns.Cookie(); err != nil {
+		return nil, err
+	}
 	now := time.Now()
 	r.Op, r.Phase, r.Scope = state.Manual, state.Frozen, state.NetNS
 	r.NetNS, r.Path, r.Backend = ns.ID(), netns.Mounted(ns.ID()), string(f.Backend())

@@ -6,8 +6,10 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/criu-netfreeze/criu-netfreeze/birth"
 	"github.com/criu-netfreeze/criu-netfreeze/config"
 	"github.com/criu-netfreeze/criu-netfreeze/hooks"
+	"github.com/criu-netfreeze/criu-netfreeze/state"
 )
 
 func newFreezeCmd() *cobra.Command {
@@ -46,7 +48,7 @@ the namespace of a restore that comes later, before its address goes live.
 				return err
 			}
 			defer ns.Close() //nolint:errcheck // the freeze stays without the handle
-			r, err := hooks.Freeze(ns, backend, ttl)
+			r, err := birth.Freeze(ns, backend, ttl, state.Record{ID: fmt.Sprintf("manual-%d", ns.ID().Ino)})
 			if err != nil {
 				return err
 			}
@@ -140,10 +142,10 @@ into it, or until the time to live is over; netfreeze thaw ends that too.
 			if len(found) == 0 {
 				return fmt.Errorf("%q names nothing that is held (see netfreeze status)", args[0])
 			}
+			if err := hooks.Kill(found...); err != nil {
+				return err
+			}
 			for _, r := range found {
-				if err := hooks.Kill(r); err != nil {
-					return err
-				}
 				if err := say(cmd, "%s has ended; its network stays frozen until %s\n", hooks.Subject(r), r.Until.Format("15:04:05")); err != nil {
 					return err
 				}

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -39,50 +40,48 @@ func records(target string) ([]*state.Record, error) {
 	return settled, nil
 }
 
-// find returns the records that a target names.
+// find returns the records that a target names: those of a network namespace,
+// or of one tree. Anything else that fits more than one container is refused.
 func find(target string) ([]*state.Record, error) {
 	all, err := state.All()
 	if err != nil {
-		return nil, err
+		fmt.Fprintf(os.Stderr, "netfreeze: warning: %v\n", err) // the others can still be found
 	}
-	var found []*state.Record
-	for _, r := range all {
-		if matches(r, target) {
-			found = append(found, r)
+	if pid, err := strconv.Atoi(target); err == nil {
+		if found := filter(all, func(r *state.Record) bool {
+			return slices.ContainsFunc(r.Tree, func(p proc.Ref) bool { return p.PID == pid && p.Alive() })
+		}); len(found) > 0 {
+			return found, nil
 		}
 	}
-	if len(found) > 0 {
+	if ns, err := directNetNS(target); err == nil {
+		defer ns.Close() //nolint:errcheck // opened for its identity
+		return state.Of(ns)
+	}
+	found := filter(all, func(r *state.Record) bool {
+		return r.Container == target || r.ID == target || r.NetNS.String() == target
+	})
+	if len(found) > 0 || len(target) < 3 {
 		return found, nil
 	}
-	// A namespace that is named in another way than in the record.
-	ns, err := openNetNS(target)
-	if err != nil {
-		return nil, nil //nolint:nilerr // not a namespace either: nothing is found
-	}
-	defer ns.Close() //nolint:errcheck // opened for its identity
-	return state.Of(ns.ID())
-}
-
-// matches reports whether a record is what target names.
-func matches(r *state.Record, target string) bool {
-	if pid, err := strconv.Atoi(target); err == nil {
-		for _, p := range r.Tree {
-			if p.PID == pid && p.Alive() {
-				return true
-			}
+	found = filter(all, func(r *state.Record) bool {
+		return strings.HasPrefix(r.Container, target) || r.Path != "" && (r.Path == target || filepath.Base(r.Path) == target)
+	})
+	for _, r := range found {
+		if r.Container != found[0].Container {
+			return nil, fmt.Errorf("%q fits containers %s and %s: give more of the id", target, found[0].Container, r.Container)
 		}
 	}
-	return len(target) >= 3 && strings.HasPrefix(r.Container, target) ||
-		target == r.ID || target == r.NetNS.String() ||
-		r.Path != "" && (target == r.Path || target == filepath.Base(r.Path))
+	return found, nil
 }
 
-// openNetNS opens the network namespace that a target names directly: by path,
-// by name, by identity, or as that of a process.
+func filter(all []*state.Record, want func(*state.Record) bool) []*state.Record {
+	return slices.DeleteFunc(slices.Clone(all), func(r *state.Record) bool { return !want(r) })
+}
+
+// openNetNS opens the network namespace that a target names, or the one of the
+// process or container that it names.
 func openNetNS(target string) (*netns.Namespace, error) {
-	if strings.ContainsRune(target, '/') {
-		return netns.OpenPath(target)
-	}
 	if pid, err := strconv.Atoi(target); err == nil {
 		p, err := proc.Open(pid)
 		if err != nil {
@@ -91,6 +90,23 @@ func openNetNS(target string) (*netns.Namespace, error) {
 		defer p.Close()
 		return netns.OpenPID(p.PID, p.Start)
 	}
+	ns, err := directNetNS(target)
+	if !errors.Is(err, os.ErrNotExist) || strings.ContainsRune(target, '/') {
+		return ns, err
+	}
+	root, err := oci.FindByID(target)
+	if err != nil {
+		return nil, fmt.Errorf("%q is no process id, no network namespace in /run/netns, and %w", target, err)
+	}
+	return netns.OpenPID(root.PID, root.Start)
+}
+
+// directNetNS opens the network namespace that a target itself names: by path,
+// by name, or by identity.
+func directNetNS(target string) (*netns.Namespace, error) {
+	if strings.ContainsRune(target, '/') {
+		return netns.OpenPath(target)
+	}
 	if ino, ok := strings.CutPrefix(target, "net:["); ok {
 		n, err := strconv.ParseUint(strings.TrimSuffix(ino, "]"), 10, 64)
 		if err != nil {
@@ -98,17 +114,11 @@ func openNetNS(target string) (*netns.Namespace, error) {
 		}
 		return findInode(n)
 	}
-	for _, dir := range []string{"/run/netns", "/var/run/netns"} {
-		ns, err := netns.OpenPath(filepath.Join(dir, target))
-		if !errors.Is(err, os.ErrNotExist) {
-			return ns, err
-		}
+	ns, err := netns.OpenPath(filepath.Join("/run/netns", target))
+	if errors.Is(err, os.ErrNotExist) {
+		return netns.OpenPath(filepath.Join("/var/run/netns", target))
 	}
-	root, err := oci.FindByID(target)
-	if err != nil {
-		return nil, fmt.Errorf("%q is no process id, no network namespace in /run/netns, and %w", target, err)
-	}
-	return netns.OpenPID(root.PID, root.Start)
+	return ns, err
 }
 
 // findInode opens the live namespace with an inode. All are on one nsfs.

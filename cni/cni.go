@@ -140,7 +140,7 @@ func inForce(args *skel.CmdArgs) (bool, error) {
 		return st.Frozen, err
 	}
 	// A restore that has thawed it meanwhile removes the record.
-	others, err := state.Of(ns.ID())
+	others, err := state.Of(ns)
 	if slices.ContainsFunc(others, func(r *state.Record) bool { return r.Op == state.Restore }) {
 		return true, err
 	}

@@ -53,7 +53,8 @@ func (c call) do(t *testing.T) (string, *types.Error) {
 		c.stdin = `{"cniVersion": "1.1.0", "name": "net1", "type": "netfreeze-cni"` + c.conf + `}`
 	}
 	cmd := exec.Command("/proc/self/exe") //nolint:gosec // the test binary itself
-	cmd.Env = append(os.Environ(), pluginVar+"=1", "CNI_COMMAND="+c.command, "CNI_CONTAINERID=box",
+	// The race detector waits a second for other threads at every exit.
+	cmd.Env = append(os.Environ(), pluginVar+"=1", "GORACE=atexit_sleep_ms=0", "CNI_COMMAND="+c.command, "CNI_CONTAINERID=box",
 		"CNI_NETNS="+c.path, "CNI_IFNAME="+c.ifname, "CNI_PATH=/opt/cni/bin", "CNI_ARGS="+c.args)
 	cmd.Stdin = strings.NewReader(c.stdin)
 	var out bytes.Buffer

@@ -27,10 +27,11 @@ func (t *transaction) missingAddresses() ([]netip.Addr, error) {
 		}
 	}
 	var missing []netip.Addr
+	deadline := time.Now().Add(tentative)
 	err := t.ns.Do(func() error {
 		for _, a := range addrs {
 			ok, err := local(a)
-			for deadline := time.Now().Add(tentative); err == nil && !ok && a.Is6() && isTentative(a) && time.Now().Before(deadline); {
+			for err == nil && !ok && a.Is6() && isTentative(a) && time.Now().Before(deadline) {
 				time.Sleep(20 * time.Millisecond)
 				ok, err = local(a)
 			}

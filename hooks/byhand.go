@@ -2,7 +2,6 @@ package hooks
 
 import (
 	"errors"
-	"fmt"
 	"slices"
 	"time"
 
@@ -10,41 +9,6 @@ import (
 	"github.com/criu-netfreeze/criu-netfreeze/rules"
 	"github.com/criu-netfreeze/criu-netfreeze/state"
 )
-
-// Freeze freezes a namespace by hand, for ttl at most. Done twice, it renews
-// the time to live. A restore into the namespace adopts the freeze.
-func Freeze(ns *netns.Namespace, backend string, ttl time.Duration) (*state.Record, error) {
-	isolated, err := ns.Isolate()
-	if err != nil {
-		return nil, err
-	}
-	if err := state.MakeDir(); err != nil {
-		return nil, err
-	}
-	unlock, err := state.LockNetNS(ns)
-	if err != nil {
-		return nil, err
-	}
-	defer unlock()
-	f, err := rules.Open(isolated, rules.Kind(backend))
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close() //nolint:errcheck // the rules stay
-	now := time.Now()
-	r := &state.Record{
-		ID: fmt.Sprintf("manual-%d", ns.ID().Ino), Op: state.Manual, Phase: state.Frozen,
-		Scope: state.NetNS, NetNS: ns.ID(), Path: netns.Mounted(ns.ID()),
-		Backend: string(f.Backend()), Since: now, Until: now.Add(ttl),
-	}
-	if err := r.Save(); err != nil {
-		return nil, err
-	}
-	if err := f.Freeze(ttl); err != nil {
-		return nil, errors.Join(err, r.Remove())
-	}
-	return r, nil
-}
 
 // ThawNetNS removes a freeze of a whole namespace that no record speaks of, and
 // reports whether there was one.

@@ -4,13 +4,13 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"time"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/criu-netfreeze/criu-netfreeze/netns"
 	"github.com/criu-netfreeze/criu-netfreeze/proc"
-	"github.com/criu-netfreeze/criu-netfreeze/rules"
 	"github.com/criu-netfreeze/criu-netfreeze/state"
 	"github.com/criu-netfreeze/criu-netfreeze/tcp"
 )
@@ -54,75 +54,96 @@ func Settled(r *state.Record) (*state.Record, error) {
 	return now, err
 }
 
-// Kill ends the held tree of a settled record silently. The freeze stays, as
-// with policy kill. A record of anything but a hold is an error, and nothing is
-// changed then.
-func Kill(r *state.Record) error {
-	if r.Phase == state.Ended {
-		return nil
+// take locks the records against other commands and looks at them anew.
+func take(records []*state.Record) (func(), error) {
+	var locks []func()
+	release := func() {
+		for _, unlock := range locks {
+			unlock()
+		}
 	}
-	if r.Phase != state.Held && !r.Stopped {
-		return fmt.Errorf("%s: only a held tree can be ended silently; nothing was changed", reason(r))
+	for _, r := range records {
+		f, err := state.Lock(r.ID)
+		if err != nil {
+			release()
+			return nil, err
+		}
+		locks = append(locks, func() { state.Unlock(r.ID, f) })
+		now, err := state.Load(r.ID)
+		if err != nil {
+			release()
+			return nil, fmt.Errorf("%s has changed meanwhile: %w", subject(r), err)
+		}
+		*r = *now
 	}
-	tree := proc.OpenRefs(r.Tree)
-	defer tree.Close()
-	if err := end(r, tree); err != nil {
-		return err
-	}
-	r.Phase, r.Stopped, r.Note = state.Ended, false, "ended silently"
-	return r.Save()
+	return release, nil
 }
 
-// Thaw undoes what the records stand for, in this order: sockets out of repair
-// mode, rules gone, tasks running. So no system call of the application fails,
-// and not a byte is lost. It works also for what a killed settler left behind.
-// The records are settled, and of one target: all those of a network namespace,
-// say.
-//
-// Each connection gets at most packets packets of a nudge; 0 sends none.
-func Thaw(packets int, records ...*state.Record) error {
-	streams := make([][]tcp.Stream, len(records))
-	for i, r := range records {
+// Kill ends held trees silently. The freeze stays, as with policy kill. A
+// record of anything but a hold is an error, and nothing is changed then. The
+// records are settled.
+func Kill(records ...*state.Record) error {
+	release, err := take(records)
+	if err != nil {
+		return err
+	}
+	defer release()
+	for _, r := range records {
+		if r.Phase != state.Ended && r.Phase != state.Held && !r.Stopped {
+			return fmt.Errorf("%s: only a held tree can be ended silently; nothing was changed", reason(r))
+		}
+	}
+	for _, r := range records {
 		tree := proc.OpenRefs(r.Tree)
-		_, s, err := tcp.Restore(tree, r.Reuse)
+		err := end(r, tree)
 		tree.Close()
 		if err != nil {
-			return fmt.Errorf("take the sockets of %s out of repair mode: %w; nothing was thawed", subject(r), err)
-		}
-		streams[i] = abroad(s)
-	}
-	for i, r := range records {
-		if err := lift(r, records, streams[i], packets); err != nil {
 			return err
 		}
-		if err := release(r); err != nil {
+		r.Phase, r.Stopped, r.Note = state.Ended, false, "ended silently"
+		if err := r.Save(); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// release lets the tasks go on and forgets the record.
-func release(r *state.Record) error {
-	if r.Stopped {
-		tree := proc.OpenRefs(r.Tree)
-		defer tree.Close()
-		if err := tree.Signal(unix.SIGCONT); err != nil {
-			return fmt.Errorf("let the tasks of %s go on: %w", subject(r), err)
-		}
+// Thaw undoes what the records stand for, in this order: sockets out of repair
+// mode, rules gone, tasks running. So no system call of the application fails,
+// and not a byte is lost. It works also for what a killed settler left behind.
+// The records are settled, and of one target: all those of a network namespace,
+// say. If somebody else needs the namespace frozen nothing is changed.
+//
+// Each connection gets at most packets packets of a nudge; 0 sends none.
+func Thaw(packets int, records ...*state.Record) error {
+	release, err := take(records)
+	if err != nil {
+		return err
 	}
-	return r.Remove()
+	defer release()
+	for len(records) > 0 {
+		same := slices.Clone(records[:1])
+		var rest []*state.Record
+		for _, r := range records[1:] {
+			if r.NetNS == same[0].NetNS && r.Cookie == same[0].Cookie {
+				same = append(same, r)
+			} else {
+				rest = append(rest, r)
+			}
+		}
+		if err := thawSame(packets, same); err != nil {
+			return err
+		}
+		records = rest
+	}
+	return nil
 }
 
-// lift removes a record's rules, if nobody but the records of ours needs them,
-// and nudges its connections.
-func lift(r *state.Record, ours []*state.Record, streams []tcp.Stream, packets int) error {
-	if r.NetNS == (netns.ID{}) {
-		return nil
-	}
-	ns, err := findNetNS(r)
-	if errors.Is(err, netns.ErrGone) {
-		return nil // and the rules with it
+// thawSame is Thaw for the records of one namespace.
+func thawSame(packets int, records []*state.Record) error {
+	ns, err := findNetNS(records[0])
+	if errors.Is(err, netns.ErrGone) || records[0].NetNS == (netns.ID{}) {
+		return letGo(records) // the rules went with it
 	}
 	if err != nil {
 		return err
@@ -133,29 +154,64 @@ func lift(r *state.Record, ours []*state.Record, streams []tcp.Stream, packets i
 		return err
 	}
 	defer unlock()
-	if r.Scope == state.Connections {
-		err = thawOwner(ns, r)
-	} else {
-		err = liftWhole(ns, r, ours)
+	if holder, _, _, err := siblings(ns, records); err != nil {
+		return err
+	} else if holder != nil && records[0].Scope == state.NetNS {
+		return fmt.Errorf("%s cannot be thawed alone: %w", records[0].NetNS, &heldError{holder})
 	}
-	if err == nil && packets > 0 {
-		_, _ = nudge(ns, streams, packets, true) // what does not get out is repeated later
+	var streams []tcp.Stream
+	for _, r := range records {
+		tree := proc.OpenRefs(r.Tree)
+		_, s, err := tcp.Restore(tree, r.Reuse)
+		tree.Close()
+		if err != nil {
+			return fmt.Errorf("take the sockets of %s out of repair mode: %w", subject(r), err)
+		}
+		streams = append(streams, s...)
 	}
-	return err
-}
-
-// liftWhole is lift in scope netns.
-func liftWhole(ns *netns.Namespace, r *state.Record, ours []*state.Record) error {
-	other, err := holder(append([]*state.Record{r}, ours...)...)
-	if err != nil {
+	if err := lift(ns, records); err != nil {
 		return err
 	}
-	if other != nil {
-		return fmt.Errorf("%s in %s as well: thaw that first, or both with netfreeze thaw '%s'", reason(other), r.NetNS, r.NetNS)
+	if packets > 0 {
+		_, _ = nudge(ns, abroad(streams), packets, true) // what does not get out is repeated later
+	}
+	return letGo(records)
+}
+
+// lift removes the rules of records of one namespace.
+func lift(ns *netns.Namespace, records []*state.Record) error {
+	whole := false
+	for _, r := range records {
+		if r.Scope == state.NetNS {
+			whole = true
+		} else if err := thawOwner(ns, r); err != nil {
+			return err
+		}
+	}
+	if !whole {
+		return nil
 	}
 	isolated, err := ns.Isolate()
 	if err != nil {
 		return err
 	}
-	return rules.ThawAll(isolated)
+	return liftWhole(isolated, records...)
+}
+
+// letGo lets the tasks go on and forgets the records.
+func letGo(records []*state.Record) error {
+	for _, r := range records {
+		if r.Stopped {
+			tree := proc.OpenRefs(r.Tree)
+			err := tree.Signal(unix.SIGCONT)
+			tree.Close()
+			if err != nil {
+				return fmt.Errorf("let the tasks of %s go on: %w", subject(r), err)
+			}
+		}
+		if err := r.Remove(); err != nil {
+			return err
+		}
+	}
+	return nil
 }

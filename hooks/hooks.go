@@ -17,6 +17,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/criu-netfreeze/criu-netfreeze/config"
 	"github.com/criu-netfreeze/criu-netfreeze/proc"
 	"github.com/criu-netfreeze/criu-netfreeze/relay"
 	"github.com/criu-netfreeze/criu-netfreeze/state"
@@ -59,7 +60,7 @@ func (s *settler) do(a action) error {
 	case a.name == relay.NetworkLock && op == state.Dump:
 		return s.tx.networkLock()
 	case a.name == relay.PostDump && op == state.Dump:
-		return s.tx.postDump()
+		return s.tx.postDump(a)
 	case a.name == relay.NetworkUnlock && op == state.Dump:
 		if a.script == "post-resume" {
 			return nil // the other half of the split scripts
@@ -90,7 +91,8 @@ func (s *settler) resume() error {
 	}
 	cfg, err := s.configure()
 	if err != nil {
-		return err
+		s.log.Warnf("going on without the configuration: %s", oneLine(err))
+		cfg = config.Default() // what matters is in the record
 	}
 	tx, err := reopen(s, cfg, rec)
 	if err != nil {

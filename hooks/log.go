@@ -3,6 +3,7 @@ package hooks
 import (
 	"fmt"
 	"io"
+	"log/syslog"
 	"os"
 	"slices"
 	"strings"
@@ -10,12 +11,32 @@ import (
 	"github.com/sirupsen/logrus"
 )
 
-// newLog returns the settler's log. It writes to stderr, which is CRIU's log
-// where that is a file, and during an action to the script that asked.
+// newLog returns the settler's log. During an action it goes to the script that
+// asked, hence to CRIU's log. What is said later goes to syslog: CRIU's log may
+// be on its way into an archive by then.
 func newLog() *logrus.Logger {
 	log := logrus.New()
 	log.SetFormatter(lineFormat{})
+	log.SetOutput(&systemLog{})
 	return log
+}
+
+// systemLog writes to syslog, if there is one, from the first line on.
+type systemLog struct {
+	tried  bool
+	writer *syslog.Writer
+}
+
+// Write implements io.Writer. It never fails: there is nobody to tell.
+func (l *systemLog) Write(p []byte) (int, error) {
+	if !l.tried {
+		l.tried = true
+		l.writer, _ = syslog.New(syslog.LOG_DAEMON|syslog.LOG_NOTICE, "netfreeze")
+	}
+	if l.writer != nil {
+		_, _ = l.writer.Write(p)
+	}
+	return len(p), nil
 }
 
 // logTo sends the log to w until the returned function is called.

@@ -3,6 +3,7 @@ package hooks
 import (
 	"errors"
 	"fmt"
+	"os"
 
 	"golang.org/x/sys/unix"
 
@@ -14,9 +15,13 @@ import (
 // postDump commits: the images are complete. Where the policy says so the
 // tasks, which CRIU still holds, get a SIGSTOP, so that they stop before they
 // run another instruction once CRIU lets go of them.
-func (t *transaction) postDump() error {
+func (t *transaction) postDump(a action) error {
 	if t.rec.Phase == state.Committed {
 		return nil
+	}
+	dir, err := a.images(t.criu.Ref)
+	if err != nil {
+		return err
 	}
 	tree, err := proc.OpenTree(t.rec.Tree[0])
 	if err != nil {
@@ -34,6 +39,9 @@ func (t *transaction) postDump() error {
 	}
 	if t.stats, err = watchStats(t.criu.Ref); err != nil {
 		return err
+	}
+	if t.images, err = os.Open(dir); err != nil {
+		return fmt.Errorf("open the image directory: %w", err)
 	}
 	t.rec.Tree = tree.Refs()
 	t.rec.Phase = state.Committed

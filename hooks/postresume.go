@@ -25,7 +25,7 @@ func (t *transaction) release() error {
 	if t.thawed {
 		t.resume()
 	}
-	t.dropAdopted()
+	t.dropTaken()
 	return nil
 }
 

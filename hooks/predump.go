@@ -84,7 +84,7 @@ func (t *transaction) prepareDump(root *proc.Process) error {
 		err = t.armConnections()
 	}
 	if err != nil {
-		return errors.Join(err, t.thaw(), t.rec.Remove())
+		return errors.Join(err, t.forget())
 	}
 	return nil
 }

@@ -39,7 +39,7 @@ func (s *settler) preRestore(a action) error {
 		return err
 	}
 	t.rec.Conns = cp.Conns
-	t.addressed = cp.NetNS == images.External
+	t.rec.Addressed = cp.NetNS == images.External
 	if err := t.prepareRestore(cp, c); err != nil {
 		t.close()
 		return fmt.Errorf("cannot prepare the restore: %w", err)
@@ -80,7 +80,6 @@ func (t *transaction) prepareRestore(cp *images.Checkpoint, c *oci.Container) er
 // freezeTarget freezes t.ns, or takes over the freeze that is there, and then
 // removes what is left of the connections there.
 func (t *transaction) freezeTarget() error {
-	frozenBefore := t.frozenByOthers()
 	if err := t.rec.Save(); err != nil {
 		return err
 	}
@@ -88,22 +87,13 @@ func (t *transaction) freezeTarget() error {
 	if err == nil {
 		err = t.clearTarget()
 	}
-	if err == nil {
+	switch {
+	case err == nil:
 		return t.rec.Save()
+	case t.adopted:
+		return errors.Join(err, t.rec.Remove()) // it was frozen before, and stays so
 	}
-	if !frozenBefore {
-		err = errors.Join(err, t.thaw())
-	}
-	return errors.Join(err, t.rec.Remove())
-}
-
-// frozenByOthers reports whether the namespace has a freeze that is not ours.
-func (t *transaction) frozenByOthers() bool {
-	if t.whole == nil {
-		return false
-	}
-	st, err := t.whole.State()
-	return err == nil && st.Frozen
+	return errors.Join(err, t.forget())
 }
 
 // leftovers returns the sockets in the target that are in the way: same
@@ -139,6 +129,18 @@ func (t *transaction) checkTarget() error {
 		return fmt.Errorf("%s lacks the local address %s of %d connections in the images: give the restored container the address that the dumped one had (a static address), then restore again; nothing was changed",
 			t.ns, list(missing), len(t.rec.Conns))
 	}
+	// The end of the former tasks may just be under way here.
+	records, err := state.Of(t.ns)
+	if err != nil {
+		return err
+	}
+	for _, r := range records {
+		if r.ID != t.rec.ID && r.Op == state.Dump {
+			if _, err := Settled(r); err != nil {
+				return err
+			}
+		}
+	}
 	left, err := t.leftovers()
 	if err != nil {
 		return err
@@ -153,7 +155,7 @@ func (t *transaction) checkTarget() error {
 
 // ownerHint names the held tree that most likely owns a connection in the way.
 func (t *transaction) ownerHint() string {
-	records, _ := state.Of(t.rec.NetNS)
+	records, _ := state.Of(t.ns)
 	for _, r := range records {
 		if r.Phase == state.Held && r.Alive() {
 			return fmt.Sprintf(" (%s: end it silently with netfreeze kill %s)", reason(r), name(r))
@@ -201,18 +203,20 @@ func (t *transaction) postSetupNS(a action) error {
 		return t.rec.Save()
 	}
 	if t.ns != nil {
-		t.log.Warnf("post-setup-namespaces: the tasks are in %s, not in %s as it looked before: thawing that one", ns, t.ns)
-		if err := t.thaw(); err != nil {
-			t.log.Warn(oneLine(err))
+		t.log.Warnf("post-setup-namespaces: the tasks are in %s, not in %s as it looked before", ns, t.ns)
+		if !t.adopted {
+			if err := t.thaw(); err != nil {
+				t.log.Warn(oneLine(err))
+			}
 		}
 		_ = t.ns.Close()
-		t.ns = nil
+		t.ns, t.adopted = nil, false
 	}
 	if err := t.use(ns); err != nil {
 		_ = ns.Close()
 		return err
 	}
-	if t.addressed {
+	if t.rec.Addressed {
 		if err := t.checkTarget(); err != nil {
 			return err
 		}

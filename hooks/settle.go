@@ -3,11 +3,13 @@ package hooks
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/criu-netfreeze/criu-netfreeze/config"
+	"github.com/criu-netfreeze/criu-netfreeze/images"
 	"github.com/criu-netfreeze/criu-netfreeze/proc"
 	"github.com/criu-netfreeze/criu-netfreeze/rules"
 	"github.com/criu-netfreeze/criu-netfreeze/state"
@@ -19,63 +21,73 @@ func (t *transaction) succeeded() bool {
 	return t.rec.Op == state.Dump && t.rec.Phase == state.Committed && t.stats.written()
 }
 
+// tryAgain is how long the settler waits after a settlement that failed, before
+// the next attempt: another program may hold iptables' lock, say.
+const tryAgain = time.Second
+
 // settle ends the transaction: CRIU has ended, or has said that it succeeded.
+// What cannot be taken back now is tried again until the kernel has done it.
 func (t *transaction) settle() error {
-	var err error
+	for {
+		err := t.settleOnce()
+		if err == nil {
+			return nil
+		}
+		t.log.Error(oneLine(fmt.Errorf("settle the %s of %s: %w", t.rec.Op, subject(t.rec), err)))
+		if t.rec.Phase == state.Held || time.Now().After(t.rec.Until) {
+			return err
+		}
+		time.Sleep(tryAgain)
+	}
+}
+
+func (t *transaction) settleOnce() error {
 	switch {
 	case t.rec.Op == state.Restore:
-		err = t.settleRestore()
+		return t.settleRestore()
 	case t.succeeded():
-		err = t.keep()
-	default:
-		err = t.undo()
+		return t.keep()
 	}
-	if err != nil {
-		t.log.Error(oneLine(fmt.Errorf("settle the %s of %s: %w", t.rec.Op, subject(t.rec), err)))
-	}
-	return err
+	return t.undo()
 }
 
 // undo takes everything back after a dump that failed: sockets out of repair
-// mode (a CRIU that was killed leaves them in it), no rule, tasks running.
+// mode (a CRIU that was killed leaves them in it), no rule, tasks running. The
+// record stays if that fails, so that netfreeze thaw finds what is left.
 func (t *transaction) undo() error {
 	tree, err := proc.OpenTree(t.rec.Tree[0])
-	if errors.Is(err, proc.ErrGone) {
-		err = nil
+	if err != nil {
+		tree = proc.OpenRefs(t.rec.Tree) // gone, or what is known of it
 	}
 	defer tree.Close()
-	n, _, err2 := tcp.Restore(tree, t.rec.Reuse)
-	err = errors.Join(err, err2, t.removeCRIULock(), t.thaw())
+	n, _, err := tcp.Restore(tree, t.rec.Reuse)
+	err = errors.Join(err, t.removeCRIULock(), t.thaw())
 	if t.rec.Stopped {
 		err = errors.Join(err, tree.Signal(unix.SIGCONT))
 	}
-	t.log.Warnf("the dump of %s did not succeed: everything was taken back (%d sockets were in repair mode)", subject(t.rec), n)
 	if err != nil {
-		return err // the record stays, so that netfreeze thaw finds what is left
+		return err
 	}
+	t.log.Warnf("the dump of %s did not succeed: everything was taken back (%d sockets were in repair mode)", subject(t.rec), n)
 	return t.rec.Remove()
 }
 
 // keep applies the policy after a dump that succeeded.
 func (t *transaction) keep() error {
-	// In scope netns CRIU unlocks the network if the tasks are to go on and at
-	// no other time. Without that it has killed them or keeps them stopped.
-	released := t.unlocked || t.rec.Scope == state.Connections
+	t.learnConnections()
 	tree := proc.OpenRefs(t.rec.Tree)
 	defer tree.Close()
-	gone := ending(tree)
-	switch policy := t.set.Policy; {
-	case gone:
+	if ending(tree) {
 		return t.ended("CRIU ended the tasks")
-	case !released:
-		return t.held(tree, "CRIU left the tasks stopped")
-	case policy == config.Run:
-		return errors.Join(t.thaw(), t.rec.Remove())
-	case policy == config.Isolate:
+	}
+	switch t.set.Policy {
+	case config.Run:
+		return errors.Join(t.leaveRepair(tree), t.forget())
+	case config.Isolate:
 		t.rec.Phase = state.Isolated
 		t.log.Infof("%s goes on without network: isolated until %s", subject(t.rec), clock(t.rec.Until))
-		return t.rec.Save()
-	case policy == config.Kill:
+		return errors.Join(t.leaveRepair(tree), t.rec.Save())
+	case config.Kill:
 		if err := end(t.rec, tree); err != nil {
 			return errors.Join(err, t.held(tree, "the tasks could not be ended"))
 		}
@@ -83,6 +95,30 @@ func (t *transaction) keep() error {
 	default:
 		return t.held(tree, "policy")
 	}
+}
+
+// leaveRepair takes the sockets of tasks that CRIU keeps stopped (--leave-stopped)
+// out of repair mode: CRIU does that only where it lets tasks go on.
+func (t *transaction) leaveRepair(tree proc.Tree) error {
+	if t.unlocked || t.rec.Scope == state.Connections {
+		return nil
+	}
+	_, _, err := tcp.Restore(tree, nil)
+	return err
+}
+
+// learnConnections notes what the images say of the tree's connections: a
+// sibling in the pod that gets its network back leaves these silent.
+func (t *transaction) learnConnections() {
+	if t.rec.Scope == state.Connections || t.images == nil {
+		return
+	}
+	cp, err := images.Read(fmt.Sprintf("/proc/self/fd/%d", t.images.Fd()))
+	if err != nil {
+		t.log.Debug(oneLine(err))
+		return
+	}
+	t.rec.Conns = cp.Conns
 }
 
 // ending reports whether all tasks are gone or on their way out.
@@ -124,12 +160,13 @@ func (t *transaction) settleRestore() error {
 		t.log.Warnf("the restore did not succeed: %s stays frozen until %s (restore-failure = \"keep\"); netfreeze thaw %s ends that", t.ns, clock(t.rec.Until), name(t.rec))
 		return t.rec.Save()
 	}
-	err := errors.Join(t.removeCRIULock(), t.thaw())
-	if err != nil {
+	if err := errors.Join(t.removeCRIULock(), t.thaw()); err != nil {
 		return err
 	}
-	t.dropAdopted()
-	t.log.Warnf("the restore did not succeed: %s is thawed", t.ns)
+	if t.thawed {
+		t.dropTaken()
+		t.log.Warnf("the restore did not succeed: %s is thawed", t.ns)
+	}
 	return t.rec.Remove()
 }
 
@@ -142,11 +179,20 @@ func (t *transaction) removeCRIULock() error {
 		return nil
 	}
 	isolated, err := t.isolate()
-	if err == nil {
+	if err == nil && t.alone() {
 		err = rules.RemoveCRIULocks(isolated, t.rec.ForeignLocks)
 	}
 	if err != nil {
 		return fmt.Errorf("remove the network lock of a CRIU that was killed: %w", err)
 	}
 	return nil
+}
+
+// alone reports whether no other transaction is at work in the namespace, whose
+// CRIU might have a lock there.
+func (t *transaction) alone() bool {
+	records, err := state.Of(t.ns)
+	return err == nil && !slices.ContainsFunc(records, func(r *state.Record) bool {
+		return r.ID != t.rec.ID && r.Settling()
+	})
 }

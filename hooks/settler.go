@@ -83,6 +83,7 @@ func newSettler(id string) (*settler, error) {
 }
 
 func (s *settler) close() {
+	state.Sweep()
 	if s.tx != nil {
 		s.tx.close()
 	}
@@ -135,7 +136,7 @@ func (s *settler) loop() error {
 			return nil
 		case s.tx == nil: // CRIU has ended without a word
 			return nil
-		case n > 0, s.tx.succeeded():
+		case n > 0, s.tx.succeeded(), s.tx.abandoned():
 			return s.tx.settle()
 		}
 	}

@@ -3,8 +3,10 @@ package hooks
 import (
 	"fmt"
 	"os"
+	"time"
 
 	"github.com/criu-netfreeze/criu-netfreeze/proc"
+	"github.com/criu-netfreeze/criu-netfreeze/state"
 )
 
 // statsFile watches stats-dump, which CRIU writes into its working directory
@@ -49,4 +51,21 @@ func (f statsFile) close() {
 	if f.dir != nil {
 		_ = f.dir.Close()
 	}
+}
+
+// leftAlone is how long after CRIU has let go of the tasks it must have written
+// stats-dump: it does so in the next moment.
+const leftAlone = 2 * time.Second
+
+// abandoned reports whether CRIU has let go of the tasks of a committed dump
+// without success, and lives on: a caller may keep it for more requests.
+func (t *transaction) abandoned() bool {
+	if t.rec.Phase != state.Committed || t.rec.Tree[0].Traced() {
+		t.letGo = time.Time{}
+		return false
+	}
+	if t.letGo.IsZero() {
+		t.letGo = time.Now()
+	}
+	return time.Since(t.letGo) > leftAlone
 }

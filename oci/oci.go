@@ -86,6 +86,9 @@ func parseCommand(args []string) (command, bool) {
 	}
 	c.runtime = filepath.Base(args[0])
 	for i := 1; i < len(args); i++ {
+		if c.verb == "" && filepath.Base(args[i]) == "criu" {
+			return c, false // sudo, or a shell, and CRIU's own command line
+		}
 		name, value, attached := strings.Cut(args[i], "=")
 		switch name {
 		case "--root", "-root", "--bundle", "-bundle", "-b":

@@ -16,6 +16,7 @@ func TestParseCommand(t *testing.T) {
 		{"/usr/bin/runc --root /run/x --log /l checkpoint --leave-running --image-path /i abc", command{"checkpoint", "abc", "/run/x", "", "runc"}, true},
 		{"runc restore -d --bundle=/b --image-path /i abc", command{"restore", "abc", "", "/b", "runc"}, true},
 		{"crun --root=/r restore -b /b abc", command{"restore", "abc", "/r", "/b", "crun"}, true},
+		{"sudo criu restore -d -D /img", command{}, false},
 		{"runc run abc", command{}, false},
 		{"bash", command{}, false},
 		{"runc restore", command{}, false},

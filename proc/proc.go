@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -207,18 +208,35 @@ func (p *Process) Ending() bool {
 	if err != nil || st.Start != p.Start || st.State == 'Z' || st.State == 'X' || st.Flags&exiting != 0 {
 		return true
 	}
-	data, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", p.PID))
-	if err != nil {
-		return true
-	}
-	for line := range strings.Lines(string(data)) {
-		name, value, _ := strings.Cut(line, ":")
-		if name != "SigPnd" && name != "ShdPnd" {
-			continue
-		}
-		if set, err := strconv.ParseUint(strings.TrimSpace(value), 16, 64); err == nil && set&(1<<(uint(unix.SIGKILL)-1)) != 0 {
+	for _, pending := range status(p.PID, "SigPnd", "ShdPnd") {
+		if set, err := strconv.ParseUint(pending, 16, 64); err == nil && set&(1<<(uint(unix.SIGKILL)-1)) != 0 {
 			return true
 		}
 	}
 	return false
+}
+
+// Traced reports whether the process is there and some other one traces it
+// (ptrace(2)), as CRIU does while it dumps.
+func (r Ref) Traced() bool {
+	if !r.Alive() {
+		return false
+	}
+	tracer := status(r.PID, "TracerPid")
+	return len(tracer) == 1 && tracer[0] != "0"
+}
+
+// status returns the values of the named lines of /proc/PID/status.
+func status(pid int, names ...string) (values []string) {
+	data, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+	if err != nil {
+		return nil
+	}
+	for line := range strings.Lines(string(data)) {
+		name, value, _ := strings.Cut(line, ":")
+		if slices.Contains(names, name) {
+			values = append(values, strings.TrimSpace(value))
+		}
+	}
+	return values
 }

@@ -30,18 +30,11 @@ func start(id, action string) (problem string) {
 	}
 	defer ready.Close() //nolint:errcheck // opened for reading
 
-	// CRIU's log stays open for the settler's last words only if it is a file:
-	// whoever reads a pipe or a terminal would wait for its end.
-	log := null
-	var st syscall.Stat_t
-	if syscall.Fstat(int(os.Stderr.Fd()), &st) == nil && st.Mode&syscall.S_IFMT == syscall.S_IFREG {
-		log = os.Stderr
-	}
 	program := settler()
 	p, err := os.StartProcess(program, []string{program, "settle", id, action}, &os.ProcAttr{
 		Dir:   "/",
 		Env:   []string{"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"},
-		Files: []*os.File{null, log, log, write},
+		Files: []*os.File{null, null, null, write},
 		Sys:   &syscall.SysProcAttr{Setsid: true},
 	})
 	_ = write.Close()

@@ -62,7 +62,8 @@ type Record struct {
 	Phase     Phase       `json:"phase"`
 	Scope     Scope       `json:"scope"`
 	NetNS     netns.ID    `json:"netns"`
-	Path      string      `json:"path,omitempty"` // where the namespace was found
+	Cookie    uint64      `json:"cookie,omitempty"` // of the namespace: its inode may be another's later
+	Path      string      `json:"path,omitempty"`   // where the namespace was found
 	Backend   string      `json:"backend"`
 	Owner     string      `json:"owner,omitempty"` // of the rules, in scope connections
 	Policy    string      `json:"policy,omitempty"`
@@ -73,15 +74,19 @@ type Record struct {
 	CRIU      proc.Ref    `json:"criu"`
 	Tree      []proc.Ref  `json:"tree,omitempty"`
 	Stopped   bool        `json:"stopped,omitempty"` // the tree got our SIGSTOP
-	Conns     []tcp.Tuple `json:"conns,omitempty"`   // scope connections
+	Conns     []tcp.Tuple `json:"conns,omitempty"`   // the tree's own, as far as they are known
 	Reuse     tcp.Reuse   `json:"reuse,omitempty"`
 	Since     time.Time   `json:"since"`
 	Until     time.Time   `json:"until"` // when the kernel ends the freeze at the latest
 	Note      string      `json:"note,omitempty"`
 	Network   string      `json:"network,omitempty"` // CNI: the name of the network at whose ADD it was made
 
-	// ForeignLocks are CRIU's own tables that were in the namespace before.
-	ForeignLocks []string `json:"foreign_locks,omitempty"`
+	// Addressed says, of a restore, that the caller of CRIU gives the namespace
+	// its addresses before CRIU starts.
+	Addressed bool `json:"addressed,omitempty"`
+	// ForeignLocks are CRIU's own tables that were in the namespace before; nil
+	// until somebody has looked.
+	ForeignLocks []string `json:"foreign_locks"`
 }
 
 // Alive reports whether any process of the record's tree still exists.
@@ -201,16 +206,37 @@ func All() ([]*Record, error) {
 	return all, errors.Join(errs...)
 }
 
-// Of returns the records that concern a namespace.
-func Of(id netns.ID) ([]*Record, error) {
-	all, err := All()
+// Of returns the records that concern a namespace. One that is about a former
+// namespace with the same inode is stale and is removed. What cannot be read
+// is left out: it must not keep anybody from thawing; [All] reports it.
+func Of(ns *netns.Namespace) ([]*Record, error) {
+	cookie, err := ns.Cookie()
+	if err != nil {
+		return nil, err
+	}
+	all, _ := All()
 	var of []*Record
 	for _, r := range all {
-		if r.NetNS == id {
+		switch {
+		case r.NetNS != ns.ID():
+		case r.Cookie != 0 && cookie != 0 && r.Cookie != cookie:
+			err = errors.Join(err, r.Remove())
+		default:
 			of = append(of, r)
 		}
 	}
 	return of, err
+}
+
+// Sweep removes the records that nobody needs any more: their time to live is
+// over, no settler has them, and no process of theirs lives.
+func Sweep() {
+	all, _ := All()
+	for _, r := range all {
+		if time.Now().After(r.Until) && !r.Alive() && !r.Settling() {
+			_ = r.Remove()
+		}
+	}
 }
 
 // Socket returns the path of the socket on which the settler of the transaction
@@ -221,17 +247,31 @@ func recordPath(id string) string { return filepath.Join(Dir, id+".json") }
 func lockPath(id string) string   { return filepath.Join(Dir, id+".lock") }
 
 // Lock takes the transaction for this process; the kernel gives it back when
-// the process ends, however it ends. It fails at once if another one has it.
+// the process ends, however it ends. It fails if another one keeps it: whoever
+// only looks whether it is taken has it for a moment.
 func Lock(id string) (*os.File, error) {
+	const patience = 500 * time.Millisecond
 	f, err := os.OpenFile(lockPath(id), os.O_CREATE|os.O_RDWR, 0o600)
-	if err != nil {
-		return nil, fmt.Errorf("lock transaction %s: %w", id, err)
+	if err == nil {
+		err = flock(f, patience)
 	}
-	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
-		_ = f.Close()
+	if err != nil {
+		if f != nil {
+			_ = f.Close()
+		}
 		return nil, fmt.Errorf("lock transaction %s: %w", id, err)
 	}
 	return f, nil
+}
+
+// flock waits for an exclusive lock, but not for ever.
+func flock(f *os.File, patience time.Duration) error {
+	for deadline := time.Now().Add(patience); ; time.Sleep(time.Millisecond) {
+		err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+		if !errors.Is(err, unix.EINTR) && (!errors.Is(err, unix.EWOULDBLOCK) || time.Now().After(deadline)) {
+			return err
+		}
+	}
 }
 
 // Unlock gives the transaction back and removes the lock's file and the socket.
@@ -253,22 +293,19 @@ func held(path string) bool {
 }
 
 // LockNetNS serialises changes of the rules in one namespace among all
-// processes: the lock is on the namespace itself. The returned function
-// releases it.
+// processes: the lock is on the namespace itself. It waits for others, which
+// need moments, but not longer than an action of CRIU may take. The returned
+// function releases it.
 func LockNetNS(ns *netns.Namespace) (func(), error) {
+	const patience = 10 * time.Second
 	f, err := os.Open(fmt.Sprintf("/proc/self/fd/%d", ns.FD()))
-	if err != nil {
-		return nil, fmt.Errorf("lock %s: %w", ns, err)
-	}
-	for {
-		err = unix.Flock(int(f.Fd()), unix.LOCK_EX)
-		if !errors.Is(err, unix.EINTR) {
-			break
+	if err == nil {
+		if err = flock(f, patience); err != nil {
+			_ = f.Close()
 		}
 	}
 	if err != nil {
-		_ = f.Close()
-		return nil, fmt.Errorf("lock %s: %w", ns, err)
+		return nil, fmt.Errorf("lock %s against other changes: %w (is another netfreeze at work there?)", ns, err)
 	}
 	return func() { _ = f.Close() }, nil
 }

@@ -1,0 +1,153 @@
+package hooks
+
+import (
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/criu-netfreeze/criu-netfreeze/netns"
+	"github.com/criu-netfreeze/criu-netfreeze/rules"
+	"github.com/criu-netfreeze/criu-netfreeze/state"
+)
+
+// use makes ns the transaction's namespace and opens a back end on it. A tree
+// in the namespace of CRIU itself, usually the host's, gets scope connections
+// and nothing else; any other namespace is frozen as a whole, unless it is one
+// that must not be.
+func (t *transaction) use(ns *netns.Namespace) error {
+	own, err := netns.OpenPID(t.criu.PID, t.criu.Start)
+	if err != nil {
+		return fmt.Errorf("find out which network namespace CRIU runs in: %w", err)
+	}
+	defer own.Close() //nolint:errcheck // opened for comparison
+	// To choose a back end its rules are tried out: nobody else may rely on
+	// them meanwhile.
+	unlock, err := state.LockNetNS(ns)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	t.closeRules()
+	if ns.ID() == own.ID() {
+		err = t.useConnections(ns)
+	} else {
+		err = t.useWhole(ns, own.ID())
+	}
+	if err != nil {
+		return err
+	}
+	if t.rec.Cookie, err = ns.Cookie(); err != nil {
+		return err
+	}
+	if t.rec.ForeignLocks == nil {
+		locks, _ := rules.CRIULocks(ns) // none where there is no nf_tables
+		t.rec.ForeignLocks = append([]string{}, locks...)
+	}
+	t.ns, t.rec.NetNS = ns, ns.ID()
+	t.rec.Path = netns.Mounted(ns.ID())
+	return nil
+}
+
+func (t *transaction) useConnections(ns *netns.Namespace) (err error) {
+	t.rec.Scope = state.Connections
+	t.conns, err = rules.OpenConns(ns, rules.Kind(t.set.Backend), t.rec.Owner)
+	if err == nil {
+		t.rec.Backend = string(t.conns.Backend())
+	}
+	return err
+}
+
+func (t *transaction) useWhole(ns *netns.Namespace, own netns.ID) error {
+	t.rec.Scope = state.NetNS
+	isolated, err := ns.Isolate(own)
+	if err != nil {
+		return err
+	}
+	t.whole, err = rules.Open(isolated, rules.Kind(t.set.Backend))
+	if err != nil {
+		return err
+	}
+	t.rec.Backend = string(t.whole.Backend())
+	before, err := rules.Look(ns)
+	t.adopted = t.adopted || before.Frozen
+	t.least = time.Now().Add(before.Left)
+	return err
+}
+
+// arm freezes, or renews the freeze.
+func (t *transaction) arm() error {
+	unlock, err := state.LockNetNS(t.ns)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	ttl := max(t.set.TTL, time.Until(t.least))
+	if t.whole != nil {
+		err = t.whole.Freeze(ttl)
+	} else {
+		err = t.conns.Freeze(t.rec.Conns, ttl)
+	}
+	if err != nil {
+		return fmt.Errorf("freeze %s: %w", t.ns, err)
+	}
+	t.thawed = false
+	if t.armed.IsZero() {
+		t.armed = time.Now()
+	}
+	t.rec.Until = time.Now().Add(ttl)
+	return nil
+}
+
+// thaw lifts the freeze, unless somebody else still needs the namespace frozen:
+// containers of a pod share it. It may be called again at any time.
+func (t *transaction) thaw() error {
+	if t.ns == nil || t.thawed {
+		return nil
+	}
+	unlock, err := state.LockNetNS(t.ns)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	if t.conns != nil {
+		err = t.conns.Thaw()
+	} else {
+		var isolated *netns.Isolated
+		if isolated, err = t.isolate(); err == nil {
+			err = liftWhole(isolated, t.rec)
+		}
+	}
+	var held *heldError
+	if errors.As(err, &held) {
+		t.log.Warnf("%s stays frozen: %s", t.ns, held)
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("thaw %s: %w", t.ns, err)
+	}
+	t.thawed = true
+	if !t.armed.IsZero() {
+		t.log.Infof("thawed %s after %v", t.ns.ID(), time.Since(t.armed).Round(time.Microsecond))
+	}
+	return nil
+}
+
+// forget removes the record of a transaction that has taken its freeze back; if
+// it could not, the record stays, so that netfreeze thaw finds it.
+func (t *transaction) forget() error {
+	if err := t.thaw(); err != nil {
+		return err
+	}
+	return t.rec.Remove()
+}
+
+// isolate makes sure again that the namespace is neither the host's nor CRIU's,
+// which may be dead by now.
+func (t *transaction) isolate() (*netns.Isolated, error) {
+	var others []netns.ID
+	if own, err := netns.OpenPID(t.criu.PID, t.criu.Start); err == nil {
+		others = append(others, own.ID())
+		_ = own.Close()
+	}
+	return t.ns.Isolate(others...)
+}

@@ -1,0 +1,31 @@
+package netns
+
+import (
+	"errors"
+	"fmt"
+
+	"golang.org/x/sys/unix"
+)
+
+// Cookie returns the number that the kernel gives to a network namespace once
+// and never again until the next boot (SO_NETNS_COOKIE, since Linux 5.14),
+// unlike the inode of its [ID], which the next namespace may get. It is 0 where
+// the kernel has none.
+func (n *Namespace) Cookie() (cookie uint64, err error) {
+	err = n.Do(func() error {
+		fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+		if err != nil {
+			return err
+		}
+		defer unix.Close(fd) //nolint:errcheck // it was never connected
+		cookie, err = unix.GetsockoptUint64(fd, unix.SOL_SOCKET, unix.SO_NETNS_COOKIE)
+		if errors.Is(err, unix.ENOPROTOOPT) {
+			return nil
+		}
+		return err
+	})
+	if err != nil {
+		return 0, fmt.Errorf("read the cookie of %s: %w", n, err)
+	}
+	return cookie, nil
+}
