@@ -74,6 +74,11 @@ func (r runtimeEngine) configure(k *task, argv []string) {
 			},
 		},
 	}
+	if k.host.hooks != nil {
+		spec.Hooks = k.host.hooks
+		last := &spec.Linux.Namespaces[len(spec.Linux.Namespaces)-1]
+		last.Path = ""
+	}
 	b, err := json.MarshalIndent(spec, "", "\t")
 	if err == nil {
 		err = os.WriteFile(path, b, 0o644)

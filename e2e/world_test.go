@@ -8,6 +8,8 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+
+	"github.com/opencontainers/runtime-spec/specs-go"
 )
 
 // worlds counts them, so that each has its own names and addresses.
@@ -34,7 +36,8 @@ type host struct {
 	port  int // of its server
 	netns string
 	moves int
-	place string // the switch's port that it is connected to
+	place string       // the switch's port that it is connected to
+	hooks *specs.Hooks // connect it, where the runtime makes its namespace
 }
 
 // iface is each host's interface.
