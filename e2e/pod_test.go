@@ -1,0 +1,158 @@
+//go:build e2e
+
+package e2e
+
+import (
+	"os"
+	"strings"
+	"testing"
+	"time"
+)
+
+// pod is two servers in one network namespace, and a client of each elsewhere.
+type pod struct {
+	app, peer *host
+	a, b      both
+	packets   *capture
+	rules     string
+	from      time.Time
+}
+
+func newPod(t *testing.T) *pod {
+	t.Helper()
+	w := newWorld(t)
+	p := &pod{app: w.newHost("app"), peer: w.newHost("peer")}
+	p.rules = ruleset(t, p.app.netns)
+	second := *p.app
+	second.port++
+	second.name = "second"
+	runc := runtimeEngine("runc")
+	p.a.server = serve(t, runc, p.app)
+	p.a.client = connect(t, plainCRIU{}, p.peer, p.app, few)
+	p.b.server = serve(t, runc, &second)
+	p.b.client = connect(t, plainCRIU{}, p.peer, &second, few)
+	p.a.progress(patience, time.Now())
+	p.b.progress(patience, time.Now())
+	p.packets = startCapture(t, p.peer.netns, iface)
+	p.from = time.Now()
+	return p
+}
+
+// dump dumps one of the servers; the policy is applied when it returns.
+func (p *pod) dump(t *testing.T, k *task) {
+	t.Helper()
+	if err := k.engine.dump(k, true); err != nil {
+		t.Fatalf("dump: %v", err)
+	}
+}
+
+// TestPod dumps both containers of a pod, which share a namespace, and restores
+// one after the other. What is not restored yet stays silent.
+func TestPod(t *testing.T) {
+	withSuite(t, settings{policy: "kill"})
+	p := newPod(t)
+	for _, b := range []both{p.a, p.b} {
+		p.dump(t, b.server)
+		b.server.gone()
+		b.server.engine.remove(b.server)
+	}
+	for i, b := range []both{p.a, p.b} {
+		if err := b.server.engine.restore(b.server); err != nil {
+			t.Fatalf("restore: %v", err)
+		}
+		b.progress(patience, time.Now())
+		if i == 0 {
+			time.Sleep(live) // the other one's peer keeps trying
+			if err := p.b.client.healthy(); err != nil {
+				t.Errorf("the other container has suffered: %v", err)
+			}
+		}
+	}
+	p.a.settle()
+	p.b.settle()
+	released(t, patience, p.app.netns, p.rules)
+	if err := p.packets.since(p.from).stray(); err != nil {
+		t.Error(err)
+	}
+}
+
+// TestPodHeld holds both containers of a pod. One alone cannot be thawed, and
+// the attempt changes nothing; both can.
+func TestPodHeld(t *testing.T) {
+	withSuite(t, settings{policy: "hold"})
+	p := newPod(t)
+	p.dump(t, p.a.server)
+	p.dump(t, p.b.server)
+	out, err := runIn("", "", netfreeze, "thaw", p.a.server.id)
+	if err == nil || !strings.Contains(out, "thaw 'net:[") {
+		t.Errorf("thawing one of two: %v, %s", err, out)
+	}
+	p.a.server.stopped()
+	// Ended by somebody else it is silent still.
+	p.b.server.engine.remove(p.b.server)
+	if left := mustRun(t, p.app.netns, "", "ss", "-Htan", "state", "fin-wait-1"); left != "" {
+		t.Errorf("sockets are left:\n%s", left)
+	}
+	mustRun(t, "", "", netfreeze, "thaw", p.app.netns)
+	p.a.progress(patience, time.Now())
+	released(t, patience, p.app.netns, p.rules)
+}
+
+// TestPodRun dumps one container with policy run while the other one's
+// connections wait for a restore: the network is back for the one, and the
+// others stay silent.
+func TestPodRun(t *testing.T) {
+	withSuite(t, settings{policy: "kill", more: "[[container]]\nid = \"*-second-*\"\npolicy = \"run\"\n"})
+	p := newPod(t)
+	p.dump(t, p.a.server)
+	p.a.server.gone()
+	p.dump(t, p.b.server)
+	p.b.progress(patience, time.Now())
+	time.Sleep(live)
+	p.b.progress(patience, time.Now())
+	p.a.server.engine.remove(p.a.server)
+	if err := p.a.server.engine.restore(p.a.server); err != nil {
+		t.Fatalf("restore: %v", err)
+	}
+	p.a.progress(patience, time.Now())
+	p.a.settle()
+	p.b.settle()
+	released(t, patience, p.app.netns, p.rules)
+	if err := p.packets.since(p.from).stray(); err != nil {
+		t.Error(err)
+	}
+}
+
+// TestFormerNamespace leaves a record of a namespace that has gone: the next
+// one with the same inode has nothing to do with it. Neither has a record that
+// cannot be read.
+func TestFormerNamespace(t *testing.T) {
+	withSuite(t, settings{policy: "run"})
+	p := newPair(t, plainCRIU{}, true, few)
+	var ino string
+	if s := mustRun(t, "", "", "stat", "-Lc", "%i", netnsPath(p.app.netns)); s != "" {
+		ino = strings.TrimSpace(s)
+	}
+	dev := strings.TrimSpace(mustRun(t, "", "", "stat", "-Lc", "%d", netnsPath(p.app.netns)))
+	if err := os.MkdirAll(stateDir, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	stale := `{"id":"1@1","op":"dump","phase":"ended","scope":"netns","netns":{"Dev":` + dev + `,"Ino":` + ino +
+		`},"cookie":1,"backend":"nftables","since":"2020-01-01T00:00:00Z","until":"2999-01-01T00:00:00Z"}`
+	for name, text := range map[string]string{"1@1.json": stale, "2@2.json": `{"id":`} {
+		path := stateDir + "/" + name
+		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = os.Remove(path) })
+	}
+	p.dump()
+	after := time.Now()
+	p.progress(patience, after)
+	if now := ruleset(t, p.app.netns); now != p.rules {
+		t.Errorf("the rules are\n%s", now)
+	}
+	if _, err := os.Stat(stateDir + "/1@1.json"); err == nil {
+		t.Error("the stale record is still there")
+	}
+}
