@@ -69,9 +69,13 @@ func (t *transaction) useWhole(ns *netns.Namespace, own netns.ID) error {
 	}
 	t.rec.Backend = string(t.whole.Backend())
 	before, err := rules.Look(ns)
+	if err != nil {
+		// Rules that came out of images may be in a form that iptables cannot read.
+		t.log.Debugf("what is frozen already cannot be told: %s", oneLine(err))
+	}
 	t.adopted = t.adopted || before.Frozen
 	t.least = time.Now().Add(before.Left)
-	return err
+	return nil
 }
 
 // arm freezes, or renews the freeze.
