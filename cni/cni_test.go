@@ -234,8 +234,10 @@ func TestErrors(t *testing.T) {
 func TestGC(t *testing.T) {
 	ns := nstest.New(t)
 	add := func(ifname, network string) {
-		call{command: "ADD", netns: ns, ifname: ifname, args: "K8S_POD_NAMESPACE=a;K8S_POD_NAME=b",
-			stdin: fmt.Sprintf(`{"cniVersion": "1.1.0", "name": %q, "pods": ["a/b"]}`, network)}.must(t)
+		call{
+			command: "ADD", netns: ns, ifname: ifname, args: "K8S_POD_NAMESPACE=a;K8S_POD_NAME=b",
+			stdin: fmt.Sprintf(`{"cniVersion": "1.1.0", "name": %q, "pods": ["a/b"]}`, network),
+		}.must(t)
 	}
 	add("eth0", "net1")
 	add("eth1", "net1")
