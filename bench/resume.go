@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"net"
@@ -75,11 +76,11 @@ func (b *bench) resume() error {
 func (b *bench) resumed(cases []*outage, mode string, family int) {
 	unlock := &Group{
 		Name: fmt.Sprintf("resume-%s-%d", mode, family), Title: fmt.Sprintf("resume = %q, IPv%d", mode, family), Unit: "ms",
-		About: "From network-unlock to the first byte at the peer, by length of the outage.",
+		About: "From network-unlock to the first new byte that made it, by length of the outage.",
 	}
 	post := &Group{
 		Name: fmt.Sprintf("resumed-%s-%d", mode, family), Title: fmt.Sprintf("resume = %q, IPv%d", mode, family), Unit: "ms",
-		About: "From post-resume to the first byte at the peer, by length of the outage; below 0: it came before.",
+		About: "From post-resume to the first new byte that made it, by length of the outage; below 0: it came before.",
 	}
 	for _, o := range cases {
 		if o.mode != mode {
@@ -145,6 +146,9 @@ func (o *outage) run(criu *sync.Mutex) error {
 		lines = append(lines, `resume = "none"`)
 	}
 	err = configure(lines...)
+	for _, t := range talks {
+		err = errors.Join(err, t.mark())
+	}
 	if err == nil {
 		err = l.restore(v)
 	}
@@ -217,12 +221,23 @@ func readStamps(path string) (unlock, post int64, err error) {
 
 // talk keeps one connection busy and notes when something arrives.
 type talk struct {
+	conn *net.TCPConn
+	// known is how much had reached the other end before the freeze; it may
+	// answer that out of its own buffers, however the peer's timer stands.
+	known uint64
+
 	mu       sync.Mutex
-	arrivals []int64
+	arrivals []arrival
+}
+
+// arrival is when something came, and how much had come then in all.
+type arrival struct {
+	at    int64
+	total uint64
 }
 
 func newTalk(c net.Conn) *talk {
-	t := &talk{}
+	t := &talk{conn: c.(*net.TCPConn)}
 	_ = c.SetReadDeadline(time.Time{})
 	go func() {
 		record := make([]byte, recordSize)
@@ -235,27 +250,49 @@ func newTalk(c net.Conn) *talk {
 	}()
 	go func() {
 		buf := make([]byte, 64<<10)
+		total := uint64(1) // from the connection's beginning
 		for {
-			if _, err := c.Read(buf); err != nil {
+			n, err := c.Read(buf)
+			if err != nil {
 				return
 			}
+			total += uint64(n)
 			t.mu.Lock()
-			t.arrivals = append(t.arrivals, monotonic())
+			t.arrivals = append(t.arrivals, arrival{monotonic(), total})
 			t.mu.Unlock()
 		}
 	}()
 	return t
 }
 
-// after returns the first arrival after a time, 0 if there was none yet.
+// mark remembers what the other end has acknowledged until now.
+func (t *talk) mark() error {
+	raw, err := t.conn.SyscallConn()
+	if err != nil {
+		return err
+	}
+	var info *unix.TCPInfo
+	err2 := raw.Control(func(fd uintptr) {
+		info, err = unix.GetsockoptTCPInfo(int(fd), unix.IPPROTO_TCP, unix.TCP_INFO)
+	})
+	if err = errors.Join(err, err2); err == nil {
+		t.known = info.Bytes_acked
+	}
+	return err
+}
+
+// after returns when the first answer arrived, after a time, to something that
+// the other end did not know at the mark; 0 if there was none yet.
 func (t *talk) after(when int64) int64 {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	i, _ := slices.BinarySearch(t.arrivals, when)
-	if i == len(t.arrivals) {
-		return 0
+	i, _ := slices.BinarySearchFunc(t.arrivals, when, func(a arrival, when int64) int { return cmp.Compare(a.at, when) })
+	for _, a := range t.arrivals[i:] {
+		if a.total > t.known {
+			return a.at
+		}
 	}
-	return t.arrivals[i]
+	return 0
 }
 
 func monotonic() int64 {
