@@ -1,21 +1,20 @@
 package main
 
 import (
-	"cmp"
 	"errors"
 	"fmt"
 	"net"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
 )
 
-// Peers send a record each tick, whether it is answered or not.
+// Peers send a record each tick.
 const (
 	tick       = 5 * time.Millisecond
 	recordSize = 64
@@ -24,8 +23,8 @@ const (
 // connsPerCase are half IPv4, half IPv6.
 const connsPerCase = 10
 
-// resume measures when the first byte comes after an outage: the peers keep
-// sending, the restored program echoes.
+// resume measures when the first byte gets through after an outage: the peers
+// keep sending, the restored program only reads.
 func (b *bench) resume() error {
 	modes := []string{"none"}
 	if err := configure(`resume = "nudge"`); err != nil {
@@ -76,11 +75,11 @@ func (b *bench) resume() error {
 func (b *bench) resumed(cases []*outage, mode string, family int) {
 	unlock := &Group{
 		Name: fmt.Sprintf("resume-%s-%d", mode, family), Title: fmt.Sprintf("resume = %q, IPv%d", mode, family), Unit: "ms",
-		About: "From network-unlock to the first new byte that made it, by length of the outage.",
+		About: "From network-unlock to the first byte that gets through, by length of the outage.",
 	}
 	post := &Group{
 		Name: fmt.Sprintf("resumed-%s-%d", mode, family), Title: fmt.Sprintf("resume = %q, IPv%d", mode, family), Unit: "ms",
-		About: "From post-resume to the first new byte that made it, by length of the outage; below 0: it came before.",
+		About: "From post-resume to the first byte that gets through, by length of the outage; below 0: it came before.",
 	}
 	for _, o := range cases {
 		if o.mode != mode {
@@ -107,7 +106,7 @@ type outage struct {
 	done   func()
 
 	unlock, postResume int64
-	first              []int64 // by connection: the first byte after network-unlock
+	first              []int64 // by connection: when the first byte got through
 }
 
 func (o *outage) run(criu *sync.Mutex) error {
@@ -147,7 +146,7 @@ func (o *outage) run(criu *sync.Mutex) error {
 	}
 	err = configure(lines...)
 	for _, t := range talks {
-		err = errors.Join(err, t.mark())
+		err = errors.Join(err, t.watch())
 	}
 	if err == nil {
 		err = l.restore(v)
@@ -161,11 +160,11 @@ func (o *outage) run(criu *sync.Mutex) error {
 	}
 	for i, t := range talks {
 		if err := waitUntilFor(2*o.length+patience, "traffic after an outage of "+o.length.String(), func() bool {
-			return t.after(o.unlock) != 0
+			return t.first.Load() != 0
 		}); err != nil {
 			return fmt.Errorf("connection %d, resume = %q: %w", i, o.mode, err)
 		}
-		o.first = append(o.first, t.after(o.unlock))
+		o.first = append(o.first, t.first.Load())
 	}
 	say("resume: %s, %s: done", o.length, o.mode)
 	return nil
@@ -219,26 +218,17 @@ func readStamps(path string) (unlock, post int64, err error) {
 	return unlock, post, nil
 }
 
-// talk keeps one connection busy and notes when something arrives.
+// talk is a peer that sends all the time, to a program that never answers: the
+// hard case, since nothing but the peer's own timer, or a nudge, makes it send
+// again what was lost in the freeze.
 type talk struct {
-	conn *net.TCPConn
-	// known is how much had reached the other end before the freeze; it may
-	// answer that out of its own buffers, however the peer's timer stands.
-	known uint64
-
-	mu       sync.Mutex
-	arrivals []arrival
-}
-
-// arrival is when something came, and how much had come then in all.
-type arrival struct {
-	at    int64
-	total uint64
+	conn  *net.TCPConn
+	known uint64       // what had been acknowledged before the restore
+	first atomic.Int64 // when more than that was, 0 if it was not yet
 }
 
 func newTalk(c net.Conn) *talk {
 	t := &talk{conn: c.(*net.TCPConn)}
-	_ = c.SetReadDeadline(time.Time{})
 	go func() {
 		record := make([]byte, recordSize)
 		for {
@@ -248,51 +238,45 @@ func newTalk(c net.Conn) *talk {
 			time.Sleep(tick)
 		}
 	}()
-	go func() {
-		buf := make([]byte, 64<<10)
-		total := uint64(1) // from the connection's beginning
-		for {
-			n, err := c.Read(buf)
-			if err != nil {
-				return
-			}
-			total += uint64(n)
-			t.mu.Lock()
-			t.arrivals = append(t.arrivals, arrival{monotonic(), total})
-			t.mu.Unlock()
-		}
-	}()
 	return t
 }
 
-// mark remembers what the other end has acknowledged until now.
-func (t *talk) mark() error {
+// watch waits for the other end to acknowledge more than it has until now.
+func (t *talk) watch() error {
+	var err error
+	if t.known, err = t.acknowledged(); err != nil {
+		return err
+	}
+	go func() {
+		for {
+			n, err := t.acknowledged()
+			if err != nil {
+				return
+			}
+			if n > t.known {
+				t.first.Store(monotonic())
+				return
+			}
+			time.Sleep(200 * time.Microsecond)
+		}
+	}()
+	return nil
+}
+
+// acknowledged asks the kernel how many bytes the other end has got.
+func (t *talk) acknowledged() (uint64, error) {
 	raw, err := t.conn.SyscallConn()
 	if err != nil {
-		return err
+		return 0, err
 	}
 	var info *unix.TCPInfo
 	err2 := raw.Control(func(fd uintptr) {
 		info, err = unix.GetsockoptTCPInfo(int(fd), unix.IPPROTO_TCP, unix.TCP_INFO)
 	})
-	if err = errors.Join(err, err2); err == nil {
-		t.known = info.Bytes_acked
+	if err = errors.Join(err, err2); err != nil {
+		return 0, err
 	}
-	return err
-}
-
-// after returns when the first answer arrived, after a time, to something that
-// the other end did not know at the mark; 0 if there was none yet.
-func (t *talk) after(when int64) int64 {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	i, _ := slices.BinarySearchFunc(t.arrivals, when, func(a arrival, when int64) int { return cmp.Compare(a.at, when) })
-	for _, a := range t.arrivals[i:] {
-		if a.total > t.known {
-			return a.at
-		}
-	}
-	return 0
+	return info.Bytes_acked, nil
 }
 
 func monotonic() int64 {

@@ -1,5 +1,6 @@
 /* What is dumped: PROCESSES that together accept CONNECTIONS on all ADDRESSES,
- * IPv4 or IPv6, and echo what arrives. They are small, so that the time for
+ * IPv4 or IPv6, and read what arrives; a single byte they answer, nothing
+ * else. They are small, so that the time for
  * which CRIU stops them is not that of copying memory.
  *
  * usage: load PROCESSES CONNECTIONS PORT ADDRESS... */
@@ -29,7 +30,7 @@ static int listen_on(const char *address, int port)
 	return fd;
 }
 
-/* serve accepts so many connections and echoes for ever. */
+/* serve accepts so many connections and reads for ever. */
 static void serve(const int *listeners, int n, int quota)
 {
 	struct epoll_event ev[64];
@@ -52,7 +53,7 @@ static void serve(const int *listeners, int n, int quota)
 				ssize_t got = read(fd, buf, sizeof buf);
 				if (got <= 0)
 					close(fd);
-				else if (write(fd, buf, got) != got)
+				else if (got == 1 && write(fd, buf, 1) != 1)
 					exit(1);
 				continue;
 			}
