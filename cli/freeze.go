@@ -2,6 +2,7 @@ package cli
 
 import (
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -62,20 +63,26 @@ the namespace of a restore that comes later, before its address goes live.
 }
 
 func newThawCmd() *cobra.Command {
-	return &cobra.Command{
+	var criu bool
+	cmd := &cobra.Command{
 		Use:   "thaw TARGET",
 		Short: "Undo a hold or a freeze: the application goes on where it stood",
 		Long: `Undo a hold, an isolation, or a freeze, whatever made it: sockets leave repair
 mode, the rules go, stopped tasks run on, in this order. Not a byte is lost.
-It also clears up what a killed hook has left behind.
+It also clears up what a killed hook has left behind, and, if asked to, the
+network lock of CRIU's own that a killed CRIU has left in a namespace.
 
 ` + targetHelp,
 		Example: `  netfreeze thaw 3f2a91
-  netfreeze thaw /run/netns/web`,
+  netfreeze thaw /run/netns/web
+  netfreeze thaw --criu-leftovers /run/netns/web`,
 		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if err := needRoot(); err != nil {
 				return err
+			}
+			if criu {
+				return removeLeftovers(cmd, args[0])
 			}
 			found, err := records(args[0])
 			if err != nil {
@@ -108,6 +115,24 @@ It also clears up what a killed hook has left behind.
 			return say(cmd, "%s is thawed\n", ns)
 		},
 	}
+	cmd.Flags().BoolVar(&criu, "criu-leftovers", false, "remove CRIU's own lock, left there by one that was killed, and nothing else")
+	return cmd
+}
+
+func removeLeftovers(cmd *cobra.Command, target string) error {
+	ns, err := openNetNS(target)
+	if err != nil {
+		return err
+	}
+	defer ns.Close() //nolint:errcheck // only the rules mattered
+	locks, err := hooks.RemoveLeftovers(ns)
+	if err != nil {
+		return err
+	}
+	if len(locks) == 0 {
+		return say(cmd, "%s has no lock of CRIU's\n", ns)
+	}
+	return say(cmd, "%s: removed %s\n", ns, strings.Join(locks, ", "))
 }
 
 // nudgePackets is how many packets each connection may get at a thaw. A

@@ -44,7 +44,7 @@ type Status struct {
 	Scope       string    `json:"scope"`
 	Policy      string    `json:"policy,omitempty"`
 	Why         string    `json:"why,omitempty"` // what chose the policy
-	State       string    `json:"state"`         // running, committed, held, isolated, ended, frozen, orphaned
+	State       string    `json:"state"`         // running, committed, held, isolated, ended, frozen, orphaned, criu-leftover
 	Backend     string    `json:"backend"`
 	Since       time.Time `json:"since"`
 	Frozen      bool      `json:"frozen"`       // as the kernel says
@@ -68,6 +68,8 @@ func List() ([]Status, error) {
 		}
 		list = append(list, s)
 	}
+	left, err := leftovers()
+	list, errs = append(list, left...), append(errs, err)
 	slices.SortFunc(list, func(a, b Status) int { return a.Since.Compare(b.Since) })
 	return list, errors.Join(errs...)
 }

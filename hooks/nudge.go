@@ -62,6 +62,33 @@ func abroad(streams []tcp.Stream) []tcp.Stream {
 	})
 }
 
+// forgetFlows removes what connection tracking remembers of the connections to
+// come, here and in the host's namespace, which routes for this one. It does so
+// beside CRIU: the host's table may be large.
+func (t *transaction) forgetFlows() {
+	conns, log := t.rec.Conns, t.log
+	forget := func(ns *netns.Namespace) {
+		err := ns.Do(func() error {
+			n, err := tcp.Forget(conns)
+			if n > 0 {
+				log.Infof("removed %d stale entries of connection tracking in %s", n, ns)
+			}
+			return err
+		})
+		if err != nil {
+			log.Debug(oneLine(err))
+		}
+	}
+	ns := t.ns
+	go func() {
+		forget(ns)
+		if host, err := netns.OpenHost(); err == nil {
+			forget(host)
+			_ = host.Close()
+		}
+	}()
+}
+
 // greet tells the neighbours of the frozen namespace where its addresses are
 // now and finds the way to the peers, so that neither waits for that later: ARP
 // and neighbour discovery pass the freeze.

@@ -89,6 +89,7 @@ func (t *transaction) freezeTarget() error {
 	}
 	switch {
 	case err == nil:
+		t.forgetFlows()
 		return t.rec.Save()
 	case t.adopted:
 		return errors.Join(err, t.rec.Remove()) // it was frozen before, and stays so
