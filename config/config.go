@@ -3,7 +3,7 @@
 // which firewall back end. It knows the file's syntax, the defaults and which
 // override concerns which container; it acts on nothing.
 //
-// It is on the start path of every action-script, while tasks are frozen, and
+// It is on the start path of every settler and of the CNI plugin, and
 // therefore does nothing at package initialisation.
 package config
 
