@@ -123,6 +123,29 @@ func TestGoldenConns(t *testing.T) {
 	}
 }
 
+// TestConnsThawedByAnother freezes again what was thawed behind its back.
+func TestConnsThawedByAnother(t *testing.T) {
+	t.Parallel()
+	conns := []tcp.Tuple{
+		tuple("192.0.2.1:443", "192.0.2.2:40000"),
+		tuple("192.0.2.1:443", "192.0.2.2:40001"),
+	}
+	for _, k := range backends {
+		t.Run(string(k), func(t *testing.T) {
+			t.Parallel()
+			ns := nstest.New(t)
+			f := openConns(t, ns, k, "twice")
+			must(t, f.Freeze(conns, time.Minute))
+			must(t, openConns(t, ns, k, "twice").Thaw())
+			checkConns(t, f)
+			must(t, f.Freeze(conns[:1], time.Minute))
+			checkConns(t, f, conns[0])
+			must(t, f.Freeze(conns, time.Minute))
+			checkConns(t, f, conns...)
+		})
+	}
+}
+
 func checkConns(t *testing.T, f ConnFreezer, want ...tcp.Tuple) {
 	t.Helper()
 	got, left, err := f.Frozen()

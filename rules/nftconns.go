@@ -16,12 +16,22 @@ import (
 )
 
 // nftConns is the nftables ConnFreezer. Its table has one set of connections
-// per IP family, seen from their owner's side. It is replaced as a whole at
-// each change, like an nftFreezer's.
+// per IP family, seen from their owner's side. It is replaced as a whole, like
+// an nftFreezer's, unless this very nftConns put it there a moment ago: then
+// only what is missing is added.
 type nftConns struct {
 	conn *nftConn
 	name string // the table's
+
+	put   map[tcp.Tuple]bool // what the table has, as far as we know
+	since time.Time          // when it was put there,
+	ttl   time.Duration      // for how long
 }
+
+// recently is the part of its time to live within which a freeze counts as
+// just made. It is not worth replacing 10,000 elements, which takes 10 µs for
+// each one, to have them end a hundredth later.
+const recently = 100
 
 // ipHeader is where addresses stand in an IP header, in bytes (RFC 791, section
 // 3.1, and RFC 8200, section 3).
@@ -58,7 +68,7 @@ func openNFTConns(ns *netns.Namespace, owner string) (ConnFreezer, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &nftConns{conn, tableName + "-" + owner}, nil
+	return &nftConns{conn: conn, name: tableName + "-" + owner}, nil
 }
 
 func (f *nftConns) Backend() Kind { return NFTables }
@@ -66,6 +76,11 @@ func (f *nftConns) Backend() Kind { return NFTables }
 func (f *nftConns) Freeze(conns []tcp.Tuple, ttl time.Duration) error {
 	if err := checkTTL(ttl); err != nil {
 		return err
+	}
+	if ttl == f.ttl && time.Since(f.since) < ttl/recently {
+		if done, err := f.extend(conns); done || err != nil {
+			return err
+		}
 	}
 	before, _, err := f.Frozen()
 	if err != nil {
@@ -75,23 +90,53 @@ func (f *nftConns) Freeze(conns []tcp.Tuple, ttl time.Duration) error {
 	if err != nil {
 		return err
 	}
-	if err := f.add(all, max(ttl, time.Millisecond)); err != nil {
+	if err := f.add(all, ttl); err != nil {
 		return fmt.Errorf("freeze %d connections in %s: %w", len(all), f.conn.ns, err)
 	}
-	return f.conn.commit(fmt.Sprintf("freeze %d connections", len(all)))
+	f.ttl = 0 // until it is known that it worked
+	began := time.Now()
+	if err := f.conn.commit(fmt.Sprintf("freeze %d connections", len(all))); err != nil {
+		return err
+	}
+	f.put, f.since, f.ttl = make(map[tcp.Tuple]bool, len(all)), began, ttl
+	for _, t := range all {
+		f.put[t] = true
+	}
+	return nil
+}
+
+// extend adds those connections to the table that it has not yet. It is not
+// done if somebody removed the table.
+func (f *nftConns) extend(conns []tcp.Tuple) (done bool, err error) {
+	more, err := union(nil, conns)
+	if err != nil {
+		return false, err
+	}
+	more = slices.DeleteFunc(more, func(t tcp.Tuple) bool { return f.put[t] })
+	t, err := f.conn.table(f.name)
+	if err != nil || t == nil {
+		return false, err
+	}
+	if len(more) == 0 {
+		return true, nil
+	}
+	elems4, elems6 := elements(more, f.ttl)
+	err = errors.Join(f.conn.addElements(t, conns4, elems4), f.conn.addElements(t, conns6, elems6), f.conn.makeRoom(len(more)))
+	if err == nil {
+		err = f.conn.commit(fmt.Sprintf("freeze %d more connections", len(more)))
+	}
+	if err != nil {
+		return false, err
+	}
+	for _, t := range more {
+		f.put[t] = true
+	}
+	return true, nil
 }
 
 // add puts the whole table into the batch.
 func (f *nftConns) add(conns []tcp.Tuple, ttl time.Duration) error {
-	var elems4, elems6 []nftables.SetElement
-	for _, t := range conns {
-		e := nftables.SetElement{Key: connKey(t), Timeout: ttl}
-		if t.Is4() {
-			elems4 = append(elems4, e)
-		} else {
-			elems6 = append(elems6, e)
-		}
-	}
+	elems4, elems6 := elements(conns, ttl)
 	c := f.conn
 	t, err := c.replace(f.name)
 	if err != nil {
@@ -113,7 +158,24 @@ func (f *nftConns) add(conns []tcp.Tuple, ttl time.Duration) error {
 	return nil
 }
 
-func (f *nftConns) Thaw() error { return f.conn.remove(f.name) }
+// elements makes set elements of connections, for each IP family, that the
+// kernel removes after ttl.
+func elements(conns []tcp.Tuple, ttl time.Duration) (elems4, elems6 []nftables.SetElement) {
+	for _, t := range conns {
+		e := nftables.SetElement{Key: connKey(t), Timeout: max(ttl, time.Millisecond)} // the kernel's unit
+		if t.Is4() {
+			elems4 = append(elems4, e)
+		} else {
+			elems6 = append(elems6, e)
+		}
+	}
+	return elems4, elems6
+}
+
+func (f *nftConns) Thaw() error {
+	f.ttl = 0
+	return f.conn.remove(f.name)
+}
 
 func (f *nftConns) Frozen() ([]tcp.Tuple, time.Duration, error) {
 	t, err := f.conn.table(f.name)
@@ -158,12 +220,19 @@ func (c *nftConn) connSet(t *nftables.Table, form *nftables.Set, elems []nftable
 	if err := c.AddSet(&s, nil); err != nil {
 		return nil, err
 	}
+	return &s, c.addElements(t, form, elems)
+}
+
+// addElements adds elements to the batch, for a set that is there or in it.
+func (c *nftConn) addElements(t *nftables.Table, form *nftables.Set, elems []nftables.SetElement) error {
+	s := *form
+	s.Table = t
 	for part := range slices.Chunk(elems, elemsPerMessage) {
 		if err := c.SetAddElements(&s, part); err != nil {
-			return nil, err
+			return err
 		}
 	}
-	return &s, nil
+	return nil
 }
 
 // makeRoom makes the socket's send buffer big enough for a batch with n

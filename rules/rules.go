@@ -98,7 +98,7 @@ type ConnFreezer interface {
 	Backend() Kind
 	// Freeze drops the segments of conns, and of connections that the same
 	// owner froze before, until Thaw, or until ttl is over. A repeated Freeze
-	// counts ttl anew, for all of them.
+	// counts ttl anew, for all of them, to within a hundredth of it.
 	Freeze(conns []tcp.Tuple, ttl time.Duration) error
 	// Thaw removes all rules of this owner. That nothing is there is fine.
 	Thaw() error
