@@ -31,7 +31,7 @@ func scripted(other string, oursFirst bool) []string {
 // by another script's exit code and by an end of CRIU without notice. The
 // network is back, and the application goes on as if nobody had tried.
 func TestFailure(t *testing.T) {
-	withSuite(t, settings{policy: "kill"})
+	withSuite(t, settings{policy: "kill"}, plainCRIU{})
 	type failure struct {
 		action, how, do string
 		oursFirst       bool
@@ -53,34 +53,47 @@ func TestFailure(t *testing.T) {
 		t.Run(fmt.Sprintf("%s,%s,%s", f.action, when, f.how), func(t *testing.T) {
 			t.Parallel()
 			p := newPair(t, plainCRIU{}, true, few)
-			options := scripted(script(t, f.action, f.do), f.oursFirst)
+			caller := filepath.Join(t.TempDir(), "criu")
+			options := scripted(script(t, f.action, "echo $PPID >"+caller+"; "+f.do), f.oursFirst)
 			if err := p.dumped.engine.dump(p.dumped, true, options...); err == nil {
 				t.Fatal("the dump has not failed")
 			}
 			failed := time.Now()
+			criu, err := os.ReadFile(caller)
+			if err != nil {
+				t.Fatal(err)
+			}
+			noRecords(t, p.app.netns, strings.TrimSpace(string(criu)))
 			released(t, back, p.app.netns, p.rules)
 			p.unharmed(failed)
-			noRecords(t, p.app.netns)
 		})
 	}
 }
 
-// noRecords checks that no state is kept of a namespace.
-func noRecords(t *testing.T, netns string) {
+// noRecords waits until no state is kept of a namespace, nor any file of the
+// transaction of the CRIU with this process number. It comes before status is
+// asked, which clears up what is stale.
+func noRecords(t *testing.T, netns, criu string) {
 	t.Helper()
 	var ns syscall.Stat_t
 	if err := syscall.Stat(netnsPath(netns), &ns); err != nil {
 		t.Fatal(err)
 	}
-	files, err := filepath.Glob(filepath.Join(stateDir, "*"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, file := range files {
-		if b, err := os.ReadFile(file); err == nil && strings.Contains(string(b), fmt.Sprint(ns.Ino)) {
-			t.Errorf("%s is left: %s", file, b)
+	poll(t, back, "end of the transaction's files", func() error {
+		files, err := filepath.Glob(filepath.Join(stateDir, "*"))
+		if err != nil {
+			return err
 		}
-	}
+		for _, file := range files {
+			if strings.HasPrefix(filepath.Base(file), criu+"@") {
+				return fmt.Errorf("%s is left", file)
+			}
+			if b, err := os.ReadFile(file); err == nil && strings.Contains(string(b), fmt.Sprint(ns.Ino)) {
+				return fmt.Errorf("%s is left: %s", file, b)
+			}
+		}
+		return nil
+	})
 }
 
 // TestNobodyLeft ends CRIU and all of ours in the middle of a dump: the kernel
@@ -89,7 +102,7 @@ func TestNobodyLeft(t *testing.T) {
 	const ttl = 4 * time.Second
 	for _, backend := range []string{"nftables", "iptables-nft", "iptables-legacy"} {
 		t.Run(backend, func(t *testing.T) {
-			withSuite(t, settings{policy: "kill", backend: backend, ttl: ttl})
+			withSuite(t, settings{policy: "kill", backend: backend, ttl: ttl}, plainCRIU{})
 			p := newPair(t, plainCRIU{}, true, few)
 			// Right after the freeze, before CRIU has touched a socket.
 			end := script(t, "network-lock", "kill -KILL $(pidof netfreeze) $PPID")

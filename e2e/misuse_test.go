@@ -36,7 +36,7 @@ func TestTwice(t *testing.T) {
 // TestMisuse calls the hook as CRIU never would: it says what is wrong, and
 // changes nothing.
 func TestMisuse(t *testing.T) {
-	withSuite(t, settings{policy: "kill"})
+	withSuite(t, settings{policy: "kill"}, plainCRIU{})
 	w := newWorld(t)
 	app := w.newHost("app")
 	k := serve(t, plainCRIU{}, app)
@@ -45,35 +45,47 @@ func TestMisuse(t *testing.T) {
 		t.Fatal(err)
 	}
 	pid := func(n int) string { return fmt.Sprintf("CRTOOLS_INIT_PID=%d", n) }
-	images := "CRTOOLS_IMAGE_DIR=" + k.images()
-	for name, environment := range map[string][]string{
-		"no variables":            nil,
-		"dump without a pid":      {"CRTOOLS_SCRIPT_ACTION=pre-dump", images},
-		"pid that is no number":   {"CRTOOLS_SCRIPT_ACTION=pre-dump", images, "CRTOOLS_INIT_PID=one"},
-		"pid that is gone":        {"CRTOOLS_SCRIPT_ACTION=pre-dump", images, pid(gone.Process.Pid)},
-		"lock without a pre-dump": {"CRTOOLS_SCRIPT_ACTION=network-lock", images, pid(k.pid)},
-		"post-dump alone":         {"CRTOOLS_SCRIPT_ACTION=post-dump", images, pid(k.pid)},
-		"restore without images":  {"CRTOOLS_SCRIPT_ACTION=pre-restore"},
-		"restore of nothing":      {"CRTOOLS_SCRIPT_ACTION=pre-restore", images},
-		"unlock alone":            {"CRTOOLS_SCRIPT_ACTION=network-unlock", images, pid(k.pid)},
+	action := func(name string) string { return "CRTOOLS_SCRIPT_ACTION=" + name }
+	// The caller's own descriptor, as CRIU has it, or the directory as such.
+	const images = "CRTOOLS_IMAGE_DIR=/proc/$$/fd/9"
+	foreign := "CRTOOLS_IMAGE_DIR=" + k.images()
+	const noBegin = "no pre-dump or pre-restore came before from this CRIU; nothing was changed"
+	for name, test := range map[string]struct {
+		environment []string
+		message     string
+	}{
+		"no variables":            {nil, "CRTOOLS_SCRIPT_ACTION is not set"},
+		"unknown action":          {[]string{action("dump")}, `has the value "dump", which is no action of CRIU`},
+		"dump without a pid":      {[]string{action("pre-dump"), images}, "CRTOOLS_INIT_PID is not set"},
+		"pid that is no number":   {[]string{action("pre-dump"), images, "CRTOOLS_INIT_PID=one"}, `CRTOOLS_INIT_PID is "one", not a process id`},
+		"pid that is gone":        {[]string{action("pre-dump"), images, pid(gone.Process.Pid)}, "pre-dump: take hold of the root task"},
+		"lock without a pre-dump": {[]string{action("network-lock"), images, pid(k.pid)}, noBegin},
+		"post-dump alone":         {[]string{action("post-dump"), images, pid(k.pid)}, noBegin},
+		"unlock alone":            {[]string{action("network-unlock"), images, pid(k.pid)}, noBegin},
+		"namespaces alone":        {[]string{action("post-setup-namespaces"), images, pid(k.pid)}, noBegin},
+		"resume alone":            {[]string{action("post-resume"), images, pid(k.pid)}, noBegin},
+		"restore without images":  {[]string{action("pre-restore")}, "CRTOOLS_IMAGE_DIR is not set"},
+		"restore of foreign ones": {[]string{action("pre-restore"), foreign}, "does not belong to the calling process"},
+		"restore of nothing":      {[]string{action("pre-restore"), images}, "inventory.img"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			ours, hosts := ruleset(t, app.netns), ruleset(t, "")
 			ctx, cancel := context.WithTimeout(context.Background(), patience)
 			defer cancel()
 			// By a parent that ends with it, as CRIU does; the shell stays.
-			cmd := exec.CommandContext(ctx, "sh", "-c", hook+"; exit $?")
-			cmd.Env = append([]string{"PATH=" + os.Getenv("PATH")}, environment...)
+			call := fmt.Sprintf("exec 9<%s; env %s %s; exit $?", k.images(), strings.Join(test.environment, " "), hook)
+			cmd := exec.CommandContext(ctx, "sh", "-c", call)
+			cmd.Env = []string{"PATH=" + os.Getenv("PATH")}
 			said, err := cmd.CombinedOutput()
 			if err == nil {
 				t.Errorf("the hook succeeded: %s", said)
 			}
-			if !strings.Contains(string(said), "netfreeze") {
-				t.Errorf("the hook does not say what is wrong: %q", said)
+			if !strings.HasPrefix(string(said), "netfreeze: error: ") || !strings.Contains(string(said), test.message) {
+				t.Errorf("the hook should say %q, and says %q", test.message, said)
 			}
+			noRecords(t, app.netns, fmt.Sprint(cmd.Process.Pid))
 			released(t, back, app.netns, ours)
 			released(t, back, "", hosts)
-			noRecords(t, app.netns)
 			if err := k.healthy(); err != nil || !alive(k.pid) {
 				t.Errorf("the task has suffered: %v", err)
 			}
@@ -84,7 +96,7 @@ func TestMisuse(t *testing.T) {
 // TestNoBackend takes the tools of the chosen back end away: the dump fails,
 // says why, and the task goes on.
 func TestNoBackend(t *testing.T) {
-	withSuite(t, settings{policy: "kill", backend: "iptables-legacy"})
+	withSuite(t, settings{policy: "kill", backend: "iptables-legacy"}, plainCRIU{})
 	const tool = "/usr/sbin/xtables-legacy-multi"
 	p := newPair(t, plainCRIU{}, true, few)
 	mustRun(t, "", "", "mount", "--bind", "/dev/null", tool)

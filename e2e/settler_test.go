@@ -34,7 +34,7 @@ func (k *task) busyAccepting(t *testing.T, p *pair, late time.Duration) {
 // TestSettlerKilled kills the settler in the middle of a restore: the next
 // action starts another one, which knows what to do from the record.
 func TestSettlerKilled(t *testing.T) {
-	withSuite(t, settings{policy: "kill"})
+	withSuite(t, settings{policy: "kill"}, plainCRIU{})
 	for _, action := range []string{"post-setup-namespaces", "post-restore"} {
 		t.Run(action, func(t *testing.T) {
 			p := newPair(t, plainCRIU{}, true, few)
@@ -53,7 +53,7 @@ func TestSettlerKilled(t *testing.T) {
 // TestCRIULock kills a CRIU that has locked the network with rules of its own,
 // as it does unless it is told to skip that. They are taken away too.
 func TestCRIULock(t *testing.T) {
-	withSuite(t, settings{policy: "hold"})
+	withSuite(t, settings{policy: "hold"}, plainCRIU{})
 	for _, lock := range []string{"iptables", "nftables"} {
 		t.Run(lock, func(t *testing.T) {
 			t.Parallel()
@@ -74,7 +74,7 @@ func TestCRIULock(t *testing.T) {
 // host's: the hook must not freeze that, and the dump fails before the task is
 // touched.
 func TestHookRefusesHost(t *testing.T) {
-	withSuite(t, settings{policy: "kill"})
+	withSuite(t, settings{policy: "kill"}, plainCRIU{})
 	before := ruleset(t, "")
 	w := newWorld(t)
 	elsewhere := w.newHost("elsewhere")

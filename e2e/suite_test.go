@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -35,8 +36,10 @@ type settings struct {
 }
 
 // withSuite configures the suite for a test and its subtests, which may run at
-// the same time, and CRIU to use it.
-func withSuite(t *testing.T, s settings) {
+// the same time, and CRIU to use it: in the files of these engines, and of all
+// if none is named. (Every CRIU reads plain criu's file as well as that of the
+// runtime that starts it; with both there it runs the hook twice.)
+func withSuite(t *testing.T, s settings, of ...engine) {
 	t.Helper()
 	withoutSuite(t)
 	lines := []string{fmt.Sprintf("policy = %q", s.policy)}
@@ -50,12 +53,25 @@ func withSuite(t *testing.T, s settings) {
 	if err := os.WriteFile(filepath.Join(criuDir, "netfreeze.toml"), []byte(config), 0o600); err != nil {
 		t.Fatal(err)
 	}
+	if of == nil {
+		of = engines
+	}
 	// crun falls back to runc.conf, so that it gets a file of its own only
 	// where there is none yet.
-	for _, runtimes := range []string{"crun", "runc,default"} {
-		mustRun(t, "", "", append([]string{netfreeze, "install", "--runtime", runtimes}, s.install...)...)
+	for _, e := range []engine{runtimeEngine("crun"), runtimeEngine("runc"), plainCRIU{}} {
+		if slices.Contains(of, e) {
+			mustRun(t, "", "", append([]string{netfreeze, "install", "--runtime", configOf(e)}, s.install...)...)
+		}
 	}
 	t.Cleanup(func() { mustRun(t, "", "", netfreeze, "uninstall") })
+}
+
+// configOf is the name of an engine's configuration file, without the ending.
+func configOf(e engine) string {
+	if e == (plainCRIU{}) {
+		return "default"
+	}
+	return e.String()
 }
 
 // withoutSuite leaves CRIU as it is without us.

@@ -1,0 +1,150 @@
+package hooks
+
+import (
+	"net/netip"
+	"os"
+	"os/exec"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/criu-netfreeze/criu-netfreeze/netns/nstest"
+	"github.com/criu-netfreeze/criu-netfreeze/proc"
+	"github.com/criu-netfreeze/criu-netfreeze/state"
+	"github.com/criu-netfreeze/criu-netfreeze/tcp"
+)
+
+// TestMain gives the tests a /run of their own.
+func TestMain(m *testing.M) { nstest.Main(m) }
+
+func must(t *testing.T, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// conns makes connections of one peer, told apart by its ports.
+func conns(ports ...uint16) []tcp.Tuple {
+	var all []tcp.Tuple
+	for _, port := range ports {
+		all = append(all, tcp.Tuple{
+			Local:  netip.MustParseAddrPort("192.0.2.1:7000"),
+			Remote: netip.AddrPortFrom(netip.MustParseAddr("192.0.2.2"), port),
+		})
+	}
+	return all
+}
+
+func TestOverlap(t *testing.T) {
+	for _, tc := range []struct {
+		a, b []tcp.Tuple
+		want bool
+	}{
+		{nil, nil, false},
+		{conns(1), nil, false},
+		{conns(1, 2), conns(3, 4), false},
+		{conns(1, 2), conns(4, 2), true},
+		{conns(1), []tcp.Tuple{{Local: conns(1)[0].Remote, Remote: conns(1)[0].Local}}, false}, // the peer's own view
+	} {
+		if overlap(tc.a, tc.b) != tc.want || overlap(tc.b, tc.a) != tc.want {
+			t.Errorf("%v and %v: want %v", tc.a, tc.b, tc.want)
+		}
+	}
+}
+
+// TestSiblings has one container of a pod let go of the network: what becomes
+// of the other's record?
+func TestSiblings(t *testing.T) {
+	ns, other := nstest.New(t), nstest.New(t)
+	sleep := exec.Command("sleep", "3600")
+	must(t, sleep.Start())
+	t.Cleanup(func() {
+		_ = sleep.Process.Kill()
+		_ = sleep.Wait()
+	})
+	process, err := proc.Open(sleep.Process.Pid)
+	must(t, err)
+	defer process.Close()
+	living := []proc.Ref{process.Ref}
+
+	const holder, silent, taken, nothing = "holder", "silent", "taken", "nothing"
+	netNS, single := state.NetNS, state.Connections
+	dump, restore := state.Dump, state.Restore
+	mine, theirs := conns(1, 2), conns(3)
+	for _, tc := range []struct {
+		what    string
+		op      state.Op // of ours, whose connections are mine
+		sibling state.Record
+		over    bool // the sibling's time to live is
+		settler bool // the sibling's is there
+		want    string
+	}{
+		{"held", dump, state.Record{Phase: state.Held, Scope: netNS, Tree: living, Conns: theirs}, false, false, holder},
+		{"held, restored beside", restore, state.Record{Phase: state.Held, Scope: netNS, Tree: living, Conns: theirs}, false, false, holder},
+		{"isolated", dump, state.Record{Phase: state.Isolated, Scope: netNS, Tree: living}, false, false, holder},
+		{"under way", dump, state.Record{Phase: state.Running, Scope: netNS}, false, true, holder},
+		{"orphaned", dump, state.Record{Phase: state.Running, Scope: netNS}, false, false, taken},
+		{"ended", dump, state.Record{Phase: state.Ended, Scope: netNS, Conns: theirs}, false, false, silent},
+		{"ended, restored beside", restore, state.Record{Phase: state.Ended, Scope: netNS, Conns: theirs}, false, false, silent},
+		{"held and killed since", dump, state.Record{Phase: state.Held, Scope: netNS, Conns: theirs}, false, false, silent},
+		{"ended, too late", dump, state.Record{Phase: state.Ended, Scope: netNS, Conns: theirs}, true, false, taken},
+		{"ended, restored now", restore, state.Record{Phase: state.Ended, Scope: netNS, Conns: mine[:1]}, false, false, taken},
+		{"ended, same connections", dump, state.Record{Phase: state.Ended, Scope: netNS, Conns: mine[:1]}, false, false, silent},
+		{"by hand, for this restore", restore, state.Record{Phase: state.Frozen, Scope: netNS}, false, false, taken},
+		{"by hand, for a later one", dump, state.Record{Phase: state.Frozen, Scope: netNS}, false, false, holder},
+		{"connections, restored now", restore, state.Record{Phase: state.Ended, Scope: single, Conns: mine}, false, false, taken},
+		{"connections of others", restore, state.Record{Phase: state.Ended, Scope: single, Conns: theirs}, false, false, nothing},
+		{"connections, at a dump", dump, state.Record{Phase: state.Ended, Scope: single, Conns: mine}, false, false, nothing},
+		{"connections under way", restore, state.Record{Phase: state.Running, Scope: single, Conns: mine}, false, true, nothing},
+		{"in another namespace", dump, state.Record{Phase: state.Frozen, Scope: netNS, NetNS: other.ID()}, false, false, nothing},
+	} {
+		t.Run(tc.what, func(t *testing.T) {
+			must(t, state.MakeDir())
+			t.Cleanup(func() { _ = os.RemoveAll(state.Dir) })
+			ours := &state.Record{ID: "1@1", Op: tc.op, Phase: state.Running, Scope: netNS, NetNS: ns.ID(), Conns: mine, Until: time.Now().Add(time.Hour)}
+			must(t, ours.Save())
+			r := tc.sibling
+			r.ID, r.Op, r.Until = "2@2", dump, time.Now().Add(time.Hour)
+			if r.NetNS != other.ID() {
+				r.NetNS = ns.ID()
+			}
+			if tc.over {
+				r.Until = time.Now().Add(-time.Second)
+			}
+			must(t, r.Save())
+			if tc.settler {
+				lock, err := state.Lock(r.ID)
+				must(t, err)
+				defer state.Unlock(r.ID, lock)
+			}
+			held, quiet, free, err := siblings(ns, []*state.Record{ours})
+			must(t, err)
+			var got []string
+			if held != nil {
+				got = append(got, holder)
+			}
+			for range quiet {
+				got = append(got, silent)
+			}
+			for range free {
+				got = append(got, taken)
+			}
+			if len(got) == 0 {
+				got = []string{nothing}
+			}
+			if !slices.Equal(got, []string{tc.want}) {
+				t.Errorf("the sibling is %v, want %s", got, tc.want)
+			}
+			if held != nil {
+				if text := (&heldError{held}).Error(); !strings.Contains(text, "netfreeze thaw '"+ns.ID().String()+"'") {
+					t.Errorf("the error does not say what to do: %s", text)
+				}
+			}
+			if held, quiet, free, err := siblings(ns, []*state.Record{ours, &r}); err != nil || held != nil || len(quiet)+len(free) > 0 {
+				t.Errorf("let go together: %v, %v, %v, %v", held, quiet, free, err)
+			}
+		})
+	}
+}
