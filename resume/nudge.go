@@ -16,7 +16,10 @@ import (
 const maxRepeats = 4
 
 // Packets returns what to send for one connection, in order, at most limit
-// packets.
+// packets. Where we have received more than we had acknowledged the peer has
+// most likely that acknowledgement, so it gets the errors for that first: once
+// it hears of more, it takes no error until it has waited for its timer again
+// (icsk_retransmits is 0 then).
 func Packets(s tcp.Stream, limit int) [][]byte {
 	var all [][]byte
 	switch s.State {
@@ -24,15 +27,24 @@ func Packets(s tcp.Stream, limit int) [][]byte {
 	default:
 		return nil // nothing was ever acknowledged, or nobody is there
 	}
+	errors := func(seq uint32) {
+		for range min(Errors, limit-len(all)) {
+			all = append(all, unreachable(s.Remote.Addr(), s.Local.Addr(), s.Remote, s.Local, seq))
+		}
+	}
+	rest := 1 // for the ACK, without which nothing is certain
+	if s.RcvAcked != s.RcvNxt && limit > Errors+rest {
+		errors(s.RcvAcked)
+	}
+	var data [][]byte
 	if s.State == tcp.Established || s.State == tcp.CloseWait {
-		all = repeats(s, min(maxRepeats, limit))
+		data = repeats(s, min(maxRepeats, limit-len(all)))
 	}
-	if len(all) == 0 {
-		all = append(all, ack(s))
+	if len(data) == 0 {
+		data = [][]byte{ack(s)}
 	}
-	for range min(Errors, limit-len(all)) {
-		all = append(all, unreachable(s.Remote.Addr(), s.Local.Addr(), s.Remote, s.Local, s.RcvNxt))
-	}
+	all = append(all, data...)
+	errors(s.RcvNxt)
 	return all
 }
 

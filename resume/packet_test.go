@@ -15,7 +15,7 @@ import (
 func stream(local, remote string) tcp.Stream {
 	return tcp.Stream{
 		Tuple: tcp.Tuple{Local: netip.MustParseAddrPort(local), Remote: netip.MustParseAddrPort(remote)},
-		State: tcp.Established, SndUna: 0xfffffff0, SndNxt: 0xfffffff0, RcvNxt: 2000, Window: 501,
+		State: tcp.Established, SndUna: 0xfffffff0, SndNxt: 0xfffffff0, RcvNxt: 2000, RcvAcked: 2000, Window: 501,
 		MSS: 100, Timestamps: true, Timestamp: 77,
 	}
 }
@@ -170,7 +170,12 @@ func TestPackets(t *testing.T) {
 			t.Errorf("%s: %d packets, want %d", tc.name, got, tc.want)
 		}
 	}
-	s := stream(ends[1][0], ends[1][1])
+	s := stream(ends[0][0], ends[0][1])
+	s.RcvAcked -= 100
+	if got := len(Packets(s, 16)); got != Errors+1+Errors {
+		t.Errorf("with data that was not acknowledged: %d packets", got)
+	}
+	s = stream(ends[1][0], ends[1][1])
 	if got := Own(s, 3); got != nil {
 		t.Errorf("our kernel is told about nothing in flight: %d packets", len(got))
 	}

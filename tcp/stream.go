@@ -16,6 +16,7 @@ type Stream struct {
 
 	SndUna, SndNxt uint32 // oldest byte that the peer has not acknowledged; next one to send
 	RcvNxt         uint32 // next byte expected from the peer
+	RcvAcked       uint32 // what the last acknowledgement said that was sent: RcvNxt or before
 	Window         uint16 // as in the header: already scaled
 	Unacked        []byte // the bytes from SndUna on that were sent, where they are known
 
@@ -40,7 +41,7 @@ func window(rcvWup, rcvWnd, rcvNxt uint32, scale int) uint16 {
 // receiver's window scale (RFC 7323).
 func NewStream(t Tuple, state int, sndUna, sndNxt, rcvNxt, rcvWup, rcvWnd uint32, scale int) Stream {
 	return Stream{
-		Tuple: t, State: state, SndUna: sndUna, SndNxt: sndNxt, RcvNxt: rcvNxt,
+		Tuple: t, State: state, SndUna: sndUna, SndNxt: sndNxt, RcvNxt: rcvNxt, RcvAcked: rcvWup,
 		Window: window(rcvWup, rcvWnd, rcvNxt, scale),
 	}
 }
