@@ -1,6 +1,7 @@
 package hooks
 
 import (
+	"errors"
 	"net/netip"
 	"slices"
 	"time"
@@ -96,21 +97,27 @@ func (t *transaction) greet() {
 	if t.resumer == nil || t.rec.Scope != state.NetNS || t.set.AnnounceCount == 0 {
 		return
 	}
+	ns, peers, log := t.ns, t.peers(), t.log
+	go announce(ns, peers, log)
+}
+
+// announce makes the namespace known to its neighbours, and them to it.
+func announce(ns *netns.Namespace, peers []netip.Addr, log *logrus.Logger) {
+	_, err := resume.Announce(ns)
+	if err := errors.Join(err, resume.Prime(ns, peers)); err != nil {
+		log.Debug(oneLine(err))
+	}
+}
+
+// peers returns the addresses at the other ends of the connections.
+func (t *transaction) peers() []netip.Addr {
 	var peers []netip.Addr
 	for _, c := range t.rec.Conns {
 		if a := c.Remote.Addr(); !slices.Contains(peers, a) && len(peers) < maxPeers {
 			peers = append(peers, a)
 		}
 	}
-	ns, log := t.ns, t.log
-	go func() {
-		if _, err := resume.Announce(ns); err != nil {
-			log.Debug(oneLine(err))
-		}
-		if err := resume.Prime(ns, peers); err != nil {
-			log.Debug(oneLine(err))
-		}
-	}()
+	return peers
 }
 
 // maxPeers bounds how many peers the way is looked up to: mostly all are behind
@@ -124,13 +131,15 @@ func (t *transaction) resume() {
 		return
 	}
 	r.started = true
-	ns, announce := t.ns, t.rec.Scope == state.NetNS && t.set.AnnounceCount > 0
+	ns, peers := t.ns, t.peers()
+	times := t.set.AnnounceCount
+	if t.rec.Scope != state.NetNS {
+		times = 0 // the host's neighbours know it
+	}
 	go func() {
 		defer close(r.done)
-		if announce {
-			if _, err := resume.Announce(ns); err != nil {
-				r.log.Debug(oneLine(err))
-			}
+		if times > 0 {
+			announce(ns, peers, r.log)
 		}
 		streams := <-r.streams
 		thawed := time.Now()
@@ -148,11 +157,9 @@ func (t *transaction) resume() {
 				r.log.Debug(oneLine(err))
 			}
 		}()
-		for i := 1; announce && i < r.set.AnnounceCount; i++ {
+		for range max(times-1, 0) {
 			time.Sleep(r.set.AnnounceInterval)
-			if _, err := resume.Announce(ns); err != nil {
-				r.log.Debug(oneLine(err))
-			}
+			announce(ns, nil, r.log)
 		}
 		<-again
 	}()
