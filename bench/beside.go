@@ -6,6 +6,7 @@ import (
 	"io"
 	"net"
 	"net/netip"
+	"sync"
 	"time"
 
 	"github.com/criu-netfreeze/criu-netfreeze/rules"
@@ -93,22 +94,36 @@ func (b *bench) besideFrozen() error {
 		if err := t.measure(thawed, own, peer); err != nil {
 			return err
 		}
-		for _, s := range others {
-			if _, err := command(netfreeze, "freeze", s.name); err != nil {
-				return err
-			}
+		if err := each(others, "freeze"); err != nil {
+			return err
 		}
 		if err := t.measure(frozen, own, peer); err != nil {
 			return err
 		}
-		for _, s := range others {
-			if _, err := command(netfreeze, "thaw", s.name); err != nil {
-				return err
-			}
+		if err := each(others, "thaw"); err != nil {
+			return err
 		}
 	}
 	t.finish(b, thawed)
 	return nil
+}
+
+// each runs a command of netfreeze for all the namespaces, some at a time: most
+// of it is waiting for the kernel.
+func each(spaces []*space, verb string) error {
+	const atATime = 10
+	errs := make([]error, len(spaces))
+	free := make(chan bool, atATime)
+	var all sync.WaitGroup
+	for i, s := range spaces {
+		free <- true
+		all.Go(func() {
+			_, errs[i] = command(netfreeze, verb, s.name)
+			<-free
+		})
+	}
+	all.Wait()
+	return errors.Join(errs...)
 }
 
 // ruleset puts rules into a namespace that do not concern the traffic that is
