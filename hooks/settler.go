@@ -79,7 +79,23 @@ func newSettler(id string) (*settler, error) {
 		criu.Close()
 		return nil, err
 	}
-	return &settler{id: id, criu: criu, lock: lock, sock: sock, log: newLog()}, nil
+	s := &settler{id: id, criu: criu, lock: lock, sock: sock, log: newLog()}
+	go s.leaveCgroups()
+	return s, nil
+}
+
+// leaveCgroups moves the settler to the control groups of whoever called CRIU.
+// On a restore runc has CRIU in the container's own (criuApplyCgroups), where
+// the settler would be paused and killed with it, and keep it from going away.
+// It is done beside the first action, since it can take the kernel a while.
+func (s *settler) leaveCgroups() {
+	st, err := proc.ReadStat(s.criu.PID)
+	if err == nil {
+		err = proc.JoinCgroups(st.PPID)
+	}
+	if err != nil {
+		s.log.Debug(oneLine(err))
+	}
 }
 
 func (s *settler) close() {
