@@ -31,7 +31,7 @@ policy = "hold"
 pod = "shop/db-*"
 policy = "isolate"
 ttl = "90s"
-`})
+`}, engines[1:]...)
 	for _, test := range []struct {
 		host, pod, annotation string
 		policy, state         string
@@ -87,7 +87,7 @@ func TestDrain(t *testing.T) {
 		works bool
 	}{{"0s", false}, {"10s", true}} {
 		t.Run(test.drain, func(t *testing.T) {
-			withSuite(t, settings{policy: "run", more: fmt.Sprintf("drain = %q", test.drain)})
+			withSuite(t, settings{policy: "run", more: fmt.Sprintf("drain = %q", test.drain)}, plainCRIU{})
 			p := newPair(t, plainCRIU{}, true, few)
 			p.server.busyAccepting(t, p, late)
 			err := p.dumped.engine.dump(p.dumped, true)

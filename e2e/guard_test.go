@@ -50,7 +50,7 @@ func newCNIPair(t *testing.T, e engine, n *cniNet) *pair {
 // CNI plugins some time before CRIU starts, with a peer that sends every
 // millisecond. Every connection survives all of them, and the peer sees no RST.
 func TestGuard(t *testing.T) {
-	withSuite(t, settings{policy: "kill"})
+	withSuite(t, settings{policy: "kill"}, runtimeEngine("runc"))
 	for name, plugin := range map[string]string{"bridge": bridgePlugin, "macvlan": macvlanPlugin} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -93,7 +93,7 @@ func TestGuard(t *testing.T) {
 // TestWithoutGuard is the same once, with nothing expected: the kernel answers
 // the peer before CRIU starts.
 func TestWithoutGuard(t *testing.T) {
-	withSuite(t, settings{policy: "kill"})
+	withSuite(t, settings{policy: "kill"}, runtimeEngine("runc"))
 	for name, plugin := range map[string]string{"bridge": bridgePlugin, "macvlan": macvlanPlugin} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -124,7 +124,7 @@ func TestWithoutGuard(t *testing.T) {
 // on the same bridge as its peer. A guard in the namespace that has the bridge,
 // the node's, drops the resets.
 func TestGuardNode(t *testing.T) {
-	withSuite(t, settings{policy: "kill"})
+	withSuite(t, settings{policy: "kill"}, runtimeEngine("runc"))
 	p := newPair(t, runtimeEngine("runc"), true, everyMillisecond)
 	guard(t, p.app.w.sw, p.app)
 	p.dump()

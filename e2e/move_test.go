@@ -57,7 +57,7 @@ func TestHalfClosed(t *testing.T) {
 // both are dumped and both restored elsewhere, one after the other, while they
 // exchange a message every millisecond.
 func TestBoth(t *testing.T) {
-	withSuite(t, settings{policy: "kill"})
+	withSuite(t, settings{policy: "kill"}, runtimeEngine("runc"))
 	for _, test := range []struct {
 		dumps, restores string // in this order: s for the server, c for the client
 		gap             time.Duration

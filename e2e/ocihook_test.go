@@ -50,7 +50,7 @@ sleep %[6]g
 // TestOCIHook restores with a runc that has CRIU make the network namespace, and
 // hooks that connect it while CRIU waits.
 func TestOCIHook(t *testing.T) {
-	withSuite(t, settings{policy: "kill"})
+	withSuite(t, settings{policy: "kill"}, runtimeEngine("runc"))
 	for _, expected := range []bool{true, false} {
 		t.Run(map[bool]string{true: "expected", false: "not expected"}[expected], func(t *testing.T) {
 			t.Parallel()

@@ -73,7 +73,7 @@ func TestOwnNetns(t *testing.T) {
 
 	for _, backend := range []string{"nftables", "iptables-nft", "iptables-legacy"} {
 		t.Run("kill,"+backend, func(t *testing.T) {
-			withSuite(t, settings{policy: "kill", backend: backend})
+			withSuite(t, settings{policy: "kill", backend: backend}, plainCRIU{})
 			b := start(t)
 			before := ruleset(t, netns(b))
 			if err := b.client.engine.dump(b.client, true); err != nil {
@@ -90,7 +90,7 @@ func TestOwnNetns(t *testing.T) {
 		})
 	}
 	t.Run("hold", func(t *testing.T) {
-		withSuite(t, settings{policy: "hold"})
+		withSuite(t, settings{policy: "hold"}, plainCRIU{})
 		b := start(t)
 		before := ruleset(t, netns(b))
 		if err := b.client.engine.dump(b.client, true); err != nil {

@@ -49,7 +49,7 @@ func (p *pod) dump(t *testing.T, k *task) {
 // TestPod dumps both containers of a pod, which share a namespace, and restores
 // one after the other. What is not restored yet stays silent.
 func TestPod(t *testing.T) {
-	withSuite(t, settings{policy: "kill"})
+	withSuite(t, settings{policy: "kill"}, runtimeEngine("runc"))
 	p := newPod(t)
 	for _, b := range []both{p.a, p.b} {
 		p.dump(t, b.server)
@@ -79,7 +79,7 @@ func TestPod(t *testing.T) {
 // TestPodHeld holds both containers of a pod. One alone cannot be thawed, and
 // the attempt changes nothing; both can.
 func TestPodHeld(t *testing.T) {
-	withSuite(t, settings{policy: "hold"})
+	withSuite(t, settings{policy: "hold"}, runtimeEngine("runc"))
 	p := newPod(t)
 	p.dump(t, p.a.server)
 	p.dump(t, p.b.server)
@@ -102,7 +102,7 @@ func TestPodHeld(t *testing.T) {
 // connections wait for a restore: the network is back for the one, and the
 // others stay silent.
 func TestPodRun(t *testing.T) {
-	withSuite(t, settings{policy: "kill", more: "[[container]]\nid = \"*-second-*\"\npolicy = \"run\"\n"})
+	withSuite(t, settings{policy: "kill", more: "[[container]]\nid = \"*-second-*\"\npolicy = \"run\"\n"}, runtimeEngine("runc"))
 	p := newPod(t)
 	p.dump(t, p.a.server)
 	p.a.server.gone()
@@ -127,7 +127,7 @@ func TestPodRun(t *testing.T) {
 // one with the same inode has nothing to do with it. Neither has a record that
 // cannot be read.
 func TestFormerNamespace(t *testing.T) {
-	withSuite(t, settings{policy: "run"})
+	withSuite(t, settings{policy: "run"}, plainCRIU{})
 	p := newPair(t, plainCRIU{}, true, few)
 	var ino string
 	if s := mustRun(t, "", "", "stat", "-Lc", "%i", netnsPath(p.app.netns)); s != "" {

@@ -81,7 +81,7 @@ func TestHold(t *testing.T) {
 func TestNoInstruction(t *testing.T) {
 	for _, policy := range []string{"hold", "kill"} {
 		t.Run(policy, func(t *testing.T) {
-			withSuite(t, settings{policy: policy})
+			withSuite(t, settings{policy: policy}, plainCRIU{})
 			p := newPair(t, plainCRIU{}, true, few, "--busy")
 			then := filepath.Join(t.TempDir(), "stats")
 			p.dump("--action-script", script(t, "post-dump", "cp "+p.dumped.data("stats")+" "+then))

@@ -7,6 +7,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"os/exec"
 	"runtime"
 	"strings"
@@ -63,19 +64,29 @@ func within(name string, do func() error) error {
 		// Never unlocked: the runtime ends a thread whose goroutine is locked
 		// to it, and so nothing else ever runs in the foreign namespace.
 		runtime.LockOSThread()
-		handle, err := netns.GetFromPath(netnsPath(name))
-		if err != nil {
-			done <- fmt.Errorf("open netns %s: %w", name, err)
+		if syscall.Gettid() == os.Getpid() {
+			// All but the first one, which it would keep there for good: the
+			// namespace would live on, as that of this process.
+			done <- within(name, do)
+			runtime.UnlockOSThread()
 			return
 		}
-		defer handle.Close()
-		if err := netns.Set(handle); err != nil {
-			done <- fmt.Errorf("enter netns %s: %w", name, err)
-			return
-		}
-		done <- do()
+		done <- enter(name, do)
 	}()
 	return <-done
+}
+
+// enter takes the calling thread to a network namespace and calls a function.
+func enter(name string, do func() error) error {
+	handle, err := netns.GetFromPath(netnsPath(name))
+	if err != nil {
+		return fmt.Errorf("open netns %s: %w", name, err)
+	}
+	defer handle.Close()
+	if err := netns.Set(handle); err != nil {
+		return fmt.Errorf("enter netns %s: %w", name, err)
+	}
+	return do()
 }
 
 // runIn runs a program in a network namespace ("" for the lab's own) to its
