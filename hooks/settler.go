@@ -90,7 +90,7 @@ func newSettler(id string) (*settler, error) {
 // It is done beside the first action, since it can take the kernel a while.
 func (s *settler) leaveCgroups() {
 	st, err := proc.ReadStat(s.criu.PID)
-	if err == nil {
+	if err == nil && st.PPID > 1 { // 1 has called nobody, it adopted CRIU
 		err = proc.JoinCgroups(st.PPID)
 	}
 	if err != nil {
