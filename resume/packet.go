@@ -98,17 +98,16 @@ func segment(s tcp.Stream, seq uint32, flags byte, data []byte) []byte {
 // byte is seq, on its way from one end of the connection to the other. For IPv4
 // it says host unreachable, for IPv6 no route: the codes that RFC 6069 names.
 func unreachable(to netip.Addr, us netip.Addr, from, dest netip.AddrPort, seq uint32) []byte {
-	quoted := make([]byte, 8, tcpLen) // ports and sequence number are what identifies it
+	quoted := make([]byte, tcpLen) // its first 8 bytes, ports and sequence number, identify it
 	binary.BigEndian.PutUint16(quoted[0:], from.Port())
 	binary.BigEndian.PutUint16(quoted[2:], dest.Port())
 	binary.BigEndian.PutUint32(quoted[4:], seq)
 	if from.Addr().Is4() {
-		b := append([]byte{3, 1, 0, 0, 0, 0, 0, 0}, packet(from.Addr(), dest.Addr(), protoTCP, quoted)...)
+		b := append([]byte{3, 1, 0, 0, 0, 0, 0, 0}, packet(from.Addr(), dest.Addr(), protoTCP, quoted[:8])...)
 		binary.BigEndian.PutUint16(b[2:], checksum(0, b))
 		return packet(us, to, protoICMP, b)
 	}
-	quoted = quoted[:tcpLen] // Linux wants no more than the ports, RFC 4443 as much as fits
-	quoted[12] = tcpLen / 4 << 4
+	quoted[12] = tcpLen / 4 << 4 // RFC 4443 wants as much as fits
 	b := append([]byte{1, 0, 0, 0, 0, 0, 0, 0}, packet(from.Addr(), dest.Addr(), protoTCP, quoted)...)
 	binary.BigEndian.PutUint16(b[2:], checksum(pseudo(us, to, protoICMPv6, len(b)), b))
 	return packet(us, to, protoICMPv6, b)
