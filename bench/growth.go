@@ -133,7 +133,7 @@ func (b *bench) silentEnd() error {
 			}
 		}
 	}
-	g.summarize("")
+	g.summarize("SIGKILL alone")
 	b.results.add(g)
 	return nil
 }
