@@ -63,15 +63,50 @@ func List() ([]Status, error) {
 		s, stale, err := look(r)
 		errs = append(errs, err)
 		if stale {
-			errs = append(errs, r.Remove())
+			errs = append(errs, discard(r))
 			continue
 		}
 		list = append(list, s)
 	}
 	left, err := leftovers()
 	list, errs = append(list, left...), append(errs, err)
+	state.Sweep()
 	slices.SortFunc(list, func(a, b Status) int { return a.Since.Compare(b.Since) })
 	return list, errors.Join(errs...)
+}
+
+// discard removes a record that nobody needs any more, and what is left of its
+// rules, which drop nothing by now.
+func discard(r *state.Record) error {
+	ns, err := findNetNS(r)
+	if errors.Is(err, netns.ErrGone) {
+		return r.Remove()
+	}
+	if err != nil {
+		return err
+	}
+	defer ns.Close() //nolint:errcheck // only the rules mattered
+	unlock, err := state.LockNetNS(ns)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	var held *heldError
+	if err := lift(ns, []*state.Record{r}); err != nil && !errors.As(err, &held) {
+		return err
+	}
+	return r.Remove()
+}
+
+// tidy discards what is over, and what killed settlers have left.
+func tidy() {
+	records, _ := state.All()
+	for _, r := range records {
+		if r.Over() {
+			_ = discard(r) // the next one tries again
+		}
+	}
+	state.Sweep()
 }
 
 // look compares a record with the kernel. It is stale if nothing is left that

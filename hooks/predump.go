@@ -97,7 +97,7 @@ func (t *transaction) prepareWhole() error {
 	}
 	hold := time.Duration(0)
 	if t.set.Drain > 0 {
-		hold = t.set.Drain + synMargin
+		hold = min(t.set.Drain+synMargin, t.set.TTL)
 	}
 	err = t.whole.Prepare(hold)
 	unlock()
@@ -134,11 +134,19 @@ func (t *transaction) drain() error {
 	}
 }
 
+// maxFlush bounds the sockets whose acknowledgements are sent before the freeze:
+// each takes some microseconds of the time in which the tasks are stopped.
+const maxFlush = 256
+
 // networkLock arms the freeze: CRIU has seized the tasks, so none of them sees
 // a failing system call. It happens only if the tree's netns is not CRIU's own.
 func (t *transaction) networkLock() error {
 	if t.rec.Scope != state.NetNS {
 		return nil
+	}
+	if tree, err := proc.OpenTree(t.rec.Tree[0]); err == nil && t.set.Resume == config.Nudge {
+		tcp.FlushAcks(tree, maxFlush)
+		tree.Close()
 	}
 	if err := t.arm(); err != nil {
 		return fmt.Errorf("%w (the tasks go on as they were)", err)

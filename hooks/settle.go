@@ -157,6 +157,7 @@ func (t *transaction) settleRestore() error {
 	}
 	if t.set.RestoreFailure == config.Keep && !t.unlocked {
 		t.rec.Phase, t.rec.Note = state.Frozen, "kept after a failed restore"
+		t.dropTaken() // this record stands for theirs now
 		t.log.Warnf("the restore did not succeed: %s stays frozen until %s (restore-failure = \"keep\"); netfreeze thaw %s ends that", t.ns, clock(t.rec.Until), name(t.rec))
 		return t.rec.Save()
 	}

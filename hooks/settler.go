@@ -99,7 +99,7 @@ func (s *settler) leaveCgroups() {
 }
 
 func (s *settler) close() {
-	state.Sweep()
+	tidy()
 	if s.tx != nil {
 		s.tx.close()
 	}

@@ -228,13 +228,21 @@ func Of(ns *netns.Namespace) ([]*Record, error) {
 	return of, err
 }
 
-// Sweep removes the records that nobody needs any more: their time to live is
-// over, no settler has them, and no process of theirs lives.
+// Over reports whether nobody needs the record any more: its time to live is
+// over, no settler has it, and no process of it lives.
+func (r *Record) Over() bool {
+	return time.Now().After(r.Until) && !r.Alive() && !r.Settling()
+}
+
+// Sweep removes the sockets and locks of settlers that were killed, where no
+// record is left for which another one could go on.
 func Sweep() {
-	all, _ := All()
-	for _, r := range all {
-		if time.Now().After(r.Until) && !r.Alive() && !r.Settling() {
-			_ = r.Remove()
+	locks, _ := filepath.Glob(lockPath("*"))
+	for _, path := range locks {
+		id := strings.TrimSuffix(filepath.Base(path), ".lock")
+		if _, err := os.Stat(recordPath(id)); errors.Is(err, os.ErrNotExist) && !held(path) {
+			_ = os.Remove(Socket(id))
+			_ = os.Remove(path)
 		}
 	}
 }

@@ -164,30 +164,53 @@ func TestReasons(t *testing.T) {
 	}
 }
 
-// TestSweep removes what nobody needs, and nothing else.
-func TestSweep(t *testing.T) {
+// TestOver tells what nobody needs any more.
+func TestOver(t *testing.T) {
 	fresh(t)
 	living, gone := tree(t, true), tree(t, false)
 	past, future := time.Now().Add(-time.Second), time.Now().Add(time.Hour)
-	for _, r := range []*Record{
-		{ID: "ended", Phase: Ended, Until: past},
-		{ID: "orphan", Phase: Committed, Tree: gone, Until: past},
-		{ID: "alive", Phase: Held, Tree: living, Until: past},
-		{ID: "settling", Phase: Running, Until: past},
-		{ID: "waiting", Phase: Ended, Tree: gone, Until: future},
-	} {
-		must(t, r.Save())
-	}
 	f, err := Lock("settling")
 	must(t, err)
-	Sweep()
-	if got := ids(t); !slices.Equal(got, []string{"alive", "settling", "waiting"}) {
-		t.Errorf("kept: %v", got)
+	defer Unlock("settling", f)
+	for _, test := range []struct {
+		Record
+		over bool
+	}{
+		{Record{ID: "ended", Phase: Ended, Until: past}, true},
+		{Record{ID: "orphan", Phase: Committed, Tree: gone, Until: past}, true},
+		{Record{ID: "alive", Phase: Held, Tree: living, Until: past}, false},
+		{Record{ID: "settling", Phase: Running, Until: past}, false},
+		{Record{ID: "waiting", Phase: Ended, Tree: gone, Until: future}, false},
+	} {
+		if got := test.Over(); got != test.over {
+			t.Errorf("%s: over %v", test.ID, got)
+		}
 	}
-	Unlock("settling", f)
+}
+
+// TestSweep removes the files of settlers that were killed, and no others.
+func TestSweep(t *testing.T) {
+	fresh(t)
+	files := func(id string) (n int) {
+		for _, path := range []string{lockPath(id), Socket(id)} {
+			if _, err := os.Stat(path); err == nil {
+				n++
+			}
+		}
+		return n
+	}
+	for _, id := range []string{"killed", "with a record"} {
+		for _, path := range []string{lockPath(id), Socket(id)} {
+			must(t, os.WriteFile(path, nil, 0o600))
+		}
+	}
+	must(t, (&Record{ID: "with a record"}).Save())
+	f, err := Lock("at work")
+	must(t, err)
+	defer Unlock("at work", f)
 	Sweep()
-	if got := ids(t); !slices.Equal(got, []string{"alive", "waiting"}) {
-		t.Errorf("kept when the settler was gone: %v", got)
+	if files("killed") != 0 || files("with a record") != 2 || files("at work") != 1 {
+		t.Errorf("left: %d of a killed settler, %d with a record, %d of one at work", files("killed"), files("with a record"), files("at work"))
 	}
 }
 
