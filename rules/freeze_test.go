@@ -40,9 +40,9 @@ func TestFreeze(t *testing.T) {
 			for _, l := range links {
 				l.passes(t)
 			}
-			packets(t, seen)
 
 			must(t, f.Freeze(time.Minute))
+			packets(t, seen)         // what was on its way before
 			must(t, closing.Close()) // no FIN
 			for _, l := range links {
 				l.stuck(t)
