@@ -33,6 +33,7 @@ type capture struct {
 	file   string
 	cmd    *command
 	done   bool
+	tally  tally // of the last look
 }
 
 // startCapture returns when packets are being recorded.
@@ -124,7 +125,8 @@ func (c *capture) keep() {
 // tally is what a stretch of a capture contained.
 type tally struct {
 	tcp, fin, rst, icmpErrors int
-	first                     []string // a few of the FIN and RST, in words
+	first                     []string       // a few of the FIN and RST, in words
+	announced                 map[string]int // gratuitous ARP requests, by MAC address
 }
 
 // stray is an error that names the first FIN and RST, if there are any.
@@ -149,10 +151,11 @@ func (c *capture) since(from time.Time) tally {
 	if err != nil {
 		c.t.Fatalf("read capture: %v", err)
 	}
-	var n tally
+	n := tally{announced: map[string]int{}}
 	for {
 		data, info, err := packets.ReadPacketData()
 		if errors.Is(err, io.EOF) {
+			c.tally = n
 			return n
 		}
 		if err != nil {
@@ -179,6 +182,9 @@ func (n *tally) add(p gopacket.Packet, after time.Duration) {
 				p.NetworkLayer().NetworkFlow().Src(), tcp.SrcPort,
 				p.NetworkLayer().NetworkFlow().Dst(), tcp.DstPort, tcp.Seq, tcp.FIN, tcp.RST))
 		}
+	}
+	if arp, ok := p.Layer(layers.LayerTypeARP).(*layers.ARP); ok {
+		n.announced[announcement(arp)]++
 	}
 	if icmp, ok := p.Layer(layers.LayerTypeICMPv4).(*layers.ICMPv4); ok &&
 		icmp.TypeCode.Type() == layers.ICMPv4TypeDestinationUnreachable {

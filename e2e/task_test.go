@@ -137,16 +137,16 @@ func (b both) progress(limit time.Duration, after time.Time) {
 		if err := b.healthy(); err != nil {
 			return err
 		}
-		last := map[uint16]int64{}
+		last := map[uint64]int64{}
 		for _, s := range b.server.stats.Snapshots() {
-			last[s.RemotePort] = s.LastAt
+			last[s.ID] = s.LastAt
 		}
 		conns := b.client.stats.Snapshots()
 		if len(conns) == 0 {
 			return fmt.Errorf("no connection yet")
 		}
 		for _, s := range conns {
-			if max(s.LastAt, last[s.LocalPort]) <= after.UnixNano() {
+			if max(s.LastAt, last[s.ID]) <= after.UnixNano() {
 				return fmt.Errorf("connection %d (port %d) is silent", s.ID, s.LocalPort)
 			}
 		}
@@ -172,15 +172,17 @@ func (b both) settle() {
 		if err := b.healthy(); err != nil {
 			return err
 		}
-		servers := map[uint16]stats.Snapshot{}
+		// By number: two connections may have the same port, one over IPv4 and
+		// one over IPv6.
+		servers := map[uint64]stats.Snapshot{}
 		for _, s := range b.server.stats.Snapshots() {
-			servers[s.RemotePort] = s
+			servers[s.ID] = s
 		}
 		for _, c := range b.client.stats.Snapshots() {
 			if c.Kind == stats.KindUDP {
 				continue // which may lose what it likes
 			}
-			s, ok := servers[c.LocalPort]
+			s, ok := servers[c.ID]
 			if !ok || c.Sent != s.Received || s.Sent != c.Received {
 				return fmt.Errorf("connection %d: client sent %d, server received %d; server sent %d, client received %d",
 					c.ID, c.Sent, s.Received, s.Sent, c.Received)

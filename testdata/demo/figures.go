@@ -34,16 +34,16 @@ func (f *figures) count(clients, servers, stopped []stats.Snapshot) {
 		f.doubled += to.Doubled
 		f.spoilt += to.Corrupt
 	}
-	sent := map[uint16]uint64{}
+	sent := map[uint64]uint64{}
 	for _, s := range stopped {
-		sent[s.RemotePort] = s.Sent
+		sent[s.ID] = s.Sent
 	}
 	for _, c := range clients {
 		f.received += c.Received
 		for _, s := range servers {
-			if s.RemotePort == c.LocalPort {
+			if s.ID == c.ID {
 				way(c.Sent, s)
-				way(max(s.Sent, sent[s.RemotePort]), c)
+				way(max(s.Sent, sent[s.ID]), c)
 			}
 		}
 	}
