@@ -108,25 +108,13 @@ func (t *transaction) thaw() error {
 	if t.ns == nil || t.thawed {
 		return nil
 	}
-	unlock, err := state.LockNetNS(t.ns)
-	if err != nil {
-		return err
-	}
-	defer unlock()
-	if t.conns != nil {
-		err = t.conns.Thaw()
-	} else {
-		var isolated *netns.Isolated
-		if isolated, err = t.isolate(); err == nil {
-			err = liftWhole(isolated, t.rec)
-		}
-	}
+	err := t.thawBy(rules.ThawAll)
 	var held *heldError
-	if errors.As(err, &held) {
+	switch {
+	case errors.As(err, &held):
 		t.log.Warnf("%s stays frozen: %s", t.ns, held)
 		return nil
-	}
-	if err != nil {
+	case err != nil:
 		return fmt.Errorf("thaw %s: %w", t.ns, err)
 	}
 	t.thawed = true
@@ -134,6 +122,23 @@ func (t *transaction) thaw() error {
 		t.log.Infof("thawed %s after %v", t.ns.ID(), time.Since(t.armed).Round(time.Microsecond))
 	}
 	return nil
+}
+
+// thawBy removes the rules, those of a whole namespace by remove.
+func (t *transaction) thawBy(remove func(*netns.Isolated) error) error {
+	unlock, err := state.LockNetNS(t.ns)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	if t.conns != nil {
+		return t.conns.Thaw()
+	}
+	isolated, err := t.isolate()
+	if err != nil {
+		return err
+	}
+	return liftWhole(isolated, remove, t.rec)
 }
 
 // forget removes the record of a transaction that has taken its freeze back; if

@@ -11,6 +11,7 @@ import (
 
 	"github.com/criu-netfreeze/criu-netfreeze/netns"
 	"github.com/criu-netfreeze/criu-netfreeze/proc"
+	"github.com/criu-netfreeze/criu-netfreeze/rules"
 	"github.com/criu-netfreeze/criu-netfreeze/state"
 	"github.com/criu-netfreeze/criu-netfreeze/tcp"
 )
@@ -195,7 +196,7 @@ func lift(ns *netns.Namespace, records []*state.Record) error {
 	if err != nil {
 		return err
 	}
-	return liftWhole(isolated, records...)
+	return liftWhole(isolated, rules.ThawAll, records...)
 }
 
 // letGo lets the tasks go on and forgets the records.

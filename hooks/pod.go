@@ -62,11 +62,11 @@ func siblings(ns *netns.Namespace, ours []*state.Record) (holder *state.Record, 
 	return holder, silent, taken, nil
 }
 
-// liftWhole removes the freeze of a whole namespace for the records of ours. A
-// sibling whose connections wait for a restore keeps these frozen, and these
-// alone. The error is a *heldError where all must stay frozen. The namespace is
-// locked by the caller.
-func liftWhole(ns *netns.Isolated, ours ...*state.Record) error {
+// liftWhole has remove take away the freeze of a whole namespace for the records
+// of ours. A sibling whose connections wait for a restore keeps these frozen,
+// and these alone. The error is a *heldError where all must stay frozen. The
+// namespace is locked by the caller.
+func liftWhole(ns *netns.Isolated, remove func(*netns.Isolated) error, ours ...*state.Record) error {
 	holder, silent, _, err := siblings(ns.Namespace, ours)
 	if err != nil {
 		return err
@@ -79,7 +79,7 @@ func liftWhole(ns *netns.Isolated, ours ...*state.Record) error {
 			return fmt.Errorf("keep the connections of %s silent: %w", subject(r), err)
 		}
 	}
-	return rules.ThawAll(ns)
+	return remove(ns)
 }
 
 // narrow turns a record's freeze of the whole namespace into one of its own
