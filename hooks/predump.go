@@ -134,9 +134,10 @@ func (t *transaction) drain() error {
 	}
 }
 
-// maxFlush bounds the sockets whose acknowledgements are sent before the freeze:
-// each takes some microseconds of the time in which the tasks are stopped.
-const maxFlush = 256
+// maxFlush bounds the descriptors that are looked at for acknowledgements to be
+// sent before the freeze: each takes some microseconds of the time in which the
+// tasks are stopped.
+const maxFlush = 64
 
 // networkLock arms the freeze: CRIU has seized the tasks, so none of them sees
 // a failing system call. It happens only if the tree's netns is not CRIU's own.
