@@ -3,6 +3,7 @@ package tcp
 import (
 	"errors"
 	"fmt"
+	"io"
 	"net/netip"
 	"os"
 	"strconv"
@@ -191,7 +192,12 @@ func isTCP(fd int) bool {
 }
 
 // sockets maps the descriptors of p that are sockets to the sockets' inodes.
-func sockets(p *proc.Process) (map[int]uint32, error) {
+func sockets(p *proc.Process) (map[int]uint32, error) { return someSockets(p, -1) }
+
+// someSockets is sockets for the first limit descriptors; -1 is all of them.
+// Other files are not touched: to close a duplicate of one may call for the
+// program behind its file system, which may be stopped.
+func someSockets(p *proc.Process, limit int) (map[int]uint32, error) {
 	dir := fmt.Sprintf("/proc/%d/fd", p.PID)
 	d, err := os.Open(dir)
 	if errors.Is(err, os.ErrNotExist) {
@@ -201,8 +207,8 @@ func sockets(p *proc.Process) (map[int]uint32, error) {
 		return nil, err
 	}
 	defer d.Close() //nolint:errcheck // opened for reading
-	names, err := d.Readdirnames(-1)
-	if err != nil && !errors.Is(err, unix.ESRCH) {
+	names, err := d.Readdirnames(limit)
+	if err != nil && !errors.Is(err, unix.ESRCH) && !errors.Is(err, io.EOF) {
 		return nil, fmt.Errorf("list %s: %w", dir, err)
 	}
 	found := map[int]uint32{}
