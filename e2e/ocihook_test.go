@@ -90,20 +90,29 @@ func TestOCIHook(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if list := mustRun(t, "", "", netfreeze, "expect", "--list"); !strings.Contains(list, "netfreeze-oci") {
-				t.Errorf("the hook froze nothing: %s", list)
-			}
-			p.progress(2*patience, time.Now())
-			p.settle()
-			if err := p.packets.since(p.from).stray(); err != nil {
-				t.Error(err)
-			}
-			poll(t, patience, "end of the freeze", func() error {
-				if s := status(t, fmt.Sprintf("/proc/%d/ns/net", p.dumped.pid)); s != "" {
-					return fmt.Errorf("its status is %s", s)
-				}
-				return nil
-			})
+			p.frozenAtBirth(fmt.Sprintf("/proc/%d/ns/net", p.dumped.pid))
 		})
 	}
+}
+
+// frozenAtBirth checks, after a restore into a namespace that the OCI hook was
+// to freeze, that it did, that no connection has suffered, and that the freeze
+// has ended.
+func (p *pair) frozenAtBirth(netns string) {
+	t := p.dumped.t
+	t.Helper()
+	if list := mustRun(t, "", "", netfreeze, "expect", "--list"); !strings.Contains(list, "netfreeze-oci") {
+		t.Errorf("the hook froze nothing: %s", list)
+	}
+	p.progress(2*patience, time.Now())
+	p.settle()
+	if err := p.packets.since(p.from).stray(); err != nil {
+		t.Error(err)
+	}
+	poll(t, patience, "end of the freeze", func() error {
+		if s := status(t, netns); s != "" {
+			return fmt.Errorf("its status is %s", s)
+		}
+		return nil
+	})
 }

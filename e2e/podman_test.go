@@ -261,20 +261,7 @@ func TestPodmanPod(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if list := mustRun(t, "", "", netfreeze, "expect", "--list"); !strings.Contains(list, "netfreeze-oci") {
-				t.Errorf("the hook did not freeze the pod: %s", list)
-			}
-			p.progress(2*patience, time.Now())
-			p.settle()
-			if err := p.packets.since(p.from).stray(); err != nil {
-				t.Error(err)
-			}
-			poll(t, patience, "end of the freeze", func() error {
-				if s := status(t, p.app.netns); s != "" {
-					return fmt.Errorf("its status is %s", s)
-				}
-				return nil
-			})
+			p.frozenAtBirth(p.app.netns)
 		})
 	}
 }

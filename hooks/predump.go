@@ -114,11 +114,7 @@ func (t *transaction) drain() error {
 	const step = 2 * time.Millisecond
 	deadline := time.Now().Add(t.set.Drain)
 	for {
-		var socks []tcp.Socket
-		err := t.ns.Do(func() (err error) {
-			socks, err = tcp.List()
-			return err
-		})
+		socks, err := t.sockets()
 		if err != nil {
 			return err
 		}
@@ -132,6 +128,15 @@ func (t *transaction) drain() error {
 		}
 		time.Sleep(step)
 	}
+}
+
+// sockets lists the TCP sockets of the transaction's namespace.
+func (t *transaction) sockets() (socks []tcp.Socket, err error) {
+	err = t.ns.Do(func() (err error) {
+		socks, err = tcp.List()
+		return err
+	})
+	return socks, err
 }
 
 // maxFlush bounds the descriptors that are looked at for acknowledgements to be
@@ -167,11 +172,7 @@ func (t *transaction) armConnections() error {
 	if err != nil {
 		return fmt.Errorf("find the tasks' sockets: %w", err)
 	}
-	var socks []tcp.Socket
-	err = t.ns.Do(func() (err error) {
-		socks, err = tcp.List()
-		return err
-	})
+	socks, err := t.sockets()
 	if err != nil {
 		return err
 	}

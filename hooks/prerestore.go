@@ -104,11 +104,8 @@ func (t *transaction) leftovers() ([]tcp.Socket, error) {
 	for _, c := range t.rec.Conns {
 		coming[c] = true
 	}
-	var socks []tcp.Socket
-	if err := t.ns.Do(func() (err error) {
-		socks, err = tcp.List()
-		return err
-	}); err != nil {
+	socks, err := t.sockets()
+	if err != nil {
 		return nil, err
 	}
 	var found []tcp.Socket
