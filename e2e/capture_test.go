@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"iter"
 	"net"
 	"os"
 	"path/filepath"
@@ -140,31 +141,45 @@ func (n tally) stray() error {
 // since ends the capture and counts what it has from a time on.
 func (c *capture) since(from time.Time) tally {
 	c.t.Helper()
-	c.mark("the capture to be complete")
-	c.stop()
-	f, err := os.Open(c.file)
-	if err != nil {
-		c.t.Fatal(err)
-	}
-	defer f.Close()
-	packets, err := pcapgo.NewReader(f)
-	if err != nil {
-		c.t.Fatalf("read capture: %v", err)
-	}
 	n := tally{announced: map[string]int{}}
-	for {
-		data, info, err := packets.ReadPacketData()
-		if errors.Is(err, io.EOF) {
-			c.tally = n
-			return n
+	for at, p := range c.packets() {
+		if !at.Before(from) {
+			n.add(p, at.Sub(from))
 		}
+	}
+	c.tally = n
+	return n
+}
+
+// packets ends the capture and returns what it has, with the times.
+func (c *capture) packets() iter.Seq2[time.Time, gopacket.Packet] {
+	c.t.Helper()
+	if !c.done {
+		c.mark("the capture to be complete")
+		c.stop()
+	}
+	return func(yield func(time.Time, gopacket.Packet) bool) {
+		f, err := os.Open(c.file)
+		if err != nil {
+			c.t.Fatal(err)
+		}
+		defer f.Close()
+		packets, err := pcapgo.NewReader(f)
 		if err != nil {
 			c.t.Fatalf("read capture: %v", err)
 		}
-		if info.Timestamp.Before(from) {
-			continue
+		for {
+			data, info, err := packets.ReadPacketData()
+			if errors.Is(err, io.EOF) {
+				return
+			}
+			if err != nil {
+				c.t.Fatalf("read capture: %v", err)
+			}
+			if !yield(info.Timestamp, gopacket.NewPacket(data, packets.LinkType(), gopacket.DecodeOptions{Lazy: true, NoCopy: true})) {
+				return
+			}
 		}
-		n.add(gopacket.NewPacket(data, packets.LinkType(), gopacket.DecodeOptions{Lazy: true, NoCopy: true}), info.Timestamp.Sub(from))
 	}
 }
 
@@ -194,4 +209,20 @@ func (n *tally) add(p gopacket.Packet, after time.Duration) {
 		icmp.TypeCode.Type() == layers.ICMPv6TypeDestinationUnreachable {
 		n.icmpErrors++
 	}
+}
+
+// payload is the length of a TCP segment's data, in bytes, by its IP header:
+// the capture may have less of it.
+func payload(p gopacket.Packet) uint32 {
+	tcp, ok := p.Layer(layers.LayerTypeTCP).(*layers.TCP)
+	if !ok {
+		return 0
+	}
+	if ip, ok := p.Layer(layers.LayerTypeIPv4).(*layers.IPv4); ok {
+		return uint32(ip.Length) - 4*uint32(ip.IHL) - 4*uint32(tcp.DataOffset)
+	}
+	if ip, ok := p.Layer(layers.LayerTypeIPv6).(*layers.IPv6); ok {
+		return uint32(ip.Length) - 4*uint32(tcp.DataOffset)
+	}
+	return 0
 }

@@ -32,6 +32,7 @@ type settings struct {
 	backend string        // "" for the default
 	ttl     time.Duration // 0 for the default
 	more    string        // further lines of netfreeze.toml
+	log     string        // file for netfreeze's log, "" for none
 	install []string      // options of "netfreeze install"
 }
 
@@ -50,6 +51,9 @@ func withSuite(t *testing.T, s settings, of ...engine) {
 		lines = append(lines, fmt.Sprintf("ttl = %q", s.ttl))
 	}
 	config := strings.Join(append(lines, s.more), "\n") + "\n\n[log]\nlevel = \"debug\"\n"
+	if s.log != "" {
+		config += fmt.Sprintf("file = %q\n", s.log)
+	}
 	if err := os.WriteFile(filepath.Join(criuDir, "netfreeze.toml"), []byte(config), 0o600); err != nil {
 		t.Fatal(err)
 	}

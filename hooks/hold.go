@@ -11,6 +11,7 @@ import (
 
 	"github.com/criu-netfreeze/criu-netfreeze/netns"
 	"github.com/criu-netfreeze/criu-netfreeze/proc"
+	"github.com/criu-netfreeze/criu-netfreeze/resume"
 	"github.com/criu-netfreeze/criu-netfreeze/rules"
 	"github.com/criu-netfreeze/criu-netfreeze/state"
 	"github.com/criu-netfreeze/criu-netfreeze/tcp"
@@ -170,12 +171,16 @@ func thawSame(packets int, records []*state.Record) error {
 		}
 		streams = append(streams, s...)
 	}
+	nudge := func() error { return nil }
+	if line, err := resume.Open(ns); err == nil && packets > 0 {
+		defer line.Close()
+		all := nudges(abroad(streams), packets, true)
+		nudge = func() error { return line.Send(all) }
+	}
 	if err := lift(ns, records); err != nil {
 		return err
 	}
-	if packets > 0 {
-		_, _ = nudge(ns, abroad(streams), packets, true) // what does not get out is repeated later
-	}
+	_ = nudge() // what does not get out is repeated later
 	return letGo(records)
 }
 

@@ -17,13 +17,21 @@ import (
 )
 
 // resumer gets a restore's traffic going again at the thaw, beside CRIU: no
-// action waits for it.
+// action waits for it. All that can be done before the thaw is done then.
 type resumer struct {
-	set     config.Settings
-	log     *logrus.Logger
-	streams chan []tcp.Stream // what the images say, once they are read
-	started bool
-	done    chan struct{} // closed when all that is to be sent was sent
+	set      config.Settings
+	log      *logrus.Logger
+	streams  chan []tcp.Stream // what the images say, once they are read
+	prepared chan prepared     // nil where the namespace is not known yet
+	started  bool
+	done     chan struct{} // closed when all that is to be sent was sent
+}
+
+// prepared is all that a thaw needs.
+type prepared struct {
+	line    *resume.Line // nil if it could not be opened
+	streams []tcp.Stream
+	packets [][]byte
 }
 
 // wait waits until all was sent, if anything is to be sent at all.
@@ -92,21 +100,40 @@ func (t *transaction) forgetFlows() {
 
 // greet tells the neighbours of the frozen namespace where its addresses are
 // now and finds the way to the peers, so that neither waits for that later: ARP
-// and neighbour discovery pass the freeze.
+// and neighbour discovery pass the freeze. Then it prepares what is to be sent
+// at the thaw.
 func (t *transaction) greet() {
-	if t.resumer == nil || t.rec.Scope != state.NetNS || t.set.AnnounceCount == 0 {
+	r := t.resumer
+	if r == nil || t.ns == nil || r.started {
 		return
 	}
-	ns, peers, log := t.ns, t.peers(), t.log
-	go announce(ns, peers, log)
+	if old := r.prepared; old != nil { // of another namespace, that was not the one
+		go func() { (<-old).line.Close() }()
+	}
+	r.prepared = make(chan prepared, 1)
+	ns, peers, greets, out := t.ns, t.peers(), t.announces(), r.prepared
+	go func() {
+		var p prepared
+		var err error
+		if p.line, err = resume.Open(ns); err != nil {
+			r.log.Debug(oneLine(err))
+		}
+		if p.line != nil && greets {
+			if err := errors.Join(p.line.Announce(), p.line.Prime(ns, peers)); err != nil {
+				r.log.Debug(oneLine(err))
+			}
+		}
+		p.streams = <-r.streams
+		r.streams <- p.streams // for another namespace, if this one is not the one
+		p.packets = nudges(p.streams, r.set.NudgePackets, false)
+		out <- p
+	}()
 }
 
-// announce makes the namespace known to its neighbours, and them to it.
-func announce(ns *netns.Namespace, peers []netip.Addr, log *logrus.Logger) {
-	_, err := resume.Announce(ns)
-	if err := errors.Join(err, resume.Prime(ns, peers)); err != nil {
-		log.Debug(oneLine(err))
-	}
+// announces tells whether the namespace is to be made known to its neighbours.
+// The host's know it.
+func (t *transaction) announces() bool {
+	return t.set.AnnounceCount > 0 && t.rec.Scope == state.NetNS
 }
 
 // peers returns the addresses at the other ends of the connections.
@@ -127,54 +154,58 @@ const maxPeers = 256
 // resume announces and nudges, right after the thaw.
 func (t *transaction) resume() {
 	r := t.resumer
-	if r == nil || r.started {
+	if r == nil || r.started || r.prepared == nil {
 		return
 	}
 	r.started = true
-	ns, peers := t.ns, t.peers()
-	times := t.set.AnnounceCount
-	if t.rec.Scope != state.NetNS {
-		times = 0 // the host's neighbours know it
+	ns, times, thawed := t.ns, 0, time.Now()
+	if t.announces() {
+		times = t.set.AnnounceCount
 	}
 	go func() {
 		defer close(r.done)
-		if times > 0 {
-			announce(ns, peers, r.log)
+		p := <-r.prepared
+		if p.line == nil {
+			return
 		}
-		streams := <-r.streams
-		thawed := time.Now()
-		n, err := nudge(ns, streams, r.set.NudgePackets, false)
-		if err != nil {
+		defer p.line.Close()
+		if times > 0 {
+			if err := p.line.Announce(); err != nil {
+				r.log.Debug(oneLine(err))
+			}
+		}
+		if err := p.line.Send(p.packets); err != nil {
 			r.log.Debugf("nudge: %s", oneLine(err))
 		}
-		if len(streams) > 0 {
-			r.log.Infof("nudged %d connections with %d packets in %v", len(streams), n, time.Since(thawed).Round(time.Microsecond))
+		if n := len(p.streams); n > 0 {
+			r.log.Infof("nudged %d connections with %d packets, the last one %v after the thaw", n, len(p.packets), time.Since(thawed).Round(time.Microsecond))
 		}
 		again := make(chan struct{})
 		go func() {
 			defer close(again)
-			if _, err := resume.Again(ns, streams, r.set.NudgePackets-n/max(len(streams), 1)); err != nil {
+			if _, err := p.line.Again(ns, p.streams, r.set.NudgePackets-len(p.packets)/max(len(p.streams), 1)); err != nil {
 				r.log.Debug(oneLine(err))
 			}
 		}()
 		for range max(times-1, 0) {
 			time.Sleep(r.set.AnnounceInterval)
-			announce(ns, nil, r.log)
+			if err := p.line.Announce(); err != nil {
+				r.log.Debug(oneLine(err))
+			}
 		}
 		<-again
 	}()
 }
 
-// nudge sends each connection's packets, at most limit per connection, and
-// returns how many these were. Backed says that our own kernel has waited too,
-// and is to repeat what it has sent.
-func nudge(ns *netns.Namespace, streams []tcp.Stream, limit int, backed bool) (int, error) {
-	var packets [][]byte
+// nudges builds each connection's packets, at most limit per connection.
+// Backed says that our own kernel has waited too, and is to repeat what it has
+// sent.
+func nudges(streams []tcp.Stream, limit int, backed bool) (packets [][]byte) {
 	for _, s := range streams {
 		packets = append(packets, resume.Packets(s, limit)...)
 		if backed {
 			packets = append(packets, resume.Own(s, resume.Errors)...)
 		}
 	}
-	return len(packets), resume.Send(ns, packets)
+	return packets
 }

@@ -16,7 +16,7 @@ const Errors = 6
 // later), at growing intervals, until it is acknowledged or the budget of
 // packets per connection is spent. By then the kernel's own timer has taken
 // over. It returns how many packets it sent.
-func Again(ns *netns.Namespace, streams []tcp.Stream, budget int) (sent int, err error) {
+func (l *Line) Again(ns *netns.Namespace, streams []tcp.Stream, budget int) (sent int, err error) {
 	const first = 20 * time.Millisecond
 	var open []tcp.Stream
 	for _, s := range streams {
@@ -37,7 +37,7 @@ func Again(ns *netns.Namespace, streams []tcp.Stream, budget int) (sent int, err
 		var packets [][]byte
 		packets, open = missing(open, acked)
 		sent += len(packets)
-		if err = Send(ns, packets); err != nil {
+		if err = l.Send(packets); err != nil {
 			return sent, err
 		}
 	}

@@ -2,74 +2,39 @@ package resume
 
 import (
 	"encoding/binary"
-	"errors"
 	"fmt"
 	"net"
 	"net/netip"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
-
-	"github.com/criu-netfreeze/criu-netfreeze/netns"
 )
 
-// Announce tells the neighbours which MAC address every address of the
-// namespace has: by a gratuitous ARP request (RFC 5227, section 3) and an
-// unsolicited neighbour advertisement with the override flag (RFC 4861, section
-// 7.2.6). Both pass a freeze. It returns how many were sent.
-func Announce(ns *netns.Namespace) (n int, err error) {
-	err = ns.Do(func() error {
-		links, err := netlink.LinkList()
-		if err != nil {
-			return fmt.Errorf("list the interfaces: %w", err)
-		}
-		var errs []error
-		for _, l := range links {
-			a := l.Attrs()
-			if a.Flags&net.FlagUp == 0 || a.Flags&net.FlagLoopback != 0 || len(a.HardwareAddr) != 6 {
-				continue
-			}
-			sent, err := announceLink(l)
-			n += sent
-			if err != nil {
-				errs = append(errs, fmt.Errorf("announce the addresses of %s: %w", a.Name, err))
-			}
-		}
-		return errors.Join(errs...)
-	})
-	return n, err
-}
-
-func announceLink(l netlink.Link) (n int, err error) {
-	addrs, err := netlink.AddrList(l, netlink.FAMILY_ALL)
+// announcements builds the frames that announce every address of the calling
+// thread's namespace, by the interface that has it.
+func announcements() ([]frame, error) {
+	links, err := netlink.LinkList()
 	if err != nil {
-		return 0, err
+		return nil, fmt.Errorf("list the interfaces: %w", err)
 	}
-	mac := l.Attrs().HardwareAddr
-	var errs []error
-	for _, a := range addrs {
-		ip, ok := netip.AddrFromSlice(a.IP)
-		if !ok || a.Flags&(unix.IFA_F_TENTATIVE|unix.IFA_F_DADFAILED) != 0 {
+	var all []frame
+	for _, l := range links {
+		a := l.Attrs()
+		if a.Flags&net.FlagUp == 0 || a.Flags&net.FlagLoopback != 0 || len(a.HardwareAddr) != 6 {
 			continue
 		}
-		frame := announcement(mac, ip.Unmap())
-		err := sendFrame(l.Attrs().Index, frame)
-		if err == nil {
-			n++
+		addrs, err := netlink.AddrList(l, netlink.FAMILY_ALL)
+		if err != nil {
+			return nil, fmt.Errorf("list the addresses of %s: %w", a.Name, err)
 		}
-		errs = append(errs, err)
+		for _, addr := range addrs {
+			ip, ok := netip.AddrFromSlice(addr.IP)
+			if ok && addr.Flags&(unix.IFA_F_TENTATIVE|unix.IFA_F_DADFAILED) == 0 {
+				all = append(all, frame{a.Index, announcement(a.HardwareAddr, ip.Unmap())})
+			}
+		}
 	}
-	return n, errors.Join(errs...)
-}
-
-// sendFrame sends a whole Ethernet frame by an interface.
-func sendFrame(link int, frame []byte) error {
-	fd, err := unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC, 0)
-	if err != nil {
-		return err
-	}
-	defer unix.Close(fd) //nolint:errcheck // nothing to lose
-	return unix.Sendto(fd, frame, 0, &unix.SockaddrLinklayer{Ifindex: link, Halen: 6})
+	return all, nil
 }
 
 // Ethernet's types.

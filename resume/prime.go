@@ -14,7 +14,7 @@ import (
 
 // Prime has the kernel find out the next hops' MAC addresses towards the peers,
 // so that the first packet after the thaw does not wait for that.
-func Prime(ns *netns.Namespace, peers []netip.Addr) error {
+func (l *Line) Prime(ns *netns.Namespace, peers []netip.Addr) error {
 	return ns.Do(func() error {
 		asked := map[netip.Addr]bool{}
 		var errs []error
@@ -32,7 +32,7 @@ func Prime(ns *netns.Namespace, peers []netip.Addr) error {
 				continue
 			}
 			asked[hop] = true
-			if err := ask(routes[0], hop); err != nil {
+			if err := l.ask(routes[0], hop); err != nil {
 				errs = append(errs, fmt.Errorf("ask for the MAC address of %s: %w", hop, err))
 			}
 		}
@@ -44,20 +44,20 @@ func Prime(ns *netns.Namespace, peers []netip.Addr) error {
 // waiting (NTF_USE, neigh_add in net/core/neighbour.c). For IPv6 the kernel
 // asks from its link-local address then, and not at all while that one is still
 // tentative, as in a namespace just made; so the question comes from us.
-func ask(route netlink.Route, hop netip.Addr) error {
+func (l *Line) ask(route netlink.Route, hop netip.Addr) error {
 	err := netlink.NeighSet(&netlink.Neigh{
 		LinkIndex: route.LinkIndex, IP: hop.AsSlice(), Flags: netlink.NTF_USE, State: netlink.NUD_NONE,
 	})
 	if err != nil || hop.Is4() {
 		return err
 	}
-	l, err := netlink.LinkByIndex(route.LinkIndex)
+	out, err := netlink.LinkByIndex(route.LinkIndex)
 	if err != nil {
 		return err
 	}
 	from, ok := netip.AddrFromSlice(route.Src)
-	if mac := l.Attrs().HardwareAddr; ok && len(mac) == 6 && l.Attrs().Flags&net.FlagLoopback == 0 {
-		return sendFrame(route.LinkIndex, solicitation(mac, from, hop))
+	if mac := out.Attrs().HardwareAddr; ok && len(mac) == 6 && out.Attrs().Flags&net.FlagLoopback == 0 {
+		return l.sendFrame(frame{route.LinkIndex, solicitation(mac, from, hop)})
 	}
 	return nil
 }

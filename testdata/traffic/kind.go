@@ -50,6 +50,7 @@ type flow struct {
 	id       uint16
 	kind     kind
 	half     bool          // the side that sends nothing closes its half at once
+	nap      bool          // nothing is sent while the sender's program naps
 	size     uint32        // of a record, a multiple of a word
 	interval time.Duration // between two records
 }
@@ -63,7 +64,7 @@ var (
 	}
 )
 
-// parseFlow reads KIND[=N][,size=BYTES][,interval=D][,half]; n is N or 1.
+// parseFlow reads KIND[=N][,size=BYTES][,interval=D][,half][,nap]; n is N or 1.
 func parseFlow(spec string) (f flow, n int, err error) {
 	head, rest, _ := strings.Cut(spec, ",")
 	name, count, counted := strings.Cut(head, "=")
@@ -88,6 +89,8 @@ func parseFlow(spec string) (f flow, n int, err error) {
 		switch key {
 		case "half":
 			f.half = true
+		case "nap":
+			f.nap = true
 		case "size":
 			var size uint64
 			size, err = strconv.ParseUint(value, 10, 24)
@@ -124,14 +127,24 @@ const greetingLen = 24
 
 const greetingMagic = 0x6e667472
 
+// The flags of a greeting.
+const (
+	flagHalf = 1 << iota
+	flagNap
+)
+
 func (f flow) greeting() []byte {
 	b := make([]byte, 0, greetingLen)
 	b = binary.BigEndian.AppendUint32(b, greetingMagic)
 	b = binary.BigEndian.AppendUint16(b, f.id)
-	b = append(b, byte(f.kind), 0)
+	flags := byte(0)
 	if f.half {
-		b[len(b)-1] = 1
+		flags |= flagHalf
 	}
+	if f.nap {
+		flags |= flagNap
+	}
+	b = append(b, byte(f.kind), flags)
 	b = binary.BigEndian.AppendUint32(b, f.size)
 	b = binary.BigEndian.AppendUint32(b, 0)
 	return binary.BigEndian.AppendUint64(b, uint64(f.interval))
@@ -144,7 +157,8 @@ func parseGreeting(b []byte) (flow, error) {
 	f := flow{
 		id:       binary.BigEndian.Uint16(b[4:]),
 		kind:     kind(b[6]),
-		half:     b[7] == 1,
+		half:     b[7]&flagHalf != 0,
+		nap:      b[7]&flagNap != 0,
 		size:     binary.BigEndian.Uint32(b[8:]),
 		interval: time.Duration(binary.BigEndian.Uint64(b[16:])),
 	}

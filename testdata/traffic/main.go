@@ -6,7 +6,8 @@
 //
 // A program keeps its counters in shared memory (package stats), and writes to
 // its log, a JSON object per line, only when something is wrong and at its
-// end. SIGUSR1 stops the sending for good, SIGTERM ends the program.
+// end. SIGUSR1 stops the sending for good, SIGUSR2 that of flows with nap until
+// the next SIGUSR2, SIGTERM ends the program.
 package main
 
 import (
@@ -32,6 +33,7 @@ type program struct {
 	stats  *stats.File
 	log    eventLog
 	quiet  atomic.Bool // SIGUSR1: nothing more is sent
+	naps   atomic.Bool // SIGUSR2, until the next one: flows with nap send nothing
 	ending atomic.Bool // SIGTERM: errors are of our own making
 }
 
@@ -59,8 +61,8 @@ func run(args []string) error {
 		start = func(p *program) error { return p.serve(addrs) }
 	case "connect":
 		flags.Var(&addrs, "peer", "`ADDRESS:PORT` to connect to (may be given again)")
-		flags.Var(&conns, "conn", "`KIND[=N][,size=BYTES][,interval=D][,half]` to open to each peer (may be given again).\n"+
-			"KIND: push, pull, reqrep, bulk, udp. half: the side that sends nothing says so")
+		flags.Var(&conns, "conn", "`KIND[=N][,size=BYTES][,interval=D][,half][,nap]` to open to each peer (may be given again).\n"+
+			"KIND: push, pull, reqrep, bulk, udp. half: the side that sends nothing says so. nap: SIGUSR2 interrupts it")
 		flags.UintVar(&firstID, "first-id", 0, "`NUMBER` of the first connection")
 		start = func(p *program) error { return p.connect(addrs, conns, firstID) }
 	default:
@@ -74,7 +76,7 @@ func run(args []string) error {
 	}
 	// Named before anything happens, so that no signal finds us unprepared.
 	signals := make(chan os.Signal, 2)
-	signal.Notify(signals, syscall.SIGUSR1, syscall.SIGTERM)
+	signal.Notify(signals, syscall.SIGUSR1, syscall.SIGUSR2, syscall.SIGTERM)
 	file, err := stats.Create(*statsPath)
 	if err != nil {
 		return err
@@ -91,12 +93,16 @@ func run(args []string) error {
 // obey returns when the program shall end.
 func (p *program) obey(signals <-chan os.Signal) {
 	for s := range signals {
-		if s == syscall.SIGTERM {
+		switch s {
+		case syscall.SIGTERM:
 			p.ending.Store(true)
 			p.log.summary(p.stats.Snapshots())
 			return
+		case syscall.SIGUSR1:
+			p.quiet.Store(true)
+		case syscall.SIGUSR2:
+			p.naps.Store(!p.naps.Load())
 		}
-		p.quiet.Store(true)
 	}
 }
 

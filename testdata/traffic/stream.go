@@ -86,7 +86,7 @@ func (s *stream) send() {
 		} else {
 			<-pace.C
 		}
-		for s.p.quiet.Load() {
+		for s.p.quiet.Load() || s.naps() {
 			time.Sleep(beat)
 		}
 		seq = fill(record, direction, seq)
@@ -101,6 +101,13 @@ func (s *stream) send() {
 			<-s.turn
 		}
 	}
+}
+
+// naps tells whether the stream is to begin nothing for now; whoever is asked
+// answers all the same.
+func (s *stream) naps() bool {
+	answers := s.flow.kind == reqrep && s.side == server
+	return s.flow.nap && !answers && s.p.naps.Load()
 }
 
 func (s *stream) fail(what string, err error) {

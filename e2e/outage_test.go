@@ -1,0 +1,274 @@
+//go:build e2e
+
+package e2e
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/google/gopacket/layers"
+)
+
+// outagesVar says how often TestOutage measures each length of an outage; with
+// it set, the longest ones too.
+const outagesVar = "NETFREEZE_OUTAGES"
+
+// since says from when on a byte could have come.
+type since int
+
+const (
+	sinceThaw  since = iota // the kernel takes part in the connection again
+	sinceRuns               // the restored program runs
+	sinceWoken              // the restored program has been told to send
+)
+
+// directions are who sends when, each over IPv4 and over IPv6.
+var directions = []struct {
+	name, conn string
+	ways       way // that have to carry bytes again
+	from       since
+}{
+	{"peer pushes", "pull,interval=2ms", toApp, sinceThaw},
+	{"restored pushes", "push,interval=2ms", toPeer, sinceRuns},
+	{"both push", "bulk,size=64,interval=2ms", toApp | toPeer, sinceRuns},
+	{"request, reply", "reqrep,interval=2ms", toApp | toPeer, sinceRuns},
+	{"peer wakes meanwhile", "pull,interval=2ms,nap", toApp, sinceThaw},
+	{"restored wakes later", "push,interval=2ms,nap", toPeer, sinceWoken},
+}
+
+// way is a direction of bytes, of one connection both are looked at.
+type way int
+
+const (
+	toApp way = 1 << iota
+	toPeer
+)
+
+// TestOutage measures how long after the thaw the first byte gets through,
+// after outages of different lengths, with the nudge and without.
+func TestOutage(t *testing.T) {
+	lengths, runs := []time.Duration{time.Second / 2, 2 * time.Second, 8 * time.Second}, 2
+	if s := os.Getenv(outagesVar); s != "" {
+		n, err := strconv.Atoi(s)
+		if err != nil || n < 1 {
+			t.Fatalf("%s=%s is no number of outages", outagesVar, s)
+		}
+		lengths, runs = append(lengths, 30*time.Second), n
+	}
+	for _, resume := range []string{"nudge", "none"} {
+		t.Run(resume, func(t *testing.T) {
+			log := filepath.Join(t.TempDir(), "log")
+			withSuite(t, settings{policy: "kill", more: fmt.Sprintf("resume = %q", resume), log: log}, plainCRIU{})
+			o := outages{log: log, room: make(chan struct{}, 6), took: map[string][]time.Duration{}}
+			t.Run("all", func(t *testing.T) {
+				for run := range runs {
+					for _, length := range lengths {
+						t.Run(fmt.Sprintf("%s/%d", length, run), func(t *testing.T) {
+							t.Parallel()
+							o.measure(t, length)
+						})
+					}
+				}
+			})
+			o.tell(t, lengths, resume == "nudge")
+			if dir := os.Getenv("NETFREEZE_KEEP"); dir != "" {
+				data, _ := os.ReadFile(log)
+				_ = os.WriteFile(filepath.Join(dir, "log-"+resume), data, 0o600)
+			}
+		})
+	}
+}
+
+// outages is what TestOutage has measured.
+type outages struct {
+	log  string
+	criu sync.Mutex    // one at a time: the machine is small
+	room chan struct{} // so many outages at a time
+
+	mu   sync.Mutex
+	took map[string][]time.Duration // by length and direction
+}
+
+func key(length time.Duration, direction string) string { return length.String() + " " + direction }
+
+func (o *outages) measure(t *testing.T, length time.Duration) {
+	o.room <- struct{}{}
+	defer func() { <-o.room }()
+	var conns []string
+	for _, d := range directions {
+		conns = append(conns, d.conn)
+	}
+	o.criu.Lock()
+	p := newPair(t, plainCRIU{}, true, conns)
+	p.server.signal(syscall.SIGUSR2)
+	p.client.signal(syscall.SIGUSR2)
+	time.Sleep(50 * time.Millisecond) // for the naps to begin
+	begin := time.Now()
+	p.dump()
+	p.dumped.gone()
+	p.dumped.engine.remove(p.dumped)
+	p.app.move(p.app.elsewhere(freeze(t)))
+	o.criu.Unlock()
+	time.Sleep(length/2 - time.Since(begin))
+	p.client.signal(syscall.SIGUSR2)
+	time.Sleep(length - time.Since(begin))
+
+	o.criu.Lock()
+	runs := p.runs()
+	err := p.dumped.engine.restore(p.dumped)
+	if err != nil {
+		o.criu.Unlock()
+		t.Fatalf("restore: %v", err)
+	}
+	from := map[since]time.Time{sinceThaw: o.thawed(t), sinceRuns: <-runs}
+	time.Sleep(100 * time.Millisecond)
+	from[sinceWoken] = time.Now()
+	p.server.signal(syscall.SIGUSR2)
+	time.Sleep(100 * time.Millisecond) // with the machine for this one alone
+	o.criu.Unlock()
+	p.progress(2*length+patience, from[sinceWoken])
+	p.settle()
+	if err := p.packets.since(p.from).stray(); err != nil {
+		t.Error(err)
+	}
+	carried := p.carried(from[sinceThaw])
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	for i, d := range directions {
+		var worst time.Duration
+		for _, id := range []int{2 * i, 2*i + 1} {
+			at, err := carried[uint64(id)].both(d.ways)
+			if err != nil {
+				t.Errorf("%s, connection %d: %v", d.name, id, err)
+			}
+			worst = max(worst, at.Sub(from[d.from]))
+		}
+		o.took[key(length, d.name)] = append(o.took[key(length, d.name)], worst)
+	}
+}
+
+// thawed returns when the last thaw was, by the settler's log.
+func (o *outages) thawed(t *testing.T) time.Time {
+	t.Helper()
+	log, err := os.ReadFile(o.log)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var last time.Time
+	for line := range strings.Lines(string(log)) {
+		if at, rest, _ := strings.Cut(line, " "); strings.Contains(rest, " thawed ") {
+			if last, err = time.Parse(time.RFC3339Nano, at); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	return last
+}
+
+// runs tells when the dumped program runs again.
+func (p *pair) runs() <-chan time.Time {
+	at := make(chan time.Time, 1)
+	ticks := p.dumped.stats.Ticks()
+	go func() {
+		for p.dumped.stats.Ticks() == ticks {
+			time.Sleep(200 * time.Microsecond)
+		}
+		at <- time.Now()
+	}()
+	return at
+}
+
+// carried is when a connection first carried new bytes after a thaw.
+type carried struct {
+	acked uint32 // by the app, in its first segment
+	known uint32 // by the peer, before
+	begun bool
+	at    [2]time.Time // to the app, to the peer
+}
+
+func (c *carried) both(ways way) (last time.Time, err error) {
+	for i, at := range c.at {
+		if ways&(1<<i) == 0 {
+			continue
+		}
+		if at.IsZero() {
+			return last, errors.New("nothing was captured")
+		}
+		if at.After(last) {
+			last = at
+		}
+	}
+	return last, nil
+}
+
+// carried finds in the capture when each connection, by its number, carried
+// new bytes after a thaw: to the app when it acknowledges more than in its
+// first segment, to the peer when it sends what the peer had not yet.
+func (p *pair) carried(thaw time.Time) map[uint64]*carried {
+	type end struct {
+		v6   bool
+		port uint16
+	}
+	conns, byID := map[end]*carried{}, map[uint64]*carried{}
+	for _, s := range p.client.stats.Snapshots() {
+		c := &carried{}
+		// Each kind is opened over IPv4, then over IPv6.
+		conns[end{s.ID%2 == 1, s.LocalPort}], byID[s.ID] = c, c
+	}
+	for at, packet := range p.packets.packets() {
+		tcp, ok := packet.Layer(layers.LayerTypeTCP).(*layers.TCP)
+		if !ok {
+			continue
+		}
+		v6 := packet.Layer(layers.LayerTypeIPv6) != nil
+		if c := conns[end{v6, uint16(tcp.SrcPort)}]; c != nil && at.Before(thaw) {
+			c.known = tcp.Ack
+			continue
+		}
+		c := conns[end{v6, uint16(tcp.DstPort)}]
+		if c == nil || at.Before(thaw) {
+			continue
+		}
+		if !c.begun {
+			c.begun, c.acked = true, tcp.Ack
+		}
+		length := payload(packet)
+		if c.at[0].IsZero() && int32(tcp.Ack-c.acked) > 0 {
+			c.at[0] = at
+		}
+		if c.at[1].IsZero() && length > 0 && int32(tcp.Seq+length-c.known) > 0 {
+			c.at[1] = at
+		}
+	}
+	return byID
+}
+
+// tell prints the table, and checks it where the nudge was on.
+func (o *outages) tell(t *testing.T, lengths []time.Duration, nudged bool) {
+	t.Helper()
+	for _, d := range directions {
+		for _, length := range lengths {
+			took := o.took[key(length, d.name)]
+			if len(took) == 0 {
+				t.Errorf("%s, %s: nothing was measured", length, d.name)
+				continue
+			}
+			slices.Sort(took)
+			median, longest := took[len(took)/2], took[len(took)-1]
+			t.Logf("%-20s outage %5s: first byte after %8s, at most %8s (%d runs)", d.name, length,
+				median.Round(100*time.Microsecond), longest.Round(100*time.Microsecond), len(took))
+			if nudged && median > soon {
+				t.Errorf("half of the runs took more than %v", soon)
+			}
+		}
+	}
+}
