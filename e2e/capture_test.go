@@ -201,14 +201,20 @@ func (n *tally) add(p gopacket.Packet, after time.Duration) {
 	if arp, ok := p.Layer(layers.LayerTypeARP).(*layers.ARP); ok {
 		n.announced[announcement(arp)]++
 	}
+	n.icmpErrors += icmpErrors(p)
+}
+
+// icmpErrors is 1 for a packet that says «destination unreachable».
+func icmpErrors(p gopacket.Packet) int {
 	if icmp, ok := p.Layer(layers.LayerTypeICMPv4).(*layers.ICMPv4); ok &&
 		icmp.TypeCode.Type() == layers.ICMPv4TypeDestinationUnreachable {
-		n.icmpErrors++
+		return 1
 	}
 	if icmp, ok := p.Layer(layers.LayerTypeICMPv6).(*layers.ICMPv6); ok &&
 		icmp.TypeCode.Type() == layers.ICMPv6TypeDestinationUnreachable {
-		n.icmpErrors++
+		return 1
 	}
+	return 0
 }
 
 // payload is the length of a TCP segment's data, in bytes, by its IP header:

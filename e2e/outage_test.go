@@ -80,10 +80,6 @@ func TestOutage(t *testing.T) {
 				}
 			})
 			o.tell(t, lengths, resume == "nudge")
-			if dir := os.Getenv("NETFREEZE_KEEP"); dir != "" {
-				data, _ := os.ReadFile(log)
-				_ = os.WriteFile(filepath.Join(dir, "log-"+resume), data, 0o600)
-			}
 		})
 	}
 }
@@ -129,7 +125,7 @@ func (o *outages) measure(t *testing.T, length time.Duration) {
 		o.criu.Unlock()
 		t.Fatalf("restore: %v", err)
 	}
-	from := map[since]time.Time{sinceThaw: o.thawed(t), sinceRuns: <-runs}
+	from := map[since]time.Time{sinceThaw: thawed(t, o.log), sinceRuns: <-runs}
 	time.Sleep(100 * time.Millisecond)
 	from[sinceWoken] = time.Now()
 	p.server.signal(syscall.SIGUSR2)
@@ -156,10 +152,10 @@ func (o *outages) measure(t *testing.T, length time.Duration) {
 	}
 }
 
-// thawed returns when the last thaw was, by the settler's log.
-func (o *outages) thawed(t *testing.T) time.Time {
+// thawed returns when the last thaw was, by the settler's log in a file.
+func thawed(t *testing.T, path string) time.Time {
 	t.Helper()
-	log, err := os.ReadFile(o.log)
+	log, err := os.ReadFile(path)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -4,6 +4,8 @@ package e2e
 
 import (
 	"fmt"
+	"maps"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -92,6 +94,54 @@ func TestNudgeBound(t *testing.T) {
 	n := p.packets.tally
 	if n.icmpErrors == 0 || n.icmpErrors > limit*conns {
 		t.Errorf("%d ICMP errors for %d connections, at most %d are allowed and some are due", n.icmpErrors, conns, limit*conns)
+	}
+}
+
+// TestNudgeMany restores 1,000 connections: each peer hears of it at once, and
+// the packets are no more than configured.
+func TestNudgeMany(t *testing.T) {
+	const conns, limit, within = 1000, 16, 50 * time.Millisecond
+	log := filepath.Join(t.TempDir(), "log")
+	withSuite(t, settings{policy: "kill", log: log, more: "announce-count = 0"}, plainCRIU{})
+	p := newPair(t, plainCRIU{}, true, []string{fmt.Sprintf("pull=%d,interval=300ms", conns/2)})
+	p.dump()
+	p.dumped.gone()
+	p.dumped.engine.remove(p.dumped)
+	p.app.move(p.app.elsewhere(freeze(t)))
+	if err := p.dumped.engine.restore(p.dumped); err != nil {
+		t.Fatalf("restore: %v", err)
+	}
+	thaw := thawed(t, log)
+	p.progress(patience, time.Now())
+	p.settle()
+	if err := p.packets.since(p.from).stray(); err != nil {
+		t.Error(err)
+	}
+	first := map[string]time.Duration{} // by connection
+	total := 0
+	for at, packet := range p.packets.packets() {
+		ip := packet.NetworkLayer()
+		if at.Before(thaw) || ip == nil || ip.NetworkFlow().Src().String() != p.app.v4.String() && ip.NetworkFlow().Src().String() != p.app.v6.String() {
+			continue
+		}
+		if tcp, ok := packet.Layer(layers.LayerTypeTCP).(*layers.TCP); ok {
+			conn := fmt.Sprintf("%s:%d", ip.NetworkFlow().Dst(), tcp.DstPort)
+			if _, known := first[conn]; !known {
+				first[conn] = at.Sub(thaw)
+			}
+		}
+		total += icmpErrors(packet)
+	}
+	if len(first) != conns {
+		t.Fatalf("%d connections heard of, want %d", len(first), conns)
+	}
+	times := slices.Sorted(maps.Values(first))
+	t.Logf("the first segment after the thaw: median %v, last %v; %d ICMP errors", times[conns/2], times[conns-1], total)
+	if times[conns-1] > within {
+		t.Errorf("the last connection was nudged %v after the thaw, more than %v", times[conns-1], within)
+	}
+	if total == 0 || total > limit*conns {
+		t.Errorf("%d ICMP errors for %d connections, allowed are %d for each", total, conns, limit)
 	}
 }
 

@@ -197,15 +197,22 @@ func (t *transaction) resume() {
 	}()
 }
 
-// nudges builds each connection's packets, at most limit per connection.
-// Backed says that our own kernel has waited too, and is to repeat what it has
-// sent.
-func nudges(streams []tcp.Stream, limit int, backed bool) (packets [][]byte) {
+// urgent is how many packets of each connection go before the rest of any: the
+// acknowledgement and one error, which is enough for every other peer.
+const urgent = 2
+
+// nudges builds each connection's packets, at most limit per connection, in the
+// order in which they are to be sent. Backed says that our own kernel has waited
+// too, and is to repeat what it has sent.
+func nudges(streams []tcp.Stream, limit int, backed bool) [][]byte {
+	var first, rest [][]byte
 	for _, s := range streams {
-		packets = append(packets, resume.Packets(s, limit)...)
+		packets := resume.Packets(s, limit)
 		if backed {
 			packets = append(packets, resume.Own(s, resume.Errors)...)
 		}
+		n := min(urgent, len(packets))
+		first, rest = append(first, packets[:n]...), append(rest, packets[n:]...)
 	}
-	return packets
+	return append(first, rest...)
 }

@@ -18,7 +18,7 @@ import (
 const magic = 0x6e66_7374_6174_0001
 
 // MaxConns is the number of connections that one file has room for.
-const MaxConns = 128
+const MaxConns = 1024
 
 // State tells where a connection is in its life.
 type State uint64
