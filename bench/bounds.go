@@ -10,11 +10,15 @@ func (r *results) judge() {
 		if g == nil || s.processes > 1 || s.connections > 1000 {
 			continue
 		}
-		hook := g.row(withHook).Added.Median
+		ours, iptables, nftables := g.row(withHook), g.row(withIPTables), g.row(withNFTables)
+		if ours == nil || iptables == nil || nftables == nil {
+			continue // -locks left it out
+		}
+		hook := ours.Added.Median
 		what := "netfreeze-hook adds to the frozen time, " + connections(s.connections)
 		r.bound(what, hook, 6, "ms")
-		r.bound(what+", of what CRIU's iptables lock adds", hook/g.row(withIPTables).Added.Median, 0.12, "")
-		r.bound(what+", of what CRIU's nftables lock adds", hook/g.row(withNFTables).Added.Median, 0.6, "")
+		r.bound(what+", of what CRIU's iptables lock adds", hook/iptables.Added.Median, 0.12, "")
+		r.bound(what+", of what CRIU's nftables lock adds", hook/nftables.Added.Median, 0.6, "")
 	}
 	if g := r.group("foreign"); g != nil {
 		r.bound("a foreign action, of "+emptyGo, g.row("netfreeze-hook").Ratio, 1.3, "")

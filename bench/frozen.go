@@ -1,6 +1,9 @@
 package main
 
-import "fmt"
+import (
+	"fmt"
+	"slices"
+)
 
 // The variants' names that bounds refer to.
 const (
@@ -48,6 +51,9 @@ var shapes = []shape{{1, 1}, {1, 100}, {1, 1000}, {1, 10000}, {10, 100}, {100, 1
 // frozen compares the time for which CRIU keeps the tasks stopped.
 func (b *bench) frozen() error {
 	for _, s := range shapes {
+		if !b.shapes.MatchString(s.String()) {
+			continue
+		}
 		rounds := b.rounds
 		if s.connections > 1000 || s.processes > 10 {
 			rounds = max(3, rounds/3)
@@ -56,7 +62,7 @@ func (b *bench) frozen() error {
 			Name: s.group(), Title: "Frozen time: " + s.String(), Unit: "ms",
 			About: "frozen_time of CRIU's stats-dump, a dump with leave-running; added: to skip without a script, round by round.",
 		}
-		say("frozen time: %s, %d rounds of %d variants", s, rounds, len(variants()))
+		say("frozen time: %s, %d rounds", s, rounds)
 		if err := b.frozenTree(g, s, rounds); err != nil {
 			return err
 		}
@@ -72,7 +78,7 @@ func (b *bench) frozenTree(g *Group, s shape, rounds int) error {
 		return err
 	}
 	defer done()
-	vs := variants()
+	vs := slices.DeleteFunc(variants(), func(v variant) bool { return !b.locks.MatchString(v.name) })
 	for _, v := range vs {
 		g.Rows = append(g.Rows, Row{Case: v.name})
 	}

@@ -15,6 +15,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"time"
 )
@@ -52,6 +53,8 @@ type bench struct {
 	rounds  int
 	outages []time.Duration
 	held    int
+	shapes  *regexp.Regexp // of the trees whose frozen time is measured
+	locks   *regexp.Regexp // by whose names variants are chosen there
 	results results
 	worlds  int
 }
@@ -72,6 +75,8 @@ func run() error {
 	only := flags.String("only", "", "measure `NAMES` only, separated by commas: "+names())
 	page := flags.Bool("page", false, "measure nothing, write the page and plots anew from results.json")
 	outages := flags.String("outages", "100ms,300ms,1s,3s,10s,30s", "`LENGTHS` of the outages, 0.1 s to 60 s")
+	shapes := flags.String("shapes", "", "measure the frozen time of trees that match `REGEXP` only, such as \"1 process, 1 connection$\"")
+	locks := flags.String("locks", "", "measure the frozen time of ways to lock that match `REGEXP` only, and of skip")
 	flags.IntVar(&b.rounds, "rounds", 11, "`NUMBER` of repetitions; what takes long gets a third")
 	flags.IntVar(&b.held, "held", 200, "`NUMBER` of containers to hold at once")
 	if err := flags.Parse(os.Args[1:]); err != nil {
@@ -82,6 +87,12 @@ func run() error {
 			return err
 		}
 		return b.results.write(*dir)
+	}
+	var err1, err2 error
+	b.shapes, err1 = regexp.Compile(*shapes)
+	b.locks, err2 = regexp.Compile("^skip$|" + *locks)
+	if err := errors.Join(err1, err2); err != nil {
+		return err
 	}
 	for _, s := range strings.Split(*outages, ",") {
 		d, err := time.ParseDuration(s)

@@ -74,6 +74,7 @@ func (t *transaction) useWhole(ns *netns.Namespace, own netns.ID) error {
 		t.log.Debugf("what is frozen already cannot be told: %s", oneLine(err))
 	}
 	t.adopted = t.adopted || before.Frozen
+	t.mixed = err != nil || before.Frozen && before.Backend != t.whole.Backend()
 	t.least = time.Now().Add(before.Left)
 	return nil
 }
@@ -94,7 +95,7 @@ func (t *transaction) arm() error {
 	if err != nil {
 		return fmt.Errorf("freeze %s: %w", t.ns, err)
 	}
-	t.thawed = false
+	t.thawed, t.lifted = false, false
 	if t.armed.IsZero() {
 		t.armed = time.Now()
 	}
@@ -102,7 +103,31 @@ func (t *transaction) arm() error {
 	return nil
 }
 
-// thaw lifts the freeze, unless somebody else still needs the namespace frozen:
+// lift gives the network back at once, by the socket that is open: somebody
+// waits. What it leaves, rules that drop nothing, thaw removes.
+func (t *transaction) lift() error {
+	if t.lifted || t.thawed {
+		return nil
+	}
+	if t.whole == nil || t.mixed {
+		return t.thaw()
+	}
+	if err := t.thawBy(func(*netns.Isolated) error { return t.whole.Lift() }); err != nil {
+		return t.thaw() // which says what is wrong
+	}
+	t.lifted = true
+	t.sayThawed()
+	return nil
+}
+
+// sayThawed tells how long traffic was frozen.
+func (t *transaction) sayThawed() {
+	if !t.armed.IsZero() {
+		t.log.Infof("thawed %s after %v", t.ns.ID(), time.Since(t.armed).Round(time.Microsecond))
+	}
+}
+
+// thaw ends the freeze and removes its rules, unless somebody else still needs the namespace frozen:
 // containers of a pod share it. It may be called again at any time.
 func (t *transaction) thaw() error {
 	if t.ns == nil || t.thawed {
@@ -118,8 +143,8 @@ func (t *transaction) thaw() error {
 		return fmt.Errorf("thaw %s: %w", t.ns, err)
 	}
 	t.thawed = true
-	if !t.armed.IsZero() {
-		t.log.Infof("thawed %s after %v", t.ns.ID(), time.Since(t.armed).Round(time.Microsecond))
+	if !t.lifted {
+		t.sayThawed()
 	}
 	return nil
 }

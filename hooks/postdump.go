@@ -8,7 +8,6 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/criu-netfreeze/criu-netfreeze/config"
-	"github.com/criu-netfreeze/criu-netfreeze/netns"
 	"github.com/criu-netfreeze/criu-netfreeze/proc"
 	"github.com/criu-netfreeze/criu-netfreeze/state"
 )
@@ -68,12 +67,5 @@ func (t *transaction) dumpUnlock() error {
 	if t.rec.Phase == state.Committed && t.set.Policy != config.Run {
 		return nil // the settler decides, when it is known whether CRIU succeeded
 	}
-	if t.whole != nil {
-		// Its own rules alone, by the socket that is open: the tasks wait. What
-		// else may be there the settlement looks for.
-		if err := t.thawBy(func(*netns.Isolated) error { return t.whole.Thaw() }); err == nil {
-			return nil
-		}
-	}
-	return t.thaw()
+	return t.lift()
 }

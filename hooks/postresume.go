@@ -14,7 +14,11 @@ func (t *transaction) restoreUnlock() error {
 	if t.rec.Scope == state.Connections {
 		return nil
 	}
-	return t.release()
+	err := t.lift()
+	if t.lifted || t.thawed {
+		t.resume()
+	}
+	return err
 }
 
 // release thaws and forgets the freezes that were taken over.

@@ -34,7 +34,9 @@ type transaction struct {
 
 	unlocked bool      // CRIU gave the network back
 	adopted  bool      // restore: the namespace was frozen before
-	thawed   bool      // nothing of ours is frozen any more
+	mixed    bool      // perhaps by another back end too
+	lifted   bool      // nothing of ours is frozen any more,
+	thawed   bool      // and no rule is left
 	armed    time.Time // when the freeze began
 	letGo    time.Time // since when CRIU has not held the tasks, after post-dump
 	least    time.Time // until when an older freeze there lasts: ours does not end before

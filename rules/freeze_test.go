@@ -108,6 +108,41 @@ func TestTimeToLive(t *testing.T) {
 	}
 }
 
+// TestLift ends a freeze without removing what is no freeze, also where somebody
+// else was faster, and freezes again.
+func TestLift(t *testing.T) {
+	t.Parallel()
+	for _, k := range backends {
+		t.Run(string(k), func(t *testing.T) {
+			t.Parallel()
+			ns := nstest.New(t)
+			l := mustDial(t, ns, serve(t, ns, "127.0.0.1"))
+			f, other := open(t, ns, k), open(t, ns, k)
+			must(t, f.Lift())
+			for range 2 {
+				must(t, f.Freeze(time.Minute))
+				l.stuck(t)
+				must(t, f.Lift())
+				must(t, f.Lift())
+				l.passes(t)
+				st, err := f.State()
+				must(t, err)
+				if st.Frozen {
+					t.Errorf("frozen after Lift: %+v", st)
+				}
+			}
+			must(t, f.Freeze(time.Minute))
+			must(t, other.Lift()) // of another process
+			l.passes(t)
+			must(t, f.Lift())
+			must(t, f.Freeze(time.Minute))
+			l.stuck(t)
+			must(t, f.Thaw())
+			l.passes(t)
+		})
+	}
+}
+
 // TestHoldSYN holds off new connections alone, and for a time alone.
 func TestHoldSYN(t *testing.T) {
 	t.Parallel()
