@@ -14,6 +14,8 @@ MODULE   = github.com/criu-netfreeze/criu-netfreeze
 LDFLAGS  = -s -w -X $(MODULE)/cli.Version=$(VERSION) \
            -X $(MODULE)/relay.Program=$(BINDIR)/netfreeze \
            -X $(MODULE)/install.LibexecDir=$(LIBEXECDIR)
+# Where the hook begins: before Go's runtime does (relay/early_amd64.go).
+EARLY    = $(if $(filter amd64,$(shell $(GO) env GOARCH)),-E $(MODULE)/relay.entry)
 GOBUILD  = CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)'
 SCRIPTS  = pre-dump post-dump pre-restore post-resume
 LAB      = testdata/lab/lab
@@ -30,7 +32,7 @@ help: ## show this
 build: ## build the programs and the scripts' links into build/
 	@mkdir -p build
 	$(GOBUILD) -o build/netfreeze ./cmd/netfreeze
-	$(GOBUILD) -o build/netfreeze-hook ./cmd/netfreeze-hook
+	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS) $(EARLY)' -o build/netfreeze-hook ./cmd/netfreeze-hook
 	$(GOBUILD) -o build/netfreeze-cni ./cmd/netfreeze-cni
 	$(GOBUILD) -o build/netfreeze-oci ./cmd/netfreeze-oci
 	@for s in $(SCRIPTS); do ln -sf netfreeze-hook build/$$s; done

@@ -14,25 +14,41 @@ const (
 	PostResume    = "post-resume"
 )
 
-// script lists the actions that a script does, by the name under which it was
-// executed. The last one does them all in one exec.
-func script(name string) []string {
+// isScript reports whether a script has this name: netfreeze-hook, which does
+// all actions in one exec, or one of the four that share them.
+//
+//go:nosplit
+func isScript(name string) bool {
 	switch name {
-	case "pre-dump":
-		return []string{PreDump, NetworkLock}
-	case "post-dump":
-		return []string{PostDump, NetworkUnlock}
-	case "pre-restore":
-		return []string{PreRestore, PostSetupNS}
-	case "post-resume":
-		return []string{PostResume, NetworkUnlock}
-	case "netfreeze-hook":
-		return []string{PreDump, NetworkLock, PostDump, PreRestore, PostSetupNS, NetworkUnlock, PostResume}
+	case "netfreeze-hook", "pre-dump", "post-dump", "pre-restore", "post-resume":
+		return true
 	}
-	return nil
+	return false
+}
+
+// does reports whether an action is a script's, by the name under which it was
+// executed.
+//
+//go:nosplit
+func does(name, action string) bool {
+	switch action {
+	case PreDump, NetworkLock:
+		return name == "netfreeze-hook" || name == "pre-dump"
+	case PostDump:
+		return name == "netfreeze-hook" || name == "post-dump"
+	case PreRestore, PostSetupNS:
+		return name == "netfreeze-hook" || name == "pre-restore"
+	case NetworkUnlock:
+		return name == "netfreeze-hook" || name == "post-dump" || name == "post-resume"
+	case PostResume:
+		return name == "netfreeze-hook" || name == "post-resume"
+	}
+	return false
 }
 
 // known reports whether CRIU has an action of this name at all.
+//
+//go:nosplit
 func known(action string) bool {
 	switch action {
 	case PreDump, NetworkLock, PostDump, PreRestore, PostSetupNS, NetworkUnlock, PostResume,

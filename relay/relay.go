@@ -36,24 +36,20 @@ const patience = 30 // seconds
 func Main() int {
 	name := base(os.Args[0])
 	action := os.Getenv("CRTOOLS_SCRIPT_ACTION")
-	mine := script(name)
 	switch {
 	case len(os.Args) > 1 && (os.Args[1] == "--help" || os.Args[1] == "-h"):
 		say(help)
 		return 0
-	case mine == nil:
+	case !isScript(name):
 		return fail(name, "this program does not know its task under this name; call it netfreeze-hook, pre-dump, post-dump, pre-restore or post-resume")
 	case action == "":
 		return fail(name, "CRTOOLS_SCRIPT_ACTION is not set: this is an action-script, to be named in a configuration file of CRIU (see netfreeze install --help)")
 	case !known(action):
 		return fail(name, "CRTOOLS_SCRIPT_ACTION has the value "+strconv.Quote(action)+", which is no action of CRIU")
+	case !does(name, action):
+		return 0
 	}
-	for _, a := range mine {
-		if a == action {
-			return forward(name, action)
-		}
-	}
-	return 0
+	return forward(name, action)
 }
 
 const help = `This is an action-script for CRIU: CRIU runs it, with CRTOOLS_SCRIPT_ACTION set.
@@ -158,7 +154,18 @@ func identify(criu int) (id, problem string) {
 	return pid + "@" + fields[start], ""
 }
 
-func base(path string) string { return path[strings.LastIndexByte(path, '/')+1:] }
+// base is a path's last element.
+//
+//go:nosplit
+func base(path string) string {
+	from := 0
+	for i := range len(path) {
+		if path[i] == '/' {
+			from = i + 1
+		}
+	}
+	return path[from:]
+}
 
 func closeFD(fd int) { _ = syscall.Close(fd) }
 
