@@ -112,7 +112,12 @@ func (t *transaction) lift() error {
 	if t.whole == nil || t.mixed {
 		return t.thaw()
 	}
-	if err := t.thawBy(func(*netns.Isolated) error { return t.whole.Lift() }); err != nil {
+	unlock, err := state.LockNetNS(t.ns)
+	if err == nil {
+		err = liftWhole(t.ns, t.whole.Lift, t.rec)
+		unlock()
+	}
+	if err != nil {
 		return t.thaw() // which says what is wrong
 	}
 	t.lifted = true
@@ -133,7 +138,7 @@ func (t *transaction) thaw() error {
 	if t.ns == nil || t.thawed {
 		return nil
 	}
-	err := t.thawBy(rules.ThawAll)
+	err := t.remove()
 	var held *heldError
 	switch {
 	case errors.As(err, &held):
@@ -149,8 +154,8 @@ func (t *transaction) thaw() error {
 	return nil
 }
 
-// thawBy removes the rules, those of a whole namespace by remove.
-func (t *transaction) thawBy(remove func(*netns.Isolated) error) error {
+// remove takes away the rules, those of a whole namespace whoever made them.
+func (t *transaction) remove() error {
 	unlock, err := state.LockNetNS(t.ns)
 	if err != nil {
 		return err
@@ -163,7 +168,7 @@ func (t *transaction) thawBy(remove func(*netns.Isolated) error) error {
 	if err != nil {
 		return err
 	}
-	return liftWhole(isolated, remove, t.rec)
+	return liftWhole(t.ns, func() error { return rules.ThawAll(isolated) }, t.rec)
 }
 
 // forget removes the record of a transaction that has taken its freeze back; if

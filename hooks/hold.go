@@ -201,7 +201,7 @@ func lift(ns *netns.Namespace, records []*state.Record) error {
 	if err != nil {
 		return err
 	}
-	return liftWhole(isolated, rules.ThawAll, records...)
+	return liftWhole(ns, func() error { return rules.ThawAll(isolated) }, records...)
 }
 
 // letGo lets the tasks go on and forgets the records.

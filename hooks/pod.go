@@ -66,8 +66,8 @@ func siblings(ns *netns.Namespace, ours []*state.Record) (holder *state.Record, 
 // of ours. A sibling whose connections wait for a restore keeps these frozen,
 // and these alone. The error is a *heldError where all must stay frozen. The
 // namespace is locked by the caller.
-func liftWhole(ns *netns.Isolated, remove func(*netns.Isolated) error, ours ...*state.Record) error {
-	holder, silent, _, err := siblings(ns.Namespace, ours)
+func liftWhole(ns *netns.Namespace, remove func() error, ours ...*state.Record) error {
+	holder, silent, _, err := siblings(ns, ours)
 	if err != nil {
 		return err
 	}
@@ -75,11 +75,11 @@ func liftWhole(ns *netns.Isolated, remove func(*netns.Isolated) error, ours ...*
 		return &heldError{holder}
 	}
 	for _, r := range silent {
-		if err := narrow(ns.Namespace, r); err != nil {
+		if err := narrow(ns, r); err != nil {
 			return fmt.Errorf("keep the connections of %s silent: %w", subject(r), err)
 		}
 	}
-	return remove(ns)
+	return remove()
 }
 
 // narrow turns a record's freeze of the whole namespace into one of its own
