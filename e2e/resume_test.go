@@ -5,6 +5,7 @@ package e2e
 import (
 	"fmt"
 	"maps"
+	"net/netip"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -54,30 +55,59 @@ func TestNudge(t *testing.T) {
 }
 
 // TestNewMAC restores into a namespace with another MAC address than the dumped
-// one had: the peer hears of it at once.
+// one had, to peers that push. The namespace knows its neighbours' addresses,
+// as it does where a network plugin enters them, so that nothing in it asks for
+// them and is heard by that. With announcements the peers reach it at once;
+// without anything they send to the old address until they ask anew.
 func TestNewMAC(t *testing.T) {
-	withSuite(t, settings{policy: "kill"}, plainCRIU{})
-	p := newPair(t, plainCRIU{}, true, few)
-	p.dump()
-	p.dumped.gone()
-	p.dumped.engine.remove(p.dumped)
-	p.app.mac = strings.Replace(p.app.mac, "02:00:00:00", "02:00:00:99", 1)
-	p.app.move(p.app.elsewhere(freeze(t)))
-	if err := p.dumped.engine.restore(p.dumped); err != nil {
-		t.Fatalf("restore: %v", err)
-	}
-	restored := time.Now()
-	p.progress(patience, restored)
-	if took := time.Since(restored); took > time.Second {
-		t.Errorf("every connection carried traffic after %v only", took)
-	}
-	p.settle()
-	n := p.packets.since(p.from)
-	if err := n.stray(); err != nil {
-		t.Error(err)
-	}
-	if n.announced[p.app.mac] == 0 {
-		t.Errorf("nobody announced %s: %v", p.app.mac, n.announced)
+	const soon, late = 50 * time.Millisecond, 5 * time.Second
+	for name, more := range map[string]string{
+		"announced": "", "alone": "announce-count = 0\nresume = \"none\"",
+	} {
+		t.Run(name, func(t *testing.T) {
+			log := filepath.Join(t.TempDir(), "log")
+			withSuite(t, settings{policy: "kill", log: log, more: more}, plainCRIU{})
+			p := newPair(t, plainCRIU{}, true, []string{"pull=2,interval=5ms"})
+			p.dump()
+			p.dumped.gone()
+			p.dumped.engine.remove(p.dumped)
+			p.app.mac = strings.Replace(p.app.mac, "02:00:00:00", "02:00:00:99", 1)
+			p.app.move(p.app.elsewhere(freeze(t)))
+			for _, addr := range []netip.Addr{p.peer.v4, p.peer.v6} {
+				p.app.w.ip(p.app.netns, fmt.Sprintf("neigh replace %s lladdr %s dev %s nud permanent", addr, p.peer.mac, iface))
+			}
+			if err := p.dumped.engine.restore(p.dumped); err != nil {
+				t.Fatalf("restore: %v", err)
+			}
+			thaw := thawed(t, log)
+			if name == "alone" {
+				time.Sleep(late)
+				for id, c := range p.carried(thaw) {
+					if !c.at[0].IsZero() {
+						t.Errorf("connection %d carried traffic after %v: nothing was shown", id, c.at[0].Sub(thaw))
+					}
+				}
+				return
+			}
+			p.progress(patience, time.Now())
+			p.settle()
+			n := p.packets.since(p.from)
+			if err := n.stray(); err != nil {
+				t.Error(err)
+			}
+			if n.announced[p.app.mac] == 0 {
+				t.Errorf("nobody announced %s: %v", p.app.mac, n.announced)
+			}
+			for id, c := range p.carried(thaw) {
+				at, err := c.both(toApp)
+				if err != nil {
+					t.Fatalf("connection %d: %v", id, err)
+				}
+				if took := at.Sub(thaw); took > soon {
+					t.Errorf("connection %d: first byte %v after the thaw, later than %v", id, took, soon)
+				}
+			}
+		})
 	}
 }
 
