@@ -76,6 +76,9 @@ func TestNewMAC(t *testing.T) {
 			for _, addr := range []netip.Addr{p.peer.v4, p.peer.v6} {
 				p.app.w.ip(p.app.netns, fmt.Sprintf("neigh replace %s lladdr %s dev %s nud permanent", addr, p.peer.mac, iface))
 			}
+			// Between two attempts of the peers, 1.4 and 3 s after the freeze: no
+			// hint makes them try again within 200 ms of the last one.
+			time.Sleep(2*time.Second - time.Since(p.from))
 			if err := p.dumped.engine.restore(p.dumped); err != nil {
 				t.Fatalf("restore: %v", err)
 			}
