@@ -175,7 +175,7 @@ func thawSame(packets int, records []*state.Record) error {
 	if line, err := resume.Open(ns); err == nil && packets > 0 {
 		defer line.Close()
 		all := nudges(abroad(streams), packets, true)
-		nudge = func() error { return line.Send(all) }
+		nudge = func() error { return line.Send(all, 0) }
 	}
 	if err := lift(ns, records); err != nil {
 		return err

@@ -151,6 +151,10 @@ func (t *transaction) peers() []netip.Addr {
 // one gateway.
 const maxPeers = 256
 
+// lockTime is how long CRIU may take to remove its own lock after we thawed: it
+// executes iptables twice where that is what locks.
+const lockTime = 2 * time.Second
+
 // resume announces and nudges, right after the thaw.
 func (t *transaction) resume() {
 	r := t.resumer
@@ -174,7 +178,7 @@ func (t *transaction) resume() {
 				r.log.Debug(oneLine(err))
 			}
 		}
-		if err := p.line.Send(p.packets); err != nil {
+		if err := p.line.Send(p.packets, lockTime); err != nil {
 			r.log.Debugf("nudge: %s", oneLine(err))
 		}
 		if n := len(p.streams); n > 0 {

@@ -37,7 +37,7 @@ func (l *Line) Again(ns *netns.Namespace, streams []tcp.Stream, budget int) (sen
 		var packets [][]byte
 		packets, open = missing(open, acked)
 		sent += len(packets)
-		if err = l.Send(packets); err != nil {
+		if err = l.Send(packets, 0); err != nil {
 			return sent, err
 		}
 	}

@@ -4,6 +4,8 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"sync"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -93,16 +95,47 @@ func (l *Line) sendFrame(f frame) error {
 	return unix.Sendto(l.link, f.data, 0, &unix.SockaddrLinklayer{Ifindex: f.index, Halen: 6})
 }
 
-// Send sends packets that Packets or Own built. What the kernel refuses (no
+// Send sends packets that Packets or Own built, those of each IP family in their
+// order. CRIU takes its own network lock away only after the action at which we
+// thaw, and until then the kernel refuses packets with EPERM: for at most wait
+// the first one of a family is tried again. What the kernel refuses then (no
 // route, say) is counted and reported once; nothing depends on a nudge.
-func (l *Line) Send(packets [][]byte) error {
-	failed := 0
+func (l *Line) Send(packets [][]byte, wait time.Duration) error {
+	var families [2][][]byte
+	for _, p := range packets {
+		i := 0
+		if p[0]>>4 != 4 {
+			i = 1
+		}
+		families[i] = append(families[i], p)
+	}
+	var errs [2]error
+	var both sync.WaitGroup
+	for i, packets := range families {
+		both.Go(func() { errs[i] = l.sendAll(packets, wait) })
+	}
+	both.Wait()
+	return errors.Join(errs[:]...)
+}
+
+// lockStep is how often is tried whether CRIU's lock is gone.
+const lockStep = 500 * time.Microsecond
+
+func (l *Line) sendAll(packets [][]byte, wait time.Duration) error {
+	failed, passed, deadline := 0, false, time.Now().Add(wait)
 	var last error
 	for _, p := range packets {
-		if err := l.send(p); err != nil {
-			failed++
-			last = err
+		err := l.send(p)
+		for errors.Is(err, unix.EPERM) && !passed && time.Now().Before(deadline) {
+			time.Sleep(lockStep)
+			err = l.send(p)
 		}
+		if err == nil {
+			passed = true
+			continue
+		}
+		failed++
+		last = err
 	}
 	if failed > 0 {
 		return fmt.Errorf("%d of %d packets could not be sent: %w", failed, len(packets), last)
