@@ -19,7 +19,8 @@ func newStatusCmd() *cobra.Command {
 		Short: "Show what is frozen, why, and for how much longer",
 		Long: `Show every freeze on this node and every transaction under way: container, pod,
 network namespace, scope, policy, since when, and the time left until the
-kernel ends it by itself.`,
+kernel ends it by itself. Addresses whose resets are dropped (netfreeze guard)
+are shown too.`,
 		Example: `  netfreeze status
   netfreeze status -o json`,
 		Args: cobra.NoArgs,
@@ -51,7 +52,7 @@ func writeTable(w io.Writer, list []hooks.Status) error {
 	for _, s := range list {
 		_, _ = fmt.Fprintf(tw, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n",
 			dash(short(s.Container)), dash(s.Pod), dash(number(s.PID)), dash(place(s)), dash(s.Scope), dash(s.Policy), s.State,
-			dash(s.Backend), s.Since.Local().Format("15:04:05"), dash(left(s)))
+			dash(s.Backend), since(s), dash(left(s)))
 	}
 	return tw.Flush()
 }
@@ -85,8 +86,15 @@ func place(s hooks.Status) string {
 	return s.NetNS
 }
 
+func since(s hooks.Status) string {
+	if s.Since.IsZero() {
+		return dash("")
+	}
+	return s.Since.Local().Format("15:04:05")
+}
+
 func left(s hooks.Status) string {
-	if !s.Frozen {
+	if !s.Frozen && s.LeftSeconds == 0 {
 		return "not frozen"
 	}
 	return (time.Duration(s.LeftSeconds * float64(time.Second))).Round(time.Second).String()

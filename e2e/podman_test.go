@@ -197,6 +197,9 @@ func guard(t *testing.T, node string, h *host) {
 	if !strings.Contains(list, h.v4.String()) || !strings.Contains(list, h.v6.String()) {
 		t.Errorf("netfreeze guard --list says %s", list)
 	}
+	if all := mustRun(t, node, "", netfreeze, "status"); !strings.Contains(all, h.v4.String()) || !strings.Contains(all, "guard") {
+		t.Errorf("netfreeze status says %s", all)
+	}
 	t.Cleanup(func() {
 		for _, addr := range []string{h.v4.String(), h.v6.String()} {
 			mustRun(t, node, "", netfreeze, "guard", "--off", addr)

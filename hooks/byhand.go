@@ -41,12 +41,12 @@ type Status struct {
 	PID         int       `json:"pid,omitempty"` // the root task, while it lives
 	NetNS       string    `json:"netns"`
 	Path        string    `json:"path,omitempty"`
-	Scope       string    `json:"scope"`
+	Scope       string    `json:"scope"` // netns, connections, or resets of a guard
 	Policy      string    `json:"policy,omitempty"`
 	Why         string    `json:"why,omitempty"` // what chose the policy
-	State       string    `json:"state"`         // running, committed, held, isolated, ended, frozen, orphaned, criu-leftover
+	State       string    `json:"state"`         // running, committed, held, isolated, ended, frozen, orphaned, criu-leftover, guard
 	Backend     string    `json:"backend"`
-	Since       time.Time `json:"since"`
+	Since       time.Time `json:"since,omitzero"`
 	Frozen      bool      `json:"frozen"`       // as the kernel says
 	LeftSeconds float64   `json:"left_seconds"` // until the kernel ends it
 	Note        string    `json:"note,omitempty"`
@@ -70,9 +70,35 @@ func List() ([]Status, error) {
 	}
 	left, err := leftovers()
 	list, errs = append(list, left...), append(errs, err)
+	guarded, err := guards()
+	list, errs = append(list, guarded...), append(errs, err)
 	state.Sweep()
 	slices.SortFunc(list, func(a, b Status) int { return a.Since.Compare(b.Since) })
 	return list, errors.Join(errs...)
+}
+
+// guards lists the addresses whose resets are dropped in our own namespace.
+func guards() ([]Status, error) {
+	ns, err := netns.OpenSelf()
+	if err != nil {
+		return nil, err
+	}
+	defer ns.Close() //nolint:errcheck // only reading
+	unlock, err := state.LockNetNS(ns)
+	if err != nil {
+		return nil, err
+	}
+	defer unlock()
+	all, err := rules.Guards(ns)
+	var list []Status
+	for _, g := range all {
+		list = append(list, Status{
+			ID: "guard", NetNS: ns.ID().String(), Path: g.Address.String(), Scope: "resets", State: "guard",
+			Backend: string(rules.NFTables), LeftSeconds: g.Left.Seconds(),
+			Note: "RST from this address is dropped; netfreeze guard --off " + g.Address.String() + " ends that",
+		})
+	}
+	return list, err
 }
 
 // discard removes a record that nobody needs any more, and what is left of its
