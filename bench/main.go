@@ -74,7 +74,7 @@ func run() error {
 	dir := flags.String("results", ".", "`DIRECTORY` to write results.json, README.md and the plots to")
 	only := flags.String("only", "", "measure `NAMES` only, separated by commas: "+names())
 	page := flags.Bool("page", false, "measure nothing, write the page and plots anew from results.json")
-	outages := flags.String("outages", "100ms,300ms,1s,3s,10s,30s", "`LENGTHS` of the outages, 0.1 s to 60 s")
+	outages := flags.String("outages", "100ms,300ms,1s,3s,10s,30s,60s", "`LENGTHS` of the outages, 0.1 s to 60 s")
 	shapes := flags.String("shapes", "", "measure the frozen time of trees that match `REGEXP` only, such as \"1 process, 1 connection$\"")
 	locks := flags.String("locks", "", "measure the frozen time of ways to lock that match `REGEXP` only, and of skip")
 	flags.IntVar(&b.rounds, "rounds", 11, "`NUMBER` of repetitions; what takes long gets a third")
