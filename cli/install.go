@@ -11,6 +11,9 @@ import (
 	"github.com/criu-netfreeze/criu-netfreeze/install"
 )
 
+// criusLock, as --network-lock, leaves CRIU's lock as it is.
+const criusLock = "criu"
+
 // newInstallCmd makes `netfreeze install`.
 func newInstallCmd() *cobra.Command {
 	var (
@@ -31,7 +34,7 @@ runc reads runc.conf. crun reads crun.conf and, where that is missing, runc.conf
 a missing crun.conf is therefore not made where there is a runc.conf. The plain
 criu command reads default.conf, and so does every CRIU that a runtime starts.`,
 		Example: `  netfreeze install --dry-run
-  netfreeze install --stop-after-dump kill --network-lock skip
+  netfreeze install --stop-after-dump kill
   netfreeze install --runtime default --hook /opt/netfreeze/netfreeze-hook`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -44,6 +47,9 @@ criu command reads default.conf, and so does every CRIU that a runtime starts.`,
 					return fmt.Errorf("--stop-after-dump: %w", err)
 				}
 				o.StopAfterDump = p
+			}
+			if o.NetworkLock == criusLock {
+				o.NetworkLock = ""
 			}
 			if o.Hook == "" {
 				o.Hook = install.DefaultHook(o.Root)
@@ -58,7 +64,7 @@ criu command reads default.conf, and so does every CRIU that a runtime starts.`,
 	f := cmd.Flags()
 	addPlanFlags(cmd, &o, &dryRun, &output, install.DefaultRuntimes())
 	f.StringVar(&policy, "stop-after-dump", "", "the policy to write into "+config.Path+": hold, run, isolate or kill")
-	f.StringVar(&o.NetworkLock, "network-lock", "", "CRIU's own lock: "+strings.Join(install.NetworkLocks(), " or ")+" (default: no line, so that CRIU chooses)")
+	f.StringVar(&o.NetworkLock, "network-lock", "skip", "CRIU's own lock: "+strings.Join(install.NetworkLocks(), ", ")+", or "+criusLock+" for no line, so that CRIU or its caller chooses;\nour freeze needs none beside it")
 	f.StringVar(&o.ManageCgroups, "manage-cgroups", "", "how CRIU treats cgroups, such as ignore (default: no line)")
 	f.StringVar(&o.LogFile, "log-file", "", "an absolute path for CRIU's log, overwritten by each run (default: no line)")
 	f.BoolVar(&o.Split, "split", false, "list pre-dump, post-dump, pre-restore and post-resume instead of netfreeze-hook; slower")

@@ -36,7 +36,7 @@ func readFile(t *testing.T, path string) string {
 func TestInstallAndUninstall(t *testing.T) {
 	const before = "file-locks\ntcp-close"
 	root, conf := installRoot(t, before)
-	args := []string{"--root", root, "--hook", "/opt/netfreeze-hook", "--network-lock", "skip", "--stop-after-dump", "run"}
+	args := []string{"--root", root, "--hook", "/opt/netfreeze-hook", "--stop-after-dump", "run"}
 
 	out, _, err := runCommand(newInstallCmd(), append(args, "--dry-run")...)
 	if err != nil {

@@ -11,7 +11,7 @@ import (
 
 // TestSplit moves a task with the four scripts listed one by one.
 func TestSplit(t *testing.T) {
-	withSuite(t, settings{policy: "kill", install: []string{"--split", "--network-lock", "skip"}})
+	withSuite(t, settings{policy: "kill", install: []string{"--split"}})
 	forEngines(t, func(t *testing.T, e engine) {
 		newPair(t, e, true, few).moveAway()
 	})

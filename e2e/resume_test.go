@@ -29,9 +29,15 @@ func TestNudge(t *testing.T) {
 	for _, test := range []struct {
 		resume string
 		engine engine
-	}{{"nudge", plainCRIU{}}, {"nudge", runtimeEngine("runc")}, {"none", plainCRIU{}}} {
-		t.Run(fmt.Sprintf("%s,%s", test.resume, test.engine), func(t *testing.T) {
-			withSuite(t, settings{policy: "kill", more: fmt.Sprintf("resume = %q", test.resume)}, test.engine)
+		lock   string
+	}{
+		{"nudge", plainCRIU{}, "skip"}, {"nudge", runtimeEngine("runc"), "criu"}, {"nudge", runtimeEngine("runc"), "nftables"},
+		{"none", plainCRIU{}, "skip"},
+	} {
+		t.Run(fmt.Sprintf("%s,%s,%s", test.resume, test.engine, test.lock), func(t *testing.T) {
+			withSuite(t, settings{
+				policy: "kill", more: fmt.Sprintf("resume = %q", test.resume), install: []string{"--network-lock", test.lock},
+			}, test.engine)
 			var took []time.Duration
 			for range runs {
 				p := newPair(t, test.engine, true, []string{"pull=2,interval=5ms"})

@@ -80,7 +80,7 @@ func install(s *screen) error {
 	if err := os.WriteFile(configFile, []byte(config), 0o600); err != nil {
 		return err
 	}
-	options := []string{"install", "--runtime", "default", "--network-lock", "skip"}
+	options := []string{"install", "--runtime", "default"}
 	said, err := command("", netfreeze, options...)
 	if err != nil {
 		return err
