@@ -56,7 +56,9 @@ var peerKinds = []peerKind{
 }
 
 // TestPeers restores next to peers of different kinds, with the nudge and
-// without: with it no peer's first byte comes later.
+// without: with it no peer's first byte comes later. One that heeds no ICMP
+// error sends when its timer says; by chance that is soon after the thaw, or
+// not, so what holds is that no timer runs longer than it may.
 func TestPeers(t *testing.T) {
 	const length, allowance = 2 * time.Second, 50 * time.Millisecond
 	runs := outageRuns(t, 2)
@@ -93,7 +95,7 @@ func TestPeers(t *testing.T) {
 			continue // not selected, or failed
 		}
 		t.Logf("%-28s first byte after %s with the nudge, %s without", k.name, spread(nudge), spread(none))
-		if median(nudge) > median(none)+allowance {
+		if !k.gVisor && median(nudge) > median(none)+allowance {
 			t.Errorf("%s: the nudge makes it later", k.name)
 		}
 	}
@@ -146,6 +148,9 @@ func (m *peerTimes) measure(t *testing.T, k peerKind, length time.Duration) {
 		t.Error(err)
 	}
 	carried := p.carried(thaw)
+	// A timer that doubles has at most as long to run as the outage took; a
+	// first timeout and a slow machine come to that.
+	limit := thaw.Sub(begin) + 400*time.Millisecond
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	var all []string
@@ -158,6 +163,9 @@ func (m *peerTimes) measure(t *testing.T, k peerKind, length time.Duration) {
 			if err != nil {
 				t.Errorf("%s, connection %d: %v", conn, id, err)
 				continue
+			}
+			if at.Sub(thaw) > limit {
+				t.Errorf("%s, connection %d: first byte %s after the thaw, a timer allows %s", conn, id, at.Sub(thaw), limit)
 			}
 			m.took[k.name] = append(m.took[k.name], at.Sub(thaw))
 			all = append(all, at.Sub(thaw).String())
