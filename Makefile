@@ -22,7 +22,7 @@ LAB      = testdata/lab/lab
 GOLANGCI = v2.12.0
 CNI      = v1.3.1
 
-.PHONY: bench all build traffic cnitool deps install uninstall test unit e2e lab demo lint clean help
+.PHONY: bench all build traffic netstack cnitool deps install uninstall test unit e2e lab demo lint clean help
 
 all: build
 
@@ -75,13 +75,16 @@ clean:
 traffic:
 	CGO_ENABLED=0 $(GO) build -trimpath -o build/traffic ./testdata/traffic
 
+netstack: # a peer with gVisor's TCP, for the end-to-end tests
+	CGO_ENABLED=0 $(GO) build -C testdata/netstack -trimpath -o $(CURDIR)/build/netstack .
+
 lab: ## build the lab's root file system, once
 	$(LAB) build
 
 cnitool: # the CNI project's own runtime, for the end-to-end tests
 	@test -x build/cnitool || CGO_ENABLED=0 GOBIN=$(CURDIR)/build $(GO) install github.com/containernetworking/cni/cnitool@$(CNI)
 
-e2e: build lab traffic cnitool ## run the end-to-end tests in the lab (RUN=TestMove/nftables selects)
+e2e: build lab traffic netstack cnitool ## run the end-to-end tests in the lab (RUN=TestMove/nftables selects)
 	rm -rf build/dest
 	$(MAKE) --no-print-directory install DESTDIR=$(CURDIR)/build/dest PREFIX=/usr/local >/dev/null
 	CGO_ENABLED=0 $(GO) test -c -tags e2e -o build/e2e.test ./e2e

@@ -8,7 +8,6 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -18,8 +17,8 @@ import (
 	"github.com/google/gopacket/layers"
 )
 
-// outagesVar says how often TestOutage measures each length of an outage; with
-// it set, the longest ones too.
+// outagesVar says how often TestOutage measures each length of an outage (with
+// it set, the longest ones too) and TestPeers each kind of peer.
 const outagesVar = "NETFREEZE_OUTAGES"
 
 // since says from when on a byte could have come.
@@ -57,12 +56,8 @@ const (
 // after outages of different lengths, with the nudge and without.
 func TestOutage(t *testing.T) {
 	lengths, runs := []time.Duration{time.Second / 2, 2 * time.Second, 8 * time.Second}, 2
-	if s := os.Getenv(outagesVar); s != "" {
-		n, err := strconv.Atoi(s)
-		if err != nil || n < 1 {
-			t.Fatalf("%s=%s is no number of outages", outagesVar, s)
-		}
-		lengths, runs = append(lengths, 30*time.Second), n
+	if os.Getenv(outagesVar) != "" {
+		lengths, runs = append(lengths, 30*time.Second), outageRuns(t, runs)
 	}
 	for _, resume := range []string{"nudge", "none"} {
 		t.Run(resume, func(t *testing.T) {
@@ -215,10 +210,11 @@ func (p *pair) carried(thaw time.Time) map[uint64]*carried {
 		port uint16
 	}
 	conns, byID := map[end]*carried{}, map[uint64]*carried{}
-	for _, s := range p.client.stats.Snapshots() {
+	// The server knows the port that is seen, even where the client's is a relay's.
+	for _, s := range p.server.stats.Snapshots() {
 		c := &carried{}
 		// Each kind is opened over IPv4, then over IPv6.
-		conns[end{s.ID%2 == 1, s.LocalPort}], byID[s.ID] = c, c
+		conns[end{s.ID%2 == 1, s.RemotePort}], byID[s.ID] = c, c
 	}
 	for at, packet := range p.packets.packets() {
 		tcp, ok := packet.Layer(layers.LayerTypeTCP).(*layers.TCP)

@@ -3,6 +3,7 @@
 package e2e
 
 import (
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"os"
@@ -178,25 +179,39 @@ type pair struct {
 	both
 	dumped    *task
 	app, peer *host
+	via       *host // where the client finds the server: on its host, or at a relay
 	packets   *capture
 	rules     string    // in the app's namespace, before
 	from      time.Time // when the dump began
 }
 
-// newPair starts both and captures at the peer; the server is the one that an
-// engine runs and that will be dumped, or else the client.
+// newPair makes both hosts and starts a pair on them.
 func newPair(t *testing.T, e engine, dumpServer bool, kinds []string, options ...string) *pair {
 	t.Helper()
+	p := newHosts(t)
+	p.start(t, e, dumpServer, kinds, options...)
+	return p
+}
+
+// newHosts makes the hosts of a pair, on which nothing runs yet.
+func newHosts(t *testing.T) *pair {
+	t.Helper()
 	w := newWorld(t)
-	p := &pair{app: w.newHost("app"), peer: w.newHost("peer")}
+	return &pair{app: w.newHost("app"), peer: w.newHost("peer")}
+}
+
+// start starts both programs and captures at the peer; the server is the one
+// that an engine runs and that will be dumped, or else the client.
+func (p *pair) start(t *testing.T, e engine, dumpServer bool, kinds []string, options ...string) {
+	t.Helper()
 	p.rules = ruleset(t, p.app.netns)
 	if dumpServer {
 		p.server = serve(t, e, p.app, options...)
-		p.client = connect(t, plainCRIU{}, p.peer, p.app, kinds)
+		p.client = connect(t, plainCRIU{}, p.peer, cmp.Or(p.via, p.app), kinds)
 		p.dumped = p.server
 	} else {
 		p.server = serve(t, plainCRIU{}, p.peer)
-		p.client = connect(t, e, p.app, p.peer, kinds, options...)
+		p.client = connect(t, e, p.app, cmp.Or(p.via, p.peer), kinds, options...)
 		p.dumped = p.client
 	}
 	p.progress(patience, time.Now())
@@ -207,7 +222,6 @@ func newPair(t *testing.T, e engine, dumpServer bool, kinds []string, options ..
 			t.Logf("captured at the peer since the dump began: %v", p.packets.since(p.from).stray())
 		}
 	})
-	return p
 }
 
 // dump dumps with leave-running, and the test ends if it fails.
