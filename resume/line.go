@@ -19,6 +19,7 @@ type Line struct {
 	fd4, fd6 int // for whole IP packets
 	link     int // for whole Ethernet frames
 	news     []frame
+	asked    []frame // IPv6 neighbour solicitations of Prime
 }
 
 // frame is an Ethernet frame and the interface that it leaves by.
@@ -98,8 +99,10 @@ func (l *Line) sendFrame(f frame) error {
 // Send sends packets that Packets or Own built, those of each IP family in their
 // order. CRIU takes its own network lock away only after the action at which we
 // thaw, and until then the kernel refuses packets with EPERM: for at most wait
-// the first one of a family is tried again. What the kernel refuses then (no
-// route, say) is counted and reported once; nothing depends on a nudge.
+// the first one of a family is tried again. That lock has dropped the answers to
+// IPv6 neighbour solicitations too, so the questions are repeated. What the
+// kernel refuses then (no route, say) is counted and reported once; nothing
+// depends on a nudge.
 func (l *Line) Send(packets [][]byte, wait time.Duration) error {
 	var families [2][][]byte
 	for _, p := range packets {
@@ -111,8 +114,8 @@ func (l *Line) Send(packets [][]byte, wait time.Duration) error {
 	}
 	var errs [2]error
 	var both sync.WaitGroup
-	for i, packets := range families {
-		both.Go(func() { errs[i] = l.sendAll(packets, wait) })
+	for i, ask := range [][]frame{nil, l.asked} {
+		both.Go(func() { errs[i] = l.sendAll(families[i], ask, wait) })
 	}
 	both.Wait()
 	return errors.Join(errs[:]...)
@@ -121,7 +124,8 @@ func (l *Line) Send(packets [][]byte, wait time.Duration) error {
 // lockStep is how often is tried whether CRIU's lock is gone.
 const lockStep = 500 * time.Microsecond
 
-func (l *Line) sendAll(packets [][]byte, wait time.Duration) error {
+// sendAll sends the packets of one family, and ask as soon as it can.
+func (l *Line) sendAll(packets [][]byte, ask []frame, wait time.Duration) error {
 	failed, passed, deadline := 0, false, time.Now().Add(wait)
 	var last error
 	for _, p := range packets {
@@ -130,12 +134,17 @@ func (l *Line) sendAll(packets [][]byte, wait time.Duration) error {
 			time.Sleep(lockStep)
 			err = l.send(p)
 		}
-		if err == nil {
-			passed = true
+		if err != nil {
+			failed++
+			last = err
 			continue
 		}
-		failed++
-		last = err
+		if !passed {
+			passed = true
+			for _, f := range ask {
+				_ = l.sendFrame(f) // the kernel asks a second later
+			}
+		}
 	}
 	if failed > 0 {
 		return fmt.Errorf("%d of %d packets could not be sent: %w", failed, len(packets), last)

@@ -57,7 +57,9 @@ func (l *Line) ask(route netlink.Route, hop netip.Addr) error {
 	}
 	from, ok := netip.AddrFromSlice(route.Src)
 	if mac := out.Attrs().HardwareAddr; ok && len(mac) == 6 && out.Attrs().Flags&net.FlagLoopback == 0 {
-		return l.sendFrame(frame{route.LinkIndex, solicitation(mac, from, hop)})
+		f := frame{route.LinkIndex, solicitation(mac, from, hop)}
+		l.asked = append(l.asked, f)
+		return l.sendFrame(f)
 	}
 	return nil
 }
