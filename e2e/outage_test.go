@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -38,6 +37,7 @@ var directions = []struct {
 }{
 	{"peer pushes", "pull,interval=2ms", toApp, sinceThaw},
 	{"restored pushes", "push,interval=2ms", toPeer, sinceRuns},
+	{"half-closed, peer pushes", "pull,interval=2ms,half", toApp, sinceThaw},
 	{"both push", "bulk,size=64,interval=2ms", toApp | toPeer, sinceRuns},
 	{"request, reply", "reqrep,interval=2ms", toApp | toPeer, sinceRuns},
 	{"peer wakes meanwhile", "pull,interval=2ms,nap", toApp, sinceThaw},
@@ -94,38 +94,11 @@ func key(length time.Duration, direction string) string { return length.String()
 func (o *outages) measure(t *testing.T, length time.Duration) {
 	o.room <- struct{}{}
 	defer func() { <-o.room }()
-	var conns []string
-	for _, d := range directions {
-		conns = append(conns, d.conn)
-	}
-	o.criu.Lock()
-	p := newPair(t, plainCRIU{}, true, conns)
-	p.server.signal(syscall.SIGUSR2)
-	p.client.signal(syscall.SIGUSR2)
-	time.Sleep(50 * time.Millisecond) // for the naps to begin
-	begin := time.Now()
-	p.dump()
-	p.dumped.gone()
-	p.dumped.engine.remove(p.dumped)
-	p.app.move(p.app.elsewhere(freeze(t)))
-	o.criu.Unlock()
+	begin, p := o.leave(t)
 	time.Sleep(length/2 - time.Since(begin))
 	p.client.signal(syscall.SIGUSR2)
 	time.Sleep(length - time.Since(begin))
-
-	o.criu.Lock()
-	runs := p.runs()
-	err := p.dumped.engine.restore(p.dumped)
-	if err != nil {
-		o.criu.Unlock()
-		t.Fatalf("restore: %v", err)
-	}
-	from := map[since]time.Time{sinceThaw: thawed(t, o.log), sinceRuns: <-runs}
-	time.Sleep(100 * time.Millisecond)
-	from[sinceWoken] = time.Now()
-	p.server.signal(syscall.SIGUSR2)
-	time.Sleep(100 * time.Millisecond) // with the machine for this one alone
-	o.criu.Unlock()
+	from := o.comeBack(t, p)
 	p.progress(2*length+patience, from[sinceWoken])
 	p.settle()
 	if err := p.packets.since(p.from).stray(); err != nil {
@@ -145,6 +118,42 @@ func (o *outages) measure(t *testing.T, length time.Duration) {
 		}
 		o.took[key(length, d.name)] = append(o.took[key(length, d.name)], worst)
 	}
+}
+
+// leave starts a pair and dumps the app, which has its new namespace then.
+func (o *outages) leave(t *testing.T) (begin time.Time, p *pair) {
+	o.criu.Lock()
+	defer o.criu.Unlock()
+	var conns []string
+	for _, d := range directions {
+		conns = append(conns, d.conn)
+	}
+	p = newPair(t, plainCRIU{}, true, conns)
+	p.server.signal(syscall.SIGUSR2)
+	p.client.signal(syscall.SIGUSR2)
+	time.Sleep(50 * time.Millisecond) // for the naps to begin
+	begin = time.Now()
+	p.dump()
+	p.dumped.gone()
+	p.dumped.engine.remove(p.dumped)
+	p.app.move(p.app.elsewhere(freeze(t)))
+	return begin, p
+}
+
+// comeBack restores the app and wakes it. It returns since when bytes can come.
+func (o *outages) comeBack(t *testing.T, p *pair) map[since]time.Time {
+	o.criu.Lock()
+	defer o.criu.Unlock()
+	runs := p.runs()
+	if err := p.dumped.engine.restore(p.dumped); err != nil {
+		t.Fatalf("restore: %v", err)
+	}
+	from := map[since]time.Time{sinceThaw: thawed(t, o.log), sinceRuns: <-runs}
+	time.Sleep(100 * time.Millisecond)
+	from[sinceWoken] = time.Now()
+	p.server.signal(syscall.SIGUSR2)
+	time.Sleep(100 * time.Millisecond) // with the machine for this one alone
+	return from
 }
 
 // thawed returns when the last thaw was, by the settler's log in a file.
@@ -244,9 +253,11 @@ func (p *pair) carried(thaw time.Time) map[uint64]*carried {
 	return byID
 }
 
-// tell prints the table, and checks it where the nudge was on.
+// tell prints the table, and checks it where the nudge was on. After a short
+// outage peers may have timed out once, or not at all, which no hint takes back.
 func (o *outages) tell(t *testing.T, lengths []time.Duration, nudged bool) {
 	t.Helper()
+	const short = time.Second
 	for _, d := range directions {
 		for _, length := range lengths {
 			took := o.took[key(length, d.name)]
@@ -254,11 +265,8 @@ func (o *outages) tell(t *testing.T, lengths []time.Duration, nudged bool) {
 				t.Errorf("%s, %s: nothing was measured", length, d.name)
 				continue
 			}
-			slices.Sort(took)
-			median, longest := took[len(took)/2], took[len(took)-1]
-			t.Logf("%-20s outage %5s: first byte after %8s, at most %8s (%d runs)", d.name, length,
-				median.Round(100*time.Microsecond), longest.Round(100*time.Microsecond), len(took))
-			if nudged && median > soon {
+			t.Logf("%-24s outage %5s: first byte after %s (%d runs)", d.name, length, spread(took), len(took))
+			if nudged && length > short && median(took) > soon {
 				t.Errorf("half of the runs took more than %v", soon)
 			}
 		}
