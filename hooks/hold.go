@@ -24,7 +24,7 @@ const endTime = 10 * time.Second
 // kernel forgets them (tcp_close in net/ipv4/tcp.c) where it would send FIN or
 // RST and keep them in FIN-WAIT-1 otherwise.
 func end(r *state.Record, tree proc.Tree) error {
-	if _, err := tcp.Silence(tree); err != nil {
+	if err := tcp.SilenceForGood(tree); err != nil {
 		return fmt.Errorf("switch the sockets of %s to repair mode: %w", subject(r), err)
 	}
 	if err := tree.Signal(unix.SIGKILL); err != nil {

@@ -164,7 +164,7 @@ func TestListAndOwned(t *testing.T) {
 // reuse returns the task's SO_REUSEADDR on its connection.
 func (k *task) reuse(t *testing.T) (value int) {
 	t.Helper()
-	err := eachSocket(k.tree, func(fd int, _ uint32) error {
+	err := eachTCP(k.tree, func(fd int, _ uint32) error {
 		accepts, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_ACCEPTCONN)
 		if err == nil && accepts == 0 {
 			value, err = unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEADDR)
