@@ -133,17 +133,35 @@ func sockets(p *proc.Process, limit int) ([]descriptor, error) {
 		return nil, err
 	}
 	defer dir.Close() //nolint:errcheck // opened for reading
-	names, err := dir.Readdirnames(limit)
+	var (
+		found []descriptor
+		mu    sync.Mutex
+		wg    sync.WaitGroup
+	)
+	for at := int(dir.Fd()); limit != 0 && err == nil; {
+		n := share
+		if limit > 0 {
+			n = min(n, limit)
+		}
+		var names []string
+		names, err = dir.Readdirnames(n)
+		limit -= len(names)
+		wg.Go(func() { // while the next names are read
+			some := make([]descriptor, 0, len(names))
+			for _, name := range names {
+				inode := socketInode(at, name)
+				if fd, err := strconv.Atoi(name); err == nil && inode != 0 {
+					some = append(some, descriptor{p, fd, inode})
+				}
+			}
+			mu.Lock()
+			found = append(found, some...)
+			mu.Unlock()
+		})
+	}
+	wg.Wait()
 	if err != nil && !errors.Is(err, unix.ESRCH) && !errors.Is(err, io.EOF) {
 		return nil, fmt.Errorf("list %s: %w", path, err)
-	}
-	inodes, at := make([]uint32, len(names)), int(dir.Fd())
-	parallel(len(names), func(i int) { inodes[i] = socketInode(at, names[i]) })
-	var found []descriptor
-	for i, inode := range inodes {
-		if fd, err := strconv.Atoi(names[i]); err == nil && inode != 0 {
-			found = append(found, descriptor{p, fd, inode})
-		}
 	}
 	return found, nil
 }
@@ -167,10 +185,12 @@ func socketInode(dir int, name string) uint32 {
 	return uint32(inode)
 }
 
+// share is how many descriptors one processor looks at before it takes more.
+const share = 256
+
 // parallel calls f with 0 to n-1, on all processors, and waits for the end.
 // What it is for takes the kernel a microsecond or a few each.
 func parallel(n int, f func(i int)) {
-	const share = 256
 	var (
 		next atomic.Int64
 		wg   sync.WaitGroup
