@@ -24,7 +24,7 @@ const endTime = 10 * time.Second
 // kernel forgets them (tcp_close in net/ipv4/tcp.c) where it would send FIN or
 // RST and keep them in FIN-WAIT-1 otherwise.
 func end(r *state.Record, tree proc.Tree) error {
-	if _, err := tcp.Silence(tree); err != nil {
+	if err := tcp.SilenceForGood(tree); err != nil {
 		return fmt.Errorf("switch the sockets of %s to repair mode: %w", subject(r), err)
 	}
 	if err := tree.Signal(unix.SIGKILL); err != nil {
@@ -44,6 +44,9 @@ const settling = 5 * time.Second
 // there is nothing left of it then. It waits a moment for that; a transaction
 // that takes longer is an error, since nobody else may interfere with it.
 func Settled(r *state.Record) (*state.Record, error) {
+	if r.Phase != state.Running && r.Phase != state.Committed {
+		return r, nil
+	}
 	for deadline := time.Now().Add(settling); r.Settling(); time.Sleep(lookAgain) {
 		if time.Now().After(deadline) {
 			return nil, fmt.Errorf("a %s of %s is under way (CRIU is pid %d): wait until it has ended", r.Op, subject(r), r.CRIU.PID)
@@ -164,7 +167,7 @@ func thawSame(packets int, records []*state.Record) error {
 	var streams []tcp.Stream
 	for _, r := range records {
 		tree := proc.OpenRefs(r.Tree)
-		_, s, err := tcp.Restore(tree, r.Reuse)
+		_, s, err := tcp.Restore(tree, tcp.Reuse(r.Reuse))
 		tree.Close()
 		if err != nil {
 			return fmt.Errorf("take the sockets of %s out of repair mode: %w", subject(r), err)

@@ -3,6 +3,7 @@ package hooks
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/criu-netfreeze/criu-netfreeze/config"
@@ -161,23 +162,38 @@ func (t *transaction) networkLock() error {
 }
 
 // armConnections freezes the tree's own connections; those that were there
-// before stay frozen. CRIU calls no network-lock in this scope.
+// before stay frozen. CRIU calls no network-lock in this scope. The tasks'
+// descriptors are looked at only if some process has a connection that is not
+// frozen yet, since that takes longer than all the rest.
 func (t *transaction) armConnections() error {
-	tree, err := proc.OpenTree(t.rec.Tree[0])
-	if err != nil {
-		return fmt.Errorf("find the tasks: %w", err)
-	}
-	defer tree.Close()
-	inodes, err := tcp.Inodes(tree)
-	if err != nil {
-		return fmt.Errorf("find the tasks' sockets: %w", err)
-	}
 	socks, err := t.sockets()
 	if err != nil {
 		return err
 	}
-	t.rec.Conns = tcp.Owned(socks, inodes)
+	conns := tcp.Connections(socks)
+	if !subset(conns, t.rec.Conns) {
+		tree, err := proc.OpenTree(t.rec.Tree[0])
+		if err != nil {
+			return fmt.Errorf("find the tasks: %w", err)
+		}
+		defer tree.Close()
+		inodes, err := tcp.Inodes(tree)
+		if err != nil {
+			return fmt.Errorf("find the tasks' sockets: %w", err)
+		}
+		conns = tcp.Owned(socks, inodes)
+	}
+	t.rec.Conns = conns
 	return t.arm()
+}
+
+// subset reports whether all of a are in b.
+func subset(a, b []tcp.Tuple) bool {
+	in := make(map[tcp.Tuple]bool, len(b))
+	for _, t := range b {
+		in[t] = true
+	}
+	return !slices.ContainsFunc(a, func(t tcp.Tuple) bool { return !in[t] })
 }
 
 // stops reports whether the policy keeps the tasks from going on.

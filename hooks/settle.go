@@ -60,7 +60,7 @@ func (t *transaction) undo() error {
 		tree = proc.OpenRefs(t.rec.Tree) // gone, or what is known of it
 	}
 	defer tree.Close()
-	n, _, err := tcp.Restore(tree, t.rec.Reuse)
+	n, _, err := tcp.Restore(tree, tcp.Reuse(t.rec.Reuse))
 	err = errors.Join(err, t.removeCRIULock(), t.thaw())
 	if t.rec.Stopped {
 		err = errors.Join(err, tree.Signal(unix.SIGCONT))
@@ -74,7 +74,6 @@ func (t *transaction) undo() error {
 
 // keep applies the policy after a dump that succeeded.
 func (t *transaction) keep() error {
-	t.learnConnections()
 	tree := proc.OpenRefs(t.rec.Tree)
 	defer tree.Close()
 	if ending(tree) {
@@ -84,6 +83,7 @@ func (t *transaction) keep() error {
 	case config.Run:
 		return errors.Join(t.leaveRepair(tree), t.forget())
 	case config.Isolate:
+		t.learnConnections()
 		t.rec.Phase = state.Isolated
 		t.log.Infof("%s goes on without network: isolated until %s", subject(t.rec), clock(t.rec.Until))
 		return errors.Join(t.leaveRepair(tree), t.rec.Save())
@@ -108,7 +108,8 @@ func (t *transaction) leaveRepair(tree proc.Tree) error {
 }
 
 // learnConnections notes what the images say of the tree's connections: a
-// sibling in the pod that gets its network back leaves these silent.
+// sibling in the pod that gets its network back leaves these silent. To read
+// them takes longer than to apply the policy, which comes first.
 func (t *transaction) learnConnections() {
 	if t.rec.Scope == state.Connections || t.images == nil {
 		return
@@ -134,6 +135,7 @@ func ending(tree proc.Tree) bool {
 // ended records that only the freeze is left, which keeps the namespace from
 // answering the peers with RST until a restore or the time to live ends it.
 func (t *transaction) ended(how string) error {
+	t.learnConnections()
 	t.rec.Phase, t.rec.Stopped, t.rec.Note = state.Ended, false, how
 	t.log.Infof("%s: %s; %s stays frozen until it is restored into, or %s", subject(t.rec), how, t.rec.NetNS, clock(t.rec.Until))
 	return t.rec.Save()
@@ -143,7 +145,8 @@ func (t *transaction) ended(how string) error {
 // somebody else ends them now, that is silent too.
 func (t *transaction) held(tree proc.Tree, how string) error {
 	reuse, err := tcp.Silence(tree)
-	t.rec.Phase, t.rec.Stopped, t.rec.Reuse, t.rec.Note = state.Held, true, reuse, how
+	t.learnConnections()
+	t.rec.Phase, t.rec.Stopped, t.rec.Reuse, t.rec.Note = state.Held, true, state.Reuse(reuse), how
 	t.log.Infof("%s is held: stopped, frozen until %s; netfreeze thaw or netfreeze kill %s ends that", subject(t.rec), clock(t.rec.Until), name(t.rec))
 	return errors.Join(err, t.rec.Save())
 }

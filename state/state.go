@@ -16,7 +16,6 @@ import (
 
 	"github.com/criu-netfreeze/criu-netfreeze/netns"
 	"github.com/criu-netfreeze/criu-netfreeze/proc"
-	"github.com/criu-netfreeze/criu-netfreeze/tcp"
 )
 
 // Dir is where the records are.
@@ -57,29 +56,29 @@ const (
 
 // Record describes one transaction or one freeze.
 type Record struct {
-	ID        string      `json:"id"`
-	Op        Op          `json:"op"`
-	Phase     Phase       `json:"phase"`
-	Scope     Scope       `json:"scope"`
-	NetNS     netns.ID    `json:"netns"`
-	Cookie    uint64      `json:"cookie,omitempty"` // of the namespace: its inode may be another's later
-	Path      string      `json:"path,omitempty"`   // where the namespace was found
-	Backend   string      `json:"backend"`
-	Owner     string      `json:"owner,omitempty"` // of the rules, in scope connections
-	Policy    string      `json:"policy,omitempty"`
-	Why       string      `json:"why,omitempty"` // what chose the policy
-	Container string      `json:"container,omitempty"`
-	Name      string      `json:"name,omitempty"`
-	Pod       string      `json:"pod,omitempty"` // namespace/name
-	CRIU      proc.Ref    `json:"criu"`
-	Tree      []proc.Ref  `json:"tree,omitempty"`
-	Stopped   bool        `json:"stopped,omitempty"` // the tree got our SIGSTOP
-	Conns     []tcp.Tuple `json:"conns,omitempty"`   // the tree's own, as far as they are known
-	Reuse     tcp.Reuse   `json:"reuse,omitempty"`
-	Since     time.Time   `json:"since"`
-	Until     time.Time   `json:"until"` // when the kernel ends the freeze at the latest
-	Note      string      `json:"note,omitempty"`
-	Network   string      `json:"network,omitempty"` // CNI: the name of the network at whose ADD it was made
+	ID        string     `json:"id"`
+	Op        Op         `json:"op"`
+	Phase     Phase      `json:"phase"`
+	Scope     Scope      `json:"scope"`
+	NetNS     netns.ID   `json:"netns"`
+	Cookie    uint64     `json:"cookie,omitempty"` // of the namespace: its inode may be another's later
+	Path      string     `json:"path,omitempty"`   // where the namespace was found
+	Backend   string     `json:"backend"`
+	Owner     string     `json:"owner,omitempty"` // of the rules, in scope connections
+	Policy    string     `json:"policy,omitempty"`
+	Why       string     `json:"why,omitempty"` // what chose the policy
+	Container string     `json:"container,omitempty"`
+	Name      string     `json:"name,omitempty"`
+	Pod       string     `json:"pod,omitempty"` // namespace/name
+	CRIU      proc.Ref   `json:"criu"`
+	Tree      []proc.Ref `json:"tree,omitempty"`
+	Stopped   bool       `json:"stopped,omitempty"` // the tree got our SIGSTOP
+	Conns     Conns      `json:"conns,omitempty"`   // the tree's own, as far as they are known
+	Reuse     Reuse      `json:"reuse,omitempty"`
+	Since     time.Time  `json:"since"`
+	Until     time.Time  `json:"until"` // when the kernel ends the freeze at the latest
+	Note      string     `json:"note,omitempty"`
+	Network   string     `json:"network,omitempty"` // CNI: the name of the network at whose ADD it was made
 
 	// Addressed says, of a restore, that the caller of CRIU gives the namespace
 	// its addresses before CRIU starts.

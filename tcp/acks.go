@@ -18,13 +18,16 @@ import (
 func FlushAcks(tree proc.Tree, limit int) {
 	const onceAndBack = 2
 	for _, p := range tree {
-		fds, err := someSockets(p, limit)
+		fds, err := sockets(p, limit)
 		if err != nil {
 			continue
 		}
-		for fd := range fds {
-			_ = withDup(p, fd, func(dup int) error {
-				return unix.SetsockoptInt(dup, unix.IPPROTO_TCP, unix.TCP_QUICKACK, onceAndBack)
+		for _, d := range fds {
+			_ = d.with(func(fd int, _ uint32) error {
+				if !isTCP(fd) {
+					return nil
+				}
+				return unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_QUICKACK, onceAndBack)
 			})
 		}
 		if limit -= len(fds) + 1; limit <= 0 {

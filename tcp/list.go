@@ -4,7 +4,6 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"net"
 	"net/netip"
 
 	"github.com/vishvananda/netlink"
@@ -36,48 +35,75 @@ type Socket struct {
 	Inode   uint32 // 0: no process owns it (an orphan, TIME-WAIT, an embryonic connection)
 	Backlog uint32 // of a listening socket: connections that wait for accept(2)
 
-	family uint8
-	id     netlink.SocketID
+	family byte
+	id     [sockIDLen]byte
 }
 
 // List returns all TCP sockets, IPv4 and IPv6, of the calling thread's network
-// namespace (sock_diag(7)).
-func List() ([]Socket, error) {
-	var all []Socket
-	for _, family := range []uint8{unix.AF_INET, unix.AF_INET6} {
-		socks, err := dump(family)
-		if err != nil {
-			return nil, fmt.Errorf("list TCP sockets by sock_diag (is the kernel's tcp_diag module there?): %w", err)
-		}
-		for _, s := range socks {
-			sock := Socket{
-				Tuple: Tuple{
-					Local:  addrPort(s.ID.Source, s.ID.SourcePort),
-					Remote: addrPort(s.ID.Destination, s.ID.DestinationPort),
-				},
-				State: int(s.State), Inode: s.INode, family: s.Family, id: s.ID,
-			}
-			if s.State == Listen {
-				sock.Backlog = s.RQueue
-			}
-			all = append(all, sock)
-		}
-	}
-	return all, nil
-}
-
-// dump asks again when the kernel says that the table changed under the dump.
-func dump(family uint8) (socks []*netlink.Socket, err error) {
+// namespace (sock_diag(7)). It asks again when the kernel says that the table
+// changed under the dump.
+func List() (socks []Socket, err error) {
 	for range 5 {
-		socks, err = netlink.SocketDiagTCP(family)
+		socks, err = dump()
 		if !errors.Is(err, netlink.ErrDumpInterrupted) {
-			return socks, err
+			break
 		}
 	}
-	return socks, nil // a table that never rests: what was seen is the best there is
+	if err != nil && !errors.Is(err, netlink.ErrDumpInterrupted) {
+		return nil, fmt.Errorf("list TCP sockets by sock_diag (is the kernel's tcp_diag module there?): %w", err)
+	}
+	return socks, nil // of a table that never rests what was seen is the best there is
 }
 
-func addrPort(ip net.IP, port uint16) netip.AddrPort {
+// dump reads the kernel's table once, for both families: it has one table for
+// all sockets of all namespaces. Only the first form of the request can ask so
+// (TCPDIAG_GETSOCK and inet_diag_dump_compat in net/ipv4/inet_diag.c).
+func dump() ([]Socket, error) {
+	const tcpdiagGetSock = 18
+	req := nl.NewNetlinkRequest(tcpdiagGetSock, unix.NLM_F_DUMP)
+	// struct inet_diag_req of linux/inet_diag.h: idiag_states follows the id.
+	var want [60]byte
+	binary.NativeEndian.PutUint32(want[4+sockIDLen:], allStates)
+	req.AddRawData(want[:])
+	msgs, err := req.Execute(unix.NETLINK_INET_DIAG, 0)
+	socks := make([]Socket, 0, len(msgs))
+	for _, msg := range msgs {
+		if s, ok := parseSocket(msg); ok {
+			socks = append(socks, s)
+		}
+	}
+	return socks, err
+}
+
+const (
+	allStates = 0xffffffff
+	sockIDLen = 48 // struct inet_diag_sockid
+	diagLen   = 72 // struct inet_diag_msg
+)
+
+// parseSocket reads a struct inet_diag_msg of linux/inet_diag.h: ports and
+// addresses are in network byte order, the rest is in the host's.
+func parseSocket(msg []byte) (s Socket, ok bool) {
+	if len(msg) < diagLen {
+		return s, false
+	}
+	s.family, s.State = msg[0], int(msg[1])
+	id, counts := msg[4:4+sockIDLen], msg[4+sockIDLen:]
+	copy(s.id[:], id)
+	local, remote := id[4:20], id[20:36]
+	if s.family == unix.AF_INET {
+		local, remote = local[:4], remote[:4]
+	}
+	s.Local = addrPort(local, binary.BigEndian.Uint16(id))
+	s.Remote = addrPort(remote, binary.BigEndian.Uint16(id[2:]))
+	s.Inode = binary.NativeEndian.Uint32(counts[16:])
+	if s.State == Listen {
+		s.Backlog = binary.NativeEndian.Uint32(counts[4:]) // idiag_rqueue
+	}
+	return s, true
+}
+
+func addrPort(ip []byte, port uint16) netip.AddrPort {
 	a, _ := netip.AddrFromSlice(ip)
 	return netip.AddrPortFrom(a.Unmap(), port)
 }
@@ -109,7 +135,10 @@ func Pending(socks []Socket) int {
 // frozen. That the socket is gone already is no error.
 func Destroy(s Socket) error {
 	req := nl.NewNetlinkRequest(nl.SOCK_DESTROY, unix.NLM_F_ACK)
-	req.AddData(&diagRequest{family: s.family, id: s.id})
+	// struct inet_diag_req_v2 of linux/inet_diag.h
+	want := []byte{s.family, unix.IPPROTO_TCP, 0, 0}
+	want = binary.NativeEndian.AppendUint32(want, allStates)
+	req.AddRawData(append(want, s.id[:]...))
 	_, err := req.Execute(unix.NETLINK_INET_DIAG, 0)
 	switch {
 	case errors.Is(err, unix.EOPNOTSUPP):
@@ -118,37 +147,6 @@ func Destroy(s Socket) error {
 		return fmt.Errorf("remove the socket %s: %w", s.Tuple, err)
 	}
 	return nil
-}
-
-// diagRequest is struct inet_diag_req_v2 of linux/inet_diag.h: ports and
-// addresses in network byte order, the rest in the host's.
-type diagRequest struct {
-	family uint8
-	id     netlink.SocketID
-}
-
-// Len is the size of the request in bytes.
-func (*diagRequest) Len() int { return 56 }
-
-// Serialize lays the request out as the kernel reads it.
-func (r *diagRequest) Serialize() []byte {
-	b := make([]byte, 0, r.Len())
-	b = append(b, r.family, unix.IPPROTO_TCP, 0, 0)
-	b = binary.NativeEndian.AppendUint32(b, 0xffffffff)
-	b = binary.BigEndian.AppendUint16(b, r.id.SourcePort)
-	b = binary.BigEndian.AppendUint16(b, r.id.DestinationPort)
-	for _, ip := range []net.IP{r.id.Source, r.id.Destination} {
-		var a [16]byte
-		if r.family == unix.AF_INET {
-			copy(a[:], ip.To4())
-		} else {
-			copy(a[:], ip.To16())
-		}
-		b = append(b, a[:]...)
-	}
-	b = binary.NativeEndian.AppendUint32(b, r.id.Interface)
-	b = binary.NativeEndian.AppendUint32(b, r.id.Cookie[0])
-	return binary.NativeEndian.AppendUint32(b, r.id.Cookie[1])
 }
 
 // Acked returns, for each connection of the calling thread's network namespace

@@ -147,6 +147,9 @@ func TestListAndOwned(t *testing.T) {
 		if got := Owned(socks, inodes); len(got) != 1 || got[0] != k.tuple {
 			t.Errorf("the task's connections are %v, want %v alone", got, k.tuple)
 		}
+		if got := Connections(socks); len(got) != 2 { // the other end is ours
+			t.Errorf("the connections are %v, want both ends of %v", got, k.tuple)
+		}
 		if n := Pending(socks); n != 0 {
 			t.Errorf("%d handshakes pending, want none", n)
 		}
@@ -164,7 +167,7 @@ func TestListAndOwned(t *testing.T) {
 // reuse returns the task's SO_REUSEADDR on its connection.
 func (k *task) reuse(t *testing.T) (value int) {
 	t.Helper()
-	err := eachSocket(k.tree, func(fd int, _ uint32) error {
+	err := eachTCP(k.tree, func(fd int, _ uint32) error {
 		accepts, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_ACCEPTCONN)
 		if err == nil && accepts == 0 {
 			value, err = unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEADDR)
@@ -208,25 +211,36 @@ func TestSilenceAndRestore(t *testing.T) {
 // TestSilentEnd shows the difference: with TCP_REPAIR on, the end of a task
 // leaves nothing behind, and its peer is told nothing.
 func TestSilentEnd(t *testing.T) {
-	inNetNS(t, func() {
-		k := startTask(t)
-		if _, err := Silence(k.tree); err != nil {
-			t.Fatal(err)
-		}
-		if err := k.tree.Signal(unix.SIGKILL); err != nil {
-			t.Fatal(err)
-		}
-		if left := k.tree.Ended(10 * time.Second); len(left) > 0 {
-			t.Fatal("the task has not ended")
-		}
-		if left := find(t, k.tuple); len(left) != 0 {
-			t.Errorf("left behind: %+v", left)
-		}
-		_ = k.conn.SetReadDeadline(time.Now().Add(200 * time.Millisecond))
-		if _, err := k.conn.Read(make([]byte, 1)); !errors.Is(err, os.ErrDeadlineExceeded) {
-			t.Errorf("the peer heard of the end: %v", err)
-		}
-	})
+	for name, silence := range map[string]func(proc.Tree) error{
+		"held":     func(tree proc.Tree) error { _, err := Silence(tree); return err },
+		"for good": SilenceForGood,
+		"both":     func(tree proc.Tree) error { _, err := Silence(tree); return errors.Join(err, SilenceForGood(tree)) },
+	} {
+		t.Run(name, func(t *testing.T) { inNetNS(t, func() { silentEnd(t, silence) }) })
+	}
+}
+
+func silentEnd(t *testing.T, silence func(proc.Tree) error) {
+	k := startTask(t)
+	if err := silence(k.tree); err != nil {
+		t.Fatal(err)
+	}
+	if err := k.tree.Signal(unix.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	if left := k.tree.Ended(10 * time.Second); len(left) > 0 {
+		t.Fatal("the task has not ended")
+	}
+	if left := find(t, k.tuple); len(left) != 0 {
+		t.Errorf("left behind: %+v", left)
+	}
+	_ = k.conn.SetReadDeadline(time.Now().Add(200 * time.Millisecond))
+	if _, err := k.conn.Read(make([]byte, 1)); !errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Errorf("the peer heard of the end: %v", err)
+	}
+	if err := silence(k.tree); err != nil {
+		t.Errorf("after the end: %v", err)
+	}
 }
 
 // TestDestroy removes what an ordinary end leaves behind.
@@ -248,6 +262,41 @@ func TestDestroy(t *testing.T) {
 		}
 		if left := find(t, k.tuple); len(left) != 0 {
 			t.Errorf("still there: %+v", left)
+		}
+	})
+}
+
+// TestFamilies lists and removes connections of each family, and one over IPv4
+// whose sockets are of IPv6.
+func TestFamilies(t *testing.T) {
+	inNetNS(t, func() {
+		for _, tc := range []struct{ listen, dial string }{
+			{"127.0.0.1:0", "127.0.0.1"}, {"[::1]:0", "::1"}, {"[::]:0", "127.0.0.1"},
+		} {
+			var lc net.ListenConfig
+			lc.SetMultipathTCP(false)
+			l, err := lc.Listen(context.Background(), "tcp", tc.listen)
+			if err != nil {
+				t.Fatal(err)
+			}
+			port := uint16(l.Addr().(*net.TCPAddr).Port) //nolint:gosec // a port
+			there := netip.AddrPortFrom(netip.MustParseAddr(tc.dial), port)
+			c, err := net.Dial("tcp", there.String())
+			if err != nil {
+				t.Fatal(err)
+			}
+			here := netip.MustParseAddrPort(c.LocalAddr().String())
+			theirs, ours := find(t, Tuple{Local: there, Remote: here}), find(t, Tuple{Local: here, Remote: there})
+			if len(theirs) != 1 || len(ours) != 1 || theirs[0].State != Established || ours[0].State != Established {
+				t.Fatalf("%s: found %+v and %+v", tc.listen, theirs, ours)
+			}
+			if err := Destroy(theirs[0]); err != nil {
+				t.Errorf("%s: %v", tc.listen, err)
+			}
+			if left := find(t, theirs[0].Tuple); len(left) != 0 {
+				t.Errorf("%s: still there: %+v", tc.listen, left)
+			}
+			_, _ = c.Close(), l.Close()
 		}
 	})
 }
