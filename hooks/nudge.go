@@ -12,6 +12,7 @@ import (
 	"github.com/criu-netfreeze/criu-netfreeze/images"
 	"github.com/criu-netfreeze/criu-netfreeze/netns"
 	"github.com/criu-netfreeze/criu-netfreeze/resume"
+	"github.com/criu-netfreeze/criu-netfreeze/rules"
 	"github.com/criu-netfreeze/criu-netfreeze/state"
 	"github.com/criu-netfreeze/criu-netfreeze/tcp"
 )
@@ -128,6 +129,34 @@ func (t *transaction) greet() {
 		p.packets = nudges(p.streams, r.set.NudgePackets, false)
 		out <- p
 	}()
+}
+
+// acknowledge repeats, after a dump, the last acknowledgement of each connection
+// in the images. The freeze may have dropped one that the kernel had put off.
+// With this the peers know how far their bytes have come, and we know what they
+// wait for: the errors of a nudge must name it exactly. It has CRIU's mark, with
+// which it passes the freeze.
+func (t *transaction) acknowledge(cp *images.Checkpoint) error {
+	if t.set.Resume != config.Nudge || t.ns == nil {
+		return nil
+	}
+	streams, err := cp.Streams()
+	if err != nil {
+		t.log.Debug(oneLine(err))
+	}
+	acks := resume.Acks(abroad(streams))
+	if len(acks) == 0 {
+		return nil
+	}
+	line, err := resume.Open(t.ns)
+	if err != nil {
+		return err
+	}
+	defer line.Close()
+	if err := line.Mark(rules.Mark); err != nil {
+		return err
+	}
+	return line.Send(acks, 0)
 }
 
 // announces tells whether the namespace is to be made known to its neighbours.

@@ -140,20 +140,11 @@ func (t *transaction) sockets() (socks []tcp.Socket, err error) {
 	return socks, err
 }
 
-// maxFlush bounds the descriptors that are looked at for acknowledgements to be
-// sent before the freeze: each takes some microseconds of the time in which the
-// tasks are stopped.
-const maxFlush = 64
-
 // networkLock arms the freeze: CRIU has seized the tasks, so none of them sees
 // a failing system call. It happens only if the tree's netns is not CRIU's own.
 func (t *transaction) networkLock() error {
 	if t.rec.Scope != state.NetNS {
 		return nil
-	}
-	if tree, err := proc.OpenTree(t.rec.Tree[0]); err == nil && t.set.Resume == config.Nudge {
-		tcp.FlushAcks(tree, maxFlush)
-		tree.Close()
 	}
 	if err := t.arm(); err != nil {
 		return fmt.Errorf("%w (the tasks go on as they were)", err)

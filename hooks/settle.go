@@ -83,10 +83,9 @@ func (t *transaction) keep() error {
 	case config.Run:
 		return errors.Join(t.leaveRepair(tree), t.forget())
 	case config.Isolate:
-		t.learnConnections()
 		t.rec.Phase = state.Isolated
 		t.log.Infof("%s goes on without network: isolated until %s", subject(t.rec), clock(t.rec.Until))
-		return errors.Join(t.leaveRepair(tree), t.rec.Save())
+		return errors.Join(t.leaveRepair(tree), t.saveAndLearn())
 	case config.Kill:
 		if err := end(t.rec, tree); err != nil {
 			return errors.Join(err, t.held(tree, "the tasks could not be ended"))
@@ -107,19 +106,28 @@ func (t *transaction) leaveRepair(tree proc.Tree) error {
 	return err
 }
 
-// learnConnections notes what the images say of the tree's connections: a
-// sibling in the pod that gets its network back leaves these silent. To read
-// them takes longer than to apply the policy, which comes first.
-func (t *transaction) learnConnections() {
-	if t.rec.Scope == state.Connections || t.images == nil {
-		return
+// saveAndLearn saves the record of what the policy has made of the dump, and
+// then, since that takes longer, reads the images: a sibling in the pod that gets
+// its network back leaves the connections in them silent. The peers are told,
+// see acknowledge.
+func (t *transaction) saveAndLearn() error {
+	err := t.rec.Save()
+	if err != nil || t.images == nil {
+		return err
 	}
 	cp, err := images.Read(fmt.Sprintf("/proc/self/fd/%d", t.images.Fd()))
 	if err != nil {
 		t.log.Debug(oneLine(err))
-		return
+		return nil
 	}
-	t.rec.Conns = cp.Conns
+	if t.rec.Scope == state.NetNS {
+		t.rec.Conns = cp.Conns
+		err = t.rec.Save()
+	}
+	if err := t.acknowledge(cp); err != nil {
+		t.log.Debug(oneLine(err))
+	}
+	return err
 }
 
 // ending reports whether all tasks are gone or on their way out.
@@ -135,20 +143,18 @@ func ending(tree proc.Tree) bool {
 // ended records that only the freeze is left, which keeps the namespace from
 // answering the peers with RST until a restore or the time to live ends it.
 func (t *transaction) ended(how string) error {
-	t.learnConnections()
 	t.rec.Phase, t.rec.Stopped, t.rec.Note = state.Ended, false, how
 	t.log.Infof("%s: %s; %s stays frozen until it is restored into, or %s", subject(t.rec), how, t.rec.NetNS, clock(t.rec.Until))
-	return t.rec.Save()
+	return t.saveAndLearn()
 }
 
 // held records that the tasks are kept, with their sockets in repair mode: if
 // somebody else ends them now, that is silent too.
 func (t *transaction) held(tree proc.Tree, how string) error {
 	reuse, err := tcp.Silence(tree)
-	t.learnConnections()
 	t.rec.Phase, t.rec.Stopped, t.rec.Reuse, t.rec.Note = state.Held, true, state.Reuse(reuse), how
 	t.log.Infof("%s is held: stopped, frozen until %s; netfreeze thaw or netfreeze kill %s ends that", subject(t.rec), clock(t.rec.Until), name(t.rec))
-	return errors.Join(err, t.rec.Save())
+	return errors.Join(err, t.saveAndLearn())
 }
 
 func clock(t time.Time) string { return t.Format("15:04:05") }

@@ -80,6 +80,19 @@ func (l *Line) Close() {
 	}
 }
 
+// Mark puts a packet mark on what Send sends from now on.
+func (l *Line) Mark(mark int) error {
+	for _, fd := range []int{l.fd4, l.fd6} {
+		if fd < 0 {
+			continue
+		}
+		if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_MARK, mark); err != nil {
+			return fmt.Errorf("set the packet mark: %w", err)
+		}
+	}
+	return nil
+}
+
 // Announce tells the neighbours which MAC address every address had that the
 // namespace had when the Line was opened: by a gratuitous ARP request (RFC
 // 5227, section 3) and an unsolicited neighbour advertisement with the override

@@ -13,10 +13,8 @@ const maxRepeats = 4
 // (icsk_retransmits is 0 then).
 func Packets(s tcp.Stream, limit int) [][]byte {
 	var all [][]byte
-	switch s.State {
-	case tcp.Established, tcp.CloseWait, tcp.FinWait1, tcp.FinWait2, tcp.Closing, tcp.LastAck:
-	default:
-		return nil // nothing was ever acknowledged, or nobody is there
+	if !talks(s) {
+		return nil
 	}
 	errors := func(seq uint32) {
 		for range min(Errors, limit-len(all)) {
@@ -51,4 +49,24 @@ func Own(s tcp.Stream, limit int) [][]byte {
 		all = append(all, unreachable(us, us, s.Local, s.Remote, s.SndUna))
 	}
 	return all
+}
+
+// Acks returns an ACK for each connection, of all that has been received.
+func Acks(streams []tcp.Stream) [][]byte {
+	var all [][]byte
+	for _, s := range streams {
+		if talks(s) {
+			all = append(all, ack(s))
+		}
+	}
+	return all
+}
+
+// talks tells whether something was acknowledged, and somebody is there to know.
+func talks(s tcp.Stream) bool {
+	switch s.State {
+	case tcp.Established, tcp.CloseWait, tcp.FinWait1, tcp.FinWait2, tcp.Closing, tcp.LastAck:
+		return true
+	}
+	return false
 }

@@ -27,7 +27,7 @@ type descriptor struct {
 func Inodes(tree proc.Tree) (map[uint32]bool, error) {
 	set := map[uint32]bool{}
 	for _, p := range tree {
-		fds, err := sockets(p, -1)
+		fds, err := sockets(p)
 		if err != nil {
 			return nil, err
 		}
@@ -80,7 +80,7 @@ func eachSocket(tree proc.Tree, f func(fd int, inode uint32) error) error {
 		seen = map[uint32]bool{}
 	)
 	for _, p := range tree {
-		fds, err := sockets(p, -1)
+		fds, err := sockets(p)
 		errs = append(errs, err)
 		for _, d := range fds {
 			if !seen[d.inode] {
@@ -120,10 +120,10 @@ func isTCP(fd int) bool {
 		(domain == unix.AF_INET || domain == unix.AF_INET6)
 }
 
-// sockets returns those of the first limit descriptors of p that are sockets;
-// -1 looks at all of them. Other files are not touched: to close a duplicate of
-// one may call for the program behind its file system, which may be stopped.
-func sockets(p *proc.Process, limit int) ([]descriptor, error) {
+// sockets returns the descriptors of p that are sockets. Other files are not
+// touched: to close a duplicate of one may call for the program behind its file
+// system, which may be stopped.
+func sockets(p *proc.Process) ([]descriptor, error) {
 	path := fmt.Sprintf("/proc/%d/fd", p.PID)
 	dir, err := os.Open(path)
 	if errors.Is(err, os.ErrNotExist) {
@@ -138,14 +138,9 @@ func sockets(p *proc.Process, limit int) ([]descriptor, error) {
 		mu    sync.Mutex
 		wg    sync.WaitGroup
 	)
-	for at := int(dir.Fd()); limit != 0 && err == nil; {
-		n := share
-		if limit > 0 {
-			n = min(n, limit)
-		}
+	for at := int(dir.Fd()); err == nil; {
 		var names []string
-		names, err = dir.Readdirnames(n)
-		limit -= len(names)
+		names, err = dir.Readdirnames(share)
 		wg.Go(func() { // while the next names are read
 			some := make([]descriptor, 0, len(names))
 			for _, name := range names {

@@ -300,37 +300,3 @@ func TestFamilies(t *testing.T) {
 		}
 	})
 }
-
-// TestFlushAcks sends data that the kernel will not acknowledge at once, and
-// has it do so.
-func TestFlushAcks(t *testing.T) {
-	inNetNS(t, func() {
-		k := startTask(t)
-		ours := Tuple{Local: k.tuple.Remote, Remote: k.tuple.Local}
-		unacked := func() bool {
-			acked, err := Acked()
-			if err != nil {
-				t.Fatal(err)
-			}
-			_, waiting := acked[ours]
-			return waiting
-		}
-		// The first segments of a connection are acknowledged at once.
-		deadline := time.Now().Add(10 * time.Second)
-		for !unacked() {
-			if time.Now().After(deadline) {
-				t.Fatal("the kernel never delays an acknowledgement")
-			}
-			if _, err := k.conn.Write([]byte("x")); err != nil {
-				t.Fatal(err)
-			}
-		}
-		// Once the task has read it the kernel has nothing else to say.
-		for unacked() && time.Now().Before(deadline) {
-			FlushAcks(k.tree, 100)
-		}
-		if unacked() {
-			t.Error("the acknowledgement is still delayed")
-		}
-	})
-}
