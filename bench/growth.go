@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"syscall"
 	"time"
+
+	"github.com/criu-netfreeze/criu-netfreeze/proc"
 )
 
 // sizes are the numbers of connections that growth is looked at with.
@@ -123,7 +125,7 @@ func (b *bench) growConnections(g *Group, n int) (err error) {
 func (b *bench) silentEnd() error {
 	g := &Group{
 		Name: "silent-end", Title: "Silent end of " + connections(many), Unit: "ms",
-		About: "After the dump, outside of the frozen time: until all tasks have ended. For comparison the same tree, killed with FIN and RST.",
+		About: "After the dump, outside of the frozen time: until all tasks have ended, sockets and all. For comparison the same tree, killed with FIN and RST.",
 	}
 	for range max(3, b.rounds/3) {
 		for _, policy := range []string{"none", "hold", "kill"} {
@@ -144,10 +146,33 @@ func (b *bench) endOnce(g *Group, policy string) error {
 		return err
 	}
 	defer done()
+	root, err := proc.Open(l.pid)
+	if err != nil {
+		return err
+	}
+	defer root.Close()
+	// By the pidfd: every thread has ended and every socket is gone. What a
+	// parent that waits sees comes later, by what the kernel then has to forget
+	// of /proc/PID, which is most after a dump has read it.
+	ended := make(chan time.Time, 1)
+	go func() {
+		if root.Ended(patience) {
+			ended <- time.Now()
+		}
+		close(ended)
+	}()
+	note := func(name string, began time.Time) error {
+		at, ok := <-ended
+		if !ok {
+			return fmt.Errorf("%s: the tree has not ended within %v", name, patience)
+		}
+		g.add(name, max(0, at.Sub(began).Seconds()*1000))
+		return waitUntil("the end of the tree", func() bool { return l.ended.Load() != nil })
+	}
 	if policy == "none" {
 		began := time.Now()
 		err := syscall.Kill(l.pid, syscall.SIGKILL)
-		return errors.Join(err, l.hasEnded(g, "SIGKILL alone", began))
+		return errors.Join(err, note("SIGKILL alone", began))
 	}
 	v := variant{lock: "skip", scripts: []string{hook}}
 	if err := configure(fmt.Sprintf("policy = %q", policy)); err != nil {
@@ -167,14 +192,5 @@ func (b *bench) endOnce(g *Group, policy string) error {
 			return err
 		}
 	}
-	return errors.Join(l.hasEnded(g, name, began), l.settled(v))
-}
-
-// hasEnded waits until the tree has ended, and adds how long that took.
-func (l *load) hasEnded(g *Group, name string, began time.Time) error {
-	if err := waitUntil("the end of the tree", func() bool { return l.ended.Load() != nil }); err != nil {
-		return err
-	}
-	g.add(name, max(0, l.ended.Load().Sub(began).Seconds()*1000))
-	return nil
+	return errors.Join(note(name, began), l.settled(v))
 }
