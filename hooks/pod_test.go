@@ -148,24 +148,3 @@ func TestSiblings(t *testing.T) {
 		})
 	}
 }
-
-func TestSubset(t *testing.T) {
-	conn := func(port uint16) tcp.Tuple {
-		addr := netip.MustParseAddr("192.0.2.1")
-		return tcp.Tuple{Local: netip.AddrPortFrom(addr, port), Remote: netip.AddrPortFrom(addr, 443)}
-	}
-	for _, tc := range []struct {
-		a, b []tcp.Tuple
-		want bool
-	}{
-		{nil, nil, true},
-		{nil, []tcp.Tuple{conn(1)}, true},
-		{[]tcp.Tuple{conn(1)}, nil, false},
-		{[]tcp.Tuple{conn(2)}, []tcp.Tuple{conn(1), conn(2)}, true},
-		{[]tcp.Tuple{conn(1), conn(3)}, []tcp.Tuple{conn(1), conn(2)}, false},
-	} {
-		if got := subset(tc.a, tc.b); got != tc.want {
-			t.Errorf("%v in %v: %t", tc.a, tc.b, got)
-		}
-	}
-}

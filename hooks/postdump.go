@@ -4,12 +4,15 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/criu-netfreeze/criu-netfreeze/config"
+	"github.com/criu-netfreeze/criu-netfreeze/images"
 	"github.com/criu-netfreeze/criu-netfreeze/proc"
 	"github.com/criu-netfreeze/criu-netfreeze/state"
+	"github.com/criu-netfreeze/criu-netfreeze/tcp"
 )
 
 // postDump commits: the images are complete. Where the policy says so the
@@ -32,7 +35,7 @@ func (t *transaction) postDump(a action) error {
 	case t.rec.Scope == state.NetNS && t.armed.IsZero():
 		err = t.arm() // the settler that did was killed, or network-lock was not for us
 	case t.rec.Scope == state.Connections && t.set.Policy != config.Run:
-		err = t.armConnections() // with those made since pre-dump: now nothing moves any more
+		err = t.armFresh(dir, tree)
 	}
 	if err != nil {
 		return err
@@ -58,6 +61,53 @@ func (t *transaction) postDump(a action) error {
 		return errors.Join(fmt.Errorf("stop the tasks: %w", err), tree.Signal(unix.SIGCONT))
 	}
 	return nil
+}
+
+// armFresh freezes the connections made since pre-dump as well. Until now they
+// were open, unless CRIU has locked them itself: what came between CRIU's look at
+// one and the freeze was acknowledged, and is in no image. Then the dump fails.
+func (t *transaction) armFresh(dir string, tree proc.Tree) error {
+	before := t.rec.Conns
+	if err := t.armConnections(); err != nil {
+		return err
+	}
+	fresh := without(t.rec.Conns, before)
+	if len(fresh) == 0 {
+		return nil
+	}
+	cp, err := images.Read(dir)
+	if err != nil {
+		return err
+	}
+	dumped, err := cp.Streams()
+	if err != nil {
+		return err
+	}
+	now, err := tcp.Received(tree, fresh)
+	if err != nil {
+		return err
+	}
+	return slipped(dumped, now)
+}
+
+// slipped is an error if a socket has received more than its image says.
+func slipped(dumped []tcp.Stream, now map[tcp.Tuple]uint32) error {
+	for _, s := range dumped {
+		if next, ok := now[s.Tuple]; ok && next != s.RcvNxt {
+			return fmt.Errorf("%d bytes came in on the connection %s, made after pre-dump, while it was dumped: the images lack them, so the dump fails and the tasks go on; dump again, or have CRIU lock such connections itself (netfreeze install --network-lock nftables)",
+				next-s.RcvNxt, s.Tuple)
+		}
+	}
+	return nil
+}
+
+// without returns those of a that are not in b.
+func without(a, b []tcp.Tuple) []tcp.Tuple {
+	in := make(map[tcp.Tuple]bool, len(b))
+	for _, t := range b {
+		in[t] = true
+	}
+	return slices.DeleteFunc(slices.Clone(a), func(t tcp.Tuple) bool { return in[t] })
 }
 
 // dumpUnlock is called when CRIU gives the network back: the dump has failed,

@@ -3,7 +3,6 @@ package hooks
 import (
 	"errors"
 	"fmt"
-	"slices"
 	"time"
 
 	"github.com/criu-netfreeze/criu-netfreeze/config"
@@ -162,7 +161,7 @@ func (t *transaction) armConnections() error {
 		return err
 	}
 	conns := tcp.Connections(socks)
-	if !subset(conns, t.rec.Conns) {
+	if len(without(conns, t.rec.Conns)) > 0 {
 		tree, err := proc.OpenTree(t.rec.Tree[0])
 		if err != nil {
 			return fmt.Errorf("find the tasks: %w", err)
@@ -176,15 +175,6 @@ func (t *transaction) armConnections() error {
 	}
 	t.rec.Conns = conns
 	return t.arm()
-}
-
-// subset reports whether all of a are in b.
-func subset(a, b []tcp.Tuple) bool {
-	in := make(map[tcp.Tuple]bool, len(b))
-	for _, t := range b {
-		in[t] = true
-	}
-	return !slices.ContainsFunc(a, func(t tcp.Tuple) bool { return !in[t] })
 }
 
 // stops reports whether the policy keeps the tasks from going on.

@@ -3,9 +3,12 @@ package tcp
 import (
 	"encoding/binary"
 	"fmt"
+	"sync"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/criu-netfreeze/criu-netfreeze/proc"
 )
 
 // Stream is where one connection stood when it was frozen: what its owner has
@@ -100,6 +103,37 @@ func readStream(fd int, t Tuple) (Stream, error) {
 		s.Timestamp = uint32(ts) //nolint:gosec // modulo 2^32
 	}
 	return s, nil
+}
+
+// Received returns, for those of the tree's sockets in repair mode that have one
+// of these connections, the next byte that each expects (rcv_nxt).
+func Received(tree proc.Tree, conns []Tuple) (map[Tuple]uint32, error) {
+	wanted := make(map[Tuple]bool, len(conns))
+	for _, c := range conns {
+		wanted[c] = true
+	}
+	next := make(map[Tuple]uint32, len(conns))
+	var mu sync.Mutex
+	err := eachTCP(tree, func(fd int, _ uint32) error {
+		if on, err := unix.GetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_REPAIR); err != nil || on != 1 {
+			return err
+		}
+		local, err1 := address(unix.Getsockname(fd))
+		remote, err2 := address(unix.Getpeername(fd))
+		t := Tuple{Local: local, Remote: remote}
+		if err1 != nil || err2 != nil || !wanted[t] {
+			return nil // not connected, or not asked for
+		}
+		seq, err := queueSeq(fd, recvQueue)
+		if err == nil {
+			err = unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_REPAIR_QUEUE, noQueue)
+		}
+		mu.Lock()
+		defer mu.Unlock()
+		next[t] = seq
+		return err
+	})
+	return next, err
 }
 
 func queueSeq(fd, queue int) (uint32, error) {

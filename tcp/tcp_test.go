@@ -208,6 +208,44 @@ func TestSilenceAndRestore(t *testing.T) {
 	})
 }
 
+// TestReceived asks a silenced socket how far it has received, before and after
+// more comes in, as it does where nothing is frozen.
+func TestReceived(t *testing.T) {
+	inNetNS(t, func() {
+		k := startTask(t)
+		if _, err := Silence(k.tree); err != nil {
+			t.Fatal(err)
+		}
+		ask := func() uint32 {
+			t.Helper()
+			next, err := Received(k.tree, []Tuple{k.tuple})
+			if err != nil || len(next) != 1 {
+				t.Fatalf("got %v, %v", next, err)
+			}
+			return next[k.tuple]
+		}
+		before := ask()
+		if _, err := k.conn.Write([]byte("12345")); err != nil {
+			t.Fatal(err)
+		}
+		for deadline := time.Now().Add(5 * time.Second); ask() == before && time.Now().Before(deadline); {
+			time.Sleep(time.Millisecond)
+		}
+		if n := ask() - before; n != 5 {
+			t.Errorf("%d bytes more, want 5", n)
+		}
+		if other, err := Received(k.tree, []Tuple{{Local: k.tuple.Remote, Remote: k.tuple.Local}}); err != nil || len(other) != 0 {
+			t.Errorf("of another connection: %v, %v", other, err)
+		}
+		if _, _, err := Restore(k.tree, nil); err != nil {
+			t.Fatal(err)
+		}
+		if open, err := Received(k.tree, []Tuple{k.tuple}); err != nil || len(open) != 0 {
+			t.Errorf("not in repair mode: %v, %v", open, err)
+		}
+	})
+}
+
 // TestSilentEnd shows the difference: with TCP_REPAIR on, the end of a task
 // leaves nothing behind, and its peer is told nothing.
 func TestSilentEnd(t *testing.T) {
