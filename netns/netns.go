@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"os"
 	"runtime"
+	"sync"
 
 	vnetns "github.com/vishvananda/netns"
 	"golang.org/x/sys/unix"
@@ -35,6 +36,10 @@ type Namespace struct {
 	fd     vnetns.NsHandle
 	id     ID
 	origin string // where it was found, for messages
+
+	asked     sync.Once
+	cookie    uint64
+	cookieErr error
 }
 
 // OpenPath opens the network namespace that a file refers to: a bind mount
