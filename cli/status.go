@@ -80,6 +80,9 @@ func number(n int) string {
 }
 
 func place(s hooks.Status) string {
+	if s.Address != "" {
+		return s.Address
+	}
 	if s.Path != "" {
 		return s.Path
 	}

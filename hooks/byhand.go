@@ -41,7 +41,8 @@ type Status struct {
 	PID         int       `json:"pid,omitempty"` // the root task, while it lives
 	NetNS       string    `json:"netns"`
 	Path        string    `json:"path,omitempty"`
-	Scope       string    `json:"scope"` // netns, connections, or resets of a guard
+	Address     string    `json:"address,omitempty"` // of a guard
+	Scope       string    `json:"scope"`             // netns, connections, or resets of a guard
 	Policy      string    `json:"policy,omitempty"`
 	Why         string    `json:"why,omitempty"` // what chose the policy
 	State       string    `json:"state"`         // running, committed, held, isolated, ended, frozen, orphaned, criu-leftover, guard
@@ -83,17 +84,17 @@ func guards() ([]Status, error) {
 	if err != nil {
 		return nil, err
 	}
-	defer ns.Close() //nolint:errcheck // only reading
+	defer ns.Close() //nolint:errcheck // rules stay without the handle
 	unlock, err := state.LockNetNS(ns)
 	if err != nil {
 		return nil, err
 	}
 	defer unlock()
-	all, err := rules.Guards(ns)
+	all, err := rules.Guards(ns) // and away with those that are over
 	var list []Status
 	for _, g := range all {
 		list = append(list, Status{
-			ID: "guard", NetNS: ns.ID().String(), Path: g.Address.String(), Scope: "resets", State: "guard",
+			ID: "guard", NetNS: ns.ID().String(), Address: g.Address.String(), Scope: "resets", State: "guard",
 			Backend: string(rules.NFTables), LeftSeconds: g.Left.Seconds(),
 			Note: "RST from this address is dropped; netfreeze guard --off " + g.Address.String() + " ends that",
 		})
@@ -118,7 +119,7 @@ func discard(r *state.Record) error {
 	}
 	defer unlock()
 	var held *heldError
-	if err := lift(ns, []*state.Record{r}); err != nil && !errors.As(err, &held) {
+	if err := removeRules(ns, []*state.Record{r}); err != nil && !errors.As(err, &held) {
 		return err
 	}
 	return r.Remove()

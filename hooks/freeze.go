@@ -114,7 +114,7 @@ func (t *transaction) lift() error {
 	}
 	unlock, err := state.LockNetNS(t.ns)
 	if err == nil {
-		err = liftWhole(t.ns, t.whole.Lift, t.rec)
+		err = endWhole(t.ns, t.whole.Lift, t.rec)
 		unlock()
 	}
 	if err != nil {
@@ -132,8 +132,9 @@ func (t *transaction) sayThawed() {
 	}
 }
 
-// thaw ends the freeze and removes its rules, unless somebody else still needs the namespace frozen:
-// containers of a pod share it. It may be called again at any time.
+// thaw ends the freeze and removes its rules, unless somebody else still needs
+// the namespace frozen: containers of a pod share it. It may be called again at
+// any time.
 func (t *transaction) thaw() error {
 	if t.ns == nil || t.thawed {
 		return nil
@@ -168,7 +169,7 @@ func (t *transaction) remove() error {
 	if err != nil {
 		return err
 	}
-	return liftWhole(t.ns, func() error { return rules.ThawAll(isolated) }, t.rec)
+	return endWhole(t.ns, func() error { return rules.ThawAll(isolated) }, t.rec)
 }
 
 // forget removes the record of a transaction that has taken its freeze back; if

@@ -41,13 +41,14 @@ func end(r *state.Record, tree proc.Tree) error {
 const settling = 5 * time.Second
 
 // Settled returns the record as it is once its transaction is over, or nil if
-// there is nothing left of it then. It waits a moment for that; a transaction
+// there is nothing left of it then. It waits a moment for that, also for a settler
+// that has applied the policy and is about to add to the record; a transaction
 // that takes longer is an error, since nobody else may interfere with it.
 func Settled(r *state.Record) (*state.Record, error) {
-	if r.Phase != state.Running && r.Phase != state.Committed {
+	if r.Phase != state.Running && r.Phase != state.Committed && !r.Busy() {
 		return r, nil
 	}
-	for deadline := time.Now().Add(settling); r.Settling(); time.Sleep(lookAgain) {
+	for deadline := time.Now().Add(settling); r.Busy(); time.Sleep(lookAgain) {
 		if time.Now().After(deadline) {
 			return nil, fmt.Errorf("a %s of %s is under way (CRIU is pid %d): wait until it has ended", r.Op, subject(r), r.CRIU.PID)
 		}
@@ -175,20 +176,22 @@ func thawSame(packets int, records []*state.Record) error {
 		streams = append(streams, s...)
 	}
 	nudge := func() error { return nil }
-	if line, err := resume.Open(ns); err == nil && packets > 0 {
-		defer line.Close()
-		all := nudges(abroad(streams), packets, true)
-		nudge = func() error { return line.Send(all, 0) }
+	if packets > 0 {
+		if line, err := resume.Open(ns); err == nil {
+			defer line.Close()
+			all := nudges(abroad(streams), packets, true)
+			nudge = func() error { return line.Send(all, 0) }
+		}
 	}
-	if err := lift(ns, records); err != nil {
+	if err := removeRules(ns, records); err != nil {
 		return err
 	}
 	_ = nudge() // what does not get out is repeated later
 	return letGo(records)
 }
 
-// lift removes the rules of records of one namespace.
-func lift(ns *netns.Namespace, records []*state.Record) error {
+// removeRules removes those of records of one namespace.
+func removeRules(ns *netns.Namespace, records []*state.Record) error {
 	whole := false
 	for _, r := range records {
 		if r.Scope == state.NetNS {
@@ -204,7 +207,7 @@ func lift(ns *netns.Namespace, records []*state.Record) error {
 	if err != nil {
 		return err
 	}
-	return liftWhole(ns, func() error { return rules.ThawAll(isolated) }, records...)
+	return endWhole(ns, func() error { return rules.ThawAll(isolated) }, records...)
 }
 
 // letGo lets the tasks go on and forgets the records.

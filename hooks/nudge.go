@@ -222,7 +222,8 @@ func (t *transaction) resume() {
 		}()
 		for range max(times-1, 0) {
 			time.Sleep(r.set.AnnounceInterval)
-			if err := p.line.Announce(); err != nil {
+			// Anew: an address may have been tentative, or have come since.
+			if err := errors.Join(p.line.Look(ns), p.line.Announce()); err != nil {
 				r.log.Debug(oneLine(err))
 			}
 		}
@@ -231,12 +232,13 @@ func (t *transaction) resume() {
 }
 
 // urgent is how many packets of each connection go before the rest of any: the
-// acknowledgement and one error, which is enough for every other peer.
+// acknowledgement and one error, which is enough for every other peer (or, where
+// the peer may know of less than was received, two errors for that).
 const urgent = 2
 
-// nudges builds each connection's packets, at most limit per connection, in the
-// order in which they are to be sent. Backed says that our own kernel has waited
-// too, and is to repeat what it has sent.
+// nudges builds each connection's packets, at most limit to its peer, in the order
+// in which they are to be sent. Backed says that our own kernel has waited too, and
+// is to repeat what it has sent: it gets a few errors more, which go nowhere else.
 func nudges(streams []tcp.Stream, limit int, backed bool) [][]byte {
 	var first, rest [][]byte
 	for _, s := range streams {

@@ -62,11 +62,11 @@ func siblings(ns *netns.Namespace, ours []*state.Record) (holder *state.Record, 
 	return holder, silent, taken, nil
 }
 
-// liftWhole has remove take away the freeze of a whole namespace for the records
+// endWhole has remove take away the freeze of a whole namespace for the records
 // of ours. A sibling whose connections wait for a restore keeps these frozen,
 // and these alone. The error is a *heldError where all must stay frozen. The
 // namespace is locked by the caller.
-func liftWhole(ns *netns.Namespace, remove func() error, ours ...*state.Record) error {
+func endWhole(ns *netns.Namespace, remove func() error, ours ...*state.Record) error {
 	holder, silent, _, err := siblings(ns, ours)
 	if err != nil {
 		return err

@@ -34,7 +34,7 @@ func (t *transaction) postDump(a action) error {
 	switch {
 	case t.rec.Scope == state.NetNS && t.armed.IsZero():
 		err = t.arm() // the settler that did was killed, or network-lock was not for us
-	case t.rec.Scope == state.Connections && t.set.Policy != config.Run:
+	case t.rec.Scope == state.Connections:
 		err = t.armFresh(dir, tree)
 	}
 	if err != nil {
@@ -66,8 +66,13 @@ func (t *transaction) postDump(a action) error {
 // armFresh freezes the connections made since pre-dump as well. Until now they
 // were open, unless CRIU has locked them itself: what came between CRIU's look at
 // one and the freeze was acknowledged, and is in no image. Then the dump fails.
-func (t *transaction) armFresh(dir string, tree proc.Tree) error {
+func (t *transaction) armFresh(dir string, tree proc.Tree) (err error) {
 	before := t.rec.Conns
+	defer func() {
+		if err != nil {
+			t.rec.Conns = before // the script may be listed twice
+		}
+	}()
 	if err := t.armConnections(); err != nil {
 		return err
 	}
@@ -94,7 +99,7 @@ func (t *transaction) armFresh(dir string, tree proc.Tree) error {
 func slipped(dumped []tcp.Stream, now map[tcp.Tuple]uint32) error {
 	for _, s := range dumped {
 		if next, ok := now[s.Tuple]; ok && next != s.RcvNxt {
-			return fmt.Errorf("%d bytes came in on the connection %s, made after pre-dump, while it was dumped: the images lack them, so the dump fails and the tasks go on; dump again, or have CRIU lock such connections itself (netfreeze install --network-lock nftables)",
+			return fmt.Errorf("%d bytes, or an end, came in on the connection %s, made after pre-dump, while it was dumped: the images lack them, so the dump fails and the tasks go on; dump again, or have CRIU lock such connections itself (netfreeze install --network-lock nftables)",
 				next-s.RcvNxt, s.Tuple)
 		}
 	}

@@ -16,6 +16,7 @@ func (t *transaction) restoreUnlock() error {
 	}
 	err := t.lift()
 	if t.lifted || t.thawed {
+		t.dropTaken()
 		t.resume()
 	}
 	return err

@@ -45,6 +45,8 @@ func (t *transaction) settleOnce() error {
 	switch {
 	case t.rec.Op == state.Restore:
 		return t.settleRestore()
+	case t.rec.Phase == state.Ended, t.rec.Phase == state.Isolated:
+		return t.rec.Save() // all is done but for that
 	case t.succeeded():
 		return t.keep()
 	}
@@ -83,9 +85,12 @@ func (t *transaction) keep() error {
 	case config.Run:
 		return errors.Join(t.leaveRepair(tree), t.forget())
 	case config.Isolate:
+		if err := t.leaveRepair(tree); err != nil {
+			return err
+		}
 		t.rec.Phase = state.Isolated
 		t.log.Infof("%s goes on without network: isolated until %s", subject(t.rec), clock(t.rec.Until))
-		return errors.Join(t.leaveRepair(tree), t.saveAndLearn())
+		return t.saveAndLearn()
 	case config.Kill:
 		if err := end(t.rec, tree); err != nil {
 			return errors.Join(err, t.held(tree, "the tasks could not be ended"))
@@ -109,7 +114,7 @@ func (t *transaction) leaveRepair(tree proc.Tree) error {
 // saveAndLearn saves the record of what the policy has made of the dump, and
 // then, since that takes longer, reads the images: a sibling in the pod that gets
 // its network back leaves the connections in them silent. The peers are told,
-// see acknowledge.
+// see acknowledge. Nothing depends on the second part.
 func (t *transaction) saveAndLearn() error {
 	err := t.rec.Save()
 	if err != nil || t.images == nil {
@@ -122,12 +127,14 @@ func (t *transaction) saveAndLearn() error {
 	}
 	if t.rec.Scope == state.NetNS {
 		t.rec.Conns = cp.Conns
-		err = t.rec.Save()
+		if err := t.rec.Save(); err != nil {
+			t.log.Warn(oneLine(err))
+		}
 	}
 	if err := t.acknowledge(cp); err != nil {
 		t.log.Debug(oneLine(err))
 	}
-	return err
+	return nil
 }
 
 // ending reports whether all tasks are gone or on their way out.

@@ -85,10 +85,13 @@ func early(start *uintptr) {
 			exit(0)
 		case n > 0:
 			exit(1)
+		case n == -int(syscall.EINTR): // a signal that has stopped us
 		case n == 0:
-			complain("netfreeze: error: the settler ended without an answer (was it killed?)\n")
+			complain(name, action, "the settler ended without an answer (was it killed?)")
+		case n == -int(syscall.EAGAIN):
+			complain(name, action, "the settler has not answered for 30 s")
 		default:
-			complain("netfreeze: error: the settler has not answered for 30 s\n")
+			complain(name, action, "the settler does not answer")
 		}
 	}
 }
@@ -127,10 +130,11 @@ func reach() int {
 	addr.text(".sock")
 	addr.add(0)
 	fd := sys(syscall.SYS_SOCKET, syscall.AF_UNIX, syscall.SOCK_SEQPACKET|syscall.SOCK_CLOEXEC, 0, 0, 0)
-	if fd < 0 || from == to || addr.full {
+	if fd < 0 {
 		return -1
 	}
-	if sys(syscall.SYS_SETSOCKOPT, fd, syscall.SOL_SOCKET, syscall.SO_RCVTIMEO, int(uintptr(unsafe.Pointer(&longWait))), int(unsafe.Sizeof(longWait))) < 0 ||
+	if from == to || addr.full ||
+		sys(syscall.SYS_SETSOCKOPT, fd, syscall.SOL_SOCKET, syscall.SO_RCVTIMEO, int(uintptr(unsafe.Pointer(&longWait))), int(unsafe.Sizeof(longWait))) < 0 ||
 		sys(syscall.SYS_CONNECT, fd, at(&unixAddr[0]), addr.n, 0, 0) < 0 {
 		sys(syscall.SYS_CLOSE, fd, 0, 0, 0, 0)
 		return -1
@@ -168,8 +172,16 @@ func startTime(stat []byte) (from, to int) {
 //
 //go:nosplit
 //go:norace
-func complain(text string) {
-	sys(syscall.SYS_WRITE, syscall.Stderr, at(unsafe.StringData(text)), len(text), 0, 0)
+func complain(name, action, text string) {
+	m := filled{to: message[:]}
+	m.text("netfreeze: error: ")
+	m.text(name)
+	m.text(": ")
+	m.text(action)
+	m.text(": ")
+	m.text(text)
+	m.add('\n')
+	sys(syscall.SYS_WRITE, syscall.Stderr, at(&message[0]), m.n, 0, 0)
 	exit(1)
 }
 

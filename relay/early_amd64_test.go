@@ -115,7 +115,7 @@ func TestEarlyRelay(t *testing.T) {
 		{"done, with lines", []string{"Lone\n", "L" + long, "Ltwo\n", "E0"}, "one\n" + long + "two\n", 0},
 		{"refused", []string{"Lwhy\n", "E1"}, "why\n", 1},
 		{"nonsense", []string{"E"}, "", 1},
-		{"died", []string{"Lone\n"}, "one\nnetfreeze: error: the settler ended without an answer (was it killed?)\n", 1},
+		{"died", []string{"Lone\n"}, "one\nnetfreeze: error: netfreeze-hook: post-dump: the settler ended without an answer (was it killed?)\n", 1},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			asked := make(chan string, 1)

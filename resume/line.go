@@ -31,19 +31,23 @@ type frame struct {
 // Open opens a Line in ns. A kernel without IPv6 is fine.
 func Open(ns *netns.Namespace) (*Line, error) {
 	l := &Line{fd4: -1, fd6: -1, link: -1}
-	err := ns.Do(func() error {
-		if err := l.open(); err != nil {
-			return err
-		}
-		var err error
-		l.news, err = announcements()
-		return err
-	})
+	err := ns.Do(l.open)
+	if err == nil {
+		err = l.Look(ns)
+	}
 	if err != nil {
 		l.Close()
 		return nil, fmt.Errorf("prepare to send from %s: %w", ns, err)
 	}
 	return l, nil
+}
+
+// Look finds out which addresses the namespace has now, for Announce.
+func (l *Line) Look(ns *netns.Namespace) error {
+	return ns.Do(func() (err error) {
+		l.news, err = announcements()
+		return err
+	})
 }
 
 func (l *Line) open() (err error) {
@@ -94,7 +98,7 @@ func (l *Line) Mark(mark int) error {
 }
 
 // Announce tells the neighbours which MAC address every address had that the
-// namespace had when the Line was opened: by a gratuitous ARP request (RFC
+// namespace had at the last Look, or when the Line was opened: by a gratuitous ARP request (RFC
 // 5227, section 3) and an unsolicited neighbour advertisement with the override
 // flag (RFC 4861, section 7.2.6). Both pass a freeze.
 func (l *Line) Announce() error {

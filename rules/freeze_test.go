@@ -135,8 +135,15 @@ func TestLift(t *testing.T) {
 			must(t, other.Lift()) // of another process
 			l.passes(t)
 			must(t, f.Lift())
+			must(t, f.Prepare(time.Minute))
 			must(t, f.Freeze(time.Minute))
 			l.stuck(t)
+			must(t, f.Lift())
+			st, err := f.State()
+			must(t, err)
+			if st.Frozen || st.SYNHeld {
+				t.Errorf("after Lift: %+v", st)
+			}
 			must(t, f.Thaw())
 			l.passes(t)
 		})

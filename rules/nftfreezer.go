@@ -69,14 +69,16 @@ func (f *nftFreezer) arm(ttl time.Duration) error {
 	return f.conn.commit("freeze")
 }
 
-// Lift empties the set: a small part of the work that deleting the table is.
+// Lift empties the sets: a small part of the work that deleting the table is.
 func (f *nftFreezer) Lift() error {
 	if !f.ours {
 		return f.Thaw()
 	}
-	frozen := *frozenSet
-	frozen.Table = &nftables.Table{Name: tableName, Family: nftables.TableFamilyINet}
-	f.conn.FlushSet(&frozen)
+	for _, form := range []*nftables.Set{frozenSet, synSet} {
+		s := *form
+		s.Table = &nftables.Table{Name: tableName, Family: nftables.TableFamilyINet}
+		f.conn.FlushSet(&s)
+	}
 	if err := f.conn.commit("lift the freeze"); err != nil {
 		return f.Thaw() // somebody else removed the table, say
 	}

@@ -81,8 +81,9 @@ type Freezer interface {
 	// Freeze drops all traffic until Thaw, or until ttl is over. A repeated
 	// Freeze counts ttl anew. It does not need a Prepare before it.
 	Freeze(ttl time.Duration) error
-	// Lift ends a freeze of this Freezer as fast as it can: rules that drop
-	// nothing any more may stay, for Thaw to remove when nobody waits.
+	// Lift ends a freeze of this Freezer, and a hold of new connections, as
+	// fast as it can: rules that drop nothing any more may stay, for Thaw to
+	// remove when nobody waits.
 	Lift() error
 	// Thaw removes all that this back end ever made in the namespace for a
 	// Freezer. That nothing is there is fine.

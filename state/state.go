@@ -98,9 +98,12 @@ func (r *Record) Alive() bool {
 	return false
 }
 
+// Busy reports whether a settler or a command has the record.
+func (r *Record) Busy() bool { return held(lockPath(r.ID)) }
+
 // Settling reports whether the transaction's settler is still there to end it.
 func (r *Record) Settling() bool {
-	return (r.Phase == Running || r.Phase == Committed) && held(lockPath(r.ID))
+	return (r.Phase == Running || r.Phase == Committed) && r.Busy()
 }
 
 // Holds reports whether the record still has a reason to keep its namespace
