@@ -31,7 +31,9 @@ func TestNudge(t *testing.T) {
 		engine engine
 		lock   string
 	}{
-		{"nudge", plainCRIU{}, "skip"}, {"nudge", runtimeEngine("runc"), "criu"}, {"nudge", runtimeEngine("runc"), "nftables"},
+		{"nudge", plainCRIU{}, "skip"},
+		{"nudge", runtimeEngine("runc"), "criu"},
+		{"nudge", runtimeEngine("runc"), "nftables"},
 		{"none", plainCRIU{}, "skip"},
 	} {
 		t.Run(fmt.Sprintf("%s,%s,%s", test.resume, test.engine, test.lock), func(t *testing.T) {

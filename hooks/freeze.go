@@ -68,15 +68,21 @@ func (t *transaction) useWhole(ns *netns.Namespace, own netns.ID) error {
 		return err
 	}
 	t.rec.Backend = string(t.whole.Backend())
-	before, err := rules.Look(ns)
-	if err != nil {
-		// Rules that came out of images may be in a form that iptables cannot read.
-		t.log.Debugf("what is frozen already cannot be told: %s", oneLine(err))
-	}
+	before, known := t.look(ns)
 	t.adopted = t.adopted || before.Frozen
-	t.mixed = err != nil || before.Frozen && before.Backend != t.whole.Backend()
+	t.mixed = !known || before.Frozen && before.Backend != t.whole.Backend()
 	t.least = time.Now().Add(before.Left)
 	return nil
+}
+
+// look finds out what is frozen already, if that can be told: rules that came
+// out of images may be in a form that iptables cannot read.
+func (t *transaction) look(ns *netns.Namespace) (before rules.State, known bool) {
+	before, err := rules.Look(ns)
+	if err != nil {
+		t.log.Debugf("what is frozen already cannot be told: %s", oneLine(err))
+	}
+	return before, err == nil
 }
 
 // arm freezes, or renews the freeze.

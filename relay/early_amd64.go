@@ -22,6 +22,9 @@ func entry()
 // nothing is where thread-local storage seems to be.
 var nothing [2]uint64
 
+// What is used from assembly alone.
+var _, _, _ = entry, early, nothing
+
 // The buffers of early.
 var (
 	message  [MaxMessage]byte
