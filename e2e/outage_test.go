@@ -159,17 +159,26 @@ func (o *outages) comeBack(t *testing.T, p *pair) map[since]time.Time {
 // thawed returns when the last thaw was, by the settler's log in a file.
 func thawed(t *testing.T, path string) time.Time {
 	t.Helper()
+	return logged(t, path, " thawed ")
+}
+
+// logged returns the time of the log's last line with these words.
+func logged(t *testing.T, path, words string) time.Time {
+	t.Helper()
 	log, err := os.ReadFile(path)
 	if err != nil {
 		t.Fatal(err)
 	}
 	var last time.Time
 	for line := range strings.Lines(string(log)) {
-		if at, rest, _ := strings.Cut(line, " "); strings.Contains(rest, " thawed ") {
+		if at, rest, _ := strings.Cut(line, " "); strings.Contains(rest, words) {
 			if last, err = time.Parse(time.RFC3339Nano, at); err != nil {
 				t.Fatal(err)
 			}
 		}
+	}
+	if last.IsZero() {
+		t.Fatalf("the log says nothing with %q:\n%s", words, log)
 	}
 	return last
 }

@@ -129,6 +129,43 @@ func TestNewMAC(t *testing.T) {
 	}
 }
 
+// TestLastAck looks at what leaves a frozen namespace once the dumped tree has
+// been ended: one pure ACK of each connection, and nothing else.
+func TestLastAck(t *testing.T) {
+	log := filepath.Join(t.TempDir(), "log")
+	withSuite(t, settings{policy: "kill", log: log}, plainCRIU{})
+	p := newPair(t, plainCRIU{}, true, []string{"pull=2", "push", "reqrep", "pull,half", "push,half"})
+	conns := len(p.client.stats.Snapshots())
+	p.dump()
+	p.dumped.gone()
+	poll(t, patience, "the settler to end", func() error {
+		if left, _ := filepath.Glob(filepath.Join(stateDir, "*.sock")); len(left) > 0 {
+			return fmt.Errorf("%v", left)
+		}
+		return nil
+	})
+	ended := logged(t, log, "ended silently")
+	acks := map[string]int{}
+	for at, packet := range p.packets.packets() {
+		tcp, ok := packet.Layer(layers.LayerTypeTCP).(*layers.TCP)
+		if !ok || at.Before(ended) || int(tcp.SrcPort) != p.app.port {
+			continue
+		}
+		if payload(packet) > 0 || tcp.FIN || tcp.RST || tcp.SYN || !tcp.ACK {
+			t.Errorf("%v after the end: %+v", at.Sub(ended), tcp)
+		}
+		acks[fmt.Sprintf("%s:%d", packet.NetworkLayer().NetworkFlow().Dst(), tcp.DstPort)]++
+	}
+	if len(acks) != conns {
+		t.Errorf("%d connections were acknowledged, want %d", len(acks), conns)
+	}
+	for conn, n := range acks {
+		if n != 1 {
+			t.Errorf("%s got %d acknowledgements", conn, n)
+		}
+	}
+}
+
 // TestNudgeBound counts the packets of a nudge with a small limit.
 func TestNudgeBound(t *testing.T) {
 	const limit = 3
