@@ -15,10 +15,7 @@ import (
 func (p *pair) failRestore() {
 	t := p.dumped.t
 	t.Helper()
-	p.dump()
-	p.dumped.gone()
-	p.dumped.engine.remove(p.dumped)
-	p.app.move(p.app.elsewhere(freeze(t)))
+	p.leave(freeze(t))
 	fail := script(t, "post-restore", "exit 1")
 	if err := p.dumped.engine.restore(p.dumped, scripted(fail, true)...); err == nil {
 		t.Fatal("the restore has not failed")

@@ -32,12 +32,19 @@ func TestMove(t *testing.T) {
 func (p *pair) moveAway() {
 	t := p.dumped.t
 	t.Helper()
+	p.leave(freeze(t))
+	time.Sleep(live)
+	p.restore()
+}
+
+// leave dumps and takes the host to a fresh namespace; what is called with that
+// before it is connected is its birth.
+func (p *pair) leave(birth func(netns string)) {
+	p.dumped.t.Helper()
 	p.dump()
 	p.dumped.gone()
 	p.dumped.engine.remove(p.dumped)
-	p.app.move(p.app.elsewhere(freeze(t)))
-	time.Sleep(live)
-	p.restore()
+	p.app.move(p.app.elsewhere(birth))
 }
 
 // TestHalfClosed moves connections of which one side has closed its half: in

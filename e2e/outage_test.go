@@ -60,40 +60,58 @@ func TestOutage(t *testing.T) {
 		lengths, runs = append(lengths, 30*time.Second), outageRuns(t, runs)
 	}
 	for _, resume := range []string{"nudge", "none"} {
-		t.Run(resume, func(t *testing.T) {
-			log := filepath.Join(t.TempDir(), "log")
-			withSuite(t, settings{policy: "kill", more: fmt.Sprintf("resume = %q", resume), log: log}, plainCRIU{})
-			o := outages{log: log, room: make(chan struct{}, 6), took: map[string][]time.Duration{}}
-			t.Run("all", func(t *testing.T) {
-				for run := range runs {
-					for _, length := range lengths {
-						t.Run(fmt.Sprintf("%s/%d", length, run), func(t *testing.T) {
-							t.Parallel()
-							o.measure(t, length)
-						})
-					}
-				}
-			})
+		eachOutage(t, resume, runs, lengths, (*outages).measure, func(t *testing.T, o *outages) {
 			o.tell(t, lengths, resume == "nudge")
 		})
 	}
 }
 
-// outages is what TestOutage has measured.
+// outages is what is measured with one way to resume.
 type outages struct {
 	log  string
 	criu sync.Mutex    // one at a time: the machine is small
 	room chan struct{} // so many outages at a time
 
 	mu   sync.Mutex
-	took map[string][]time.Duration // by length and direction
+	took map[string][]time.Duration // by what the test tells apart
+}
+
+// eachOutage measures each case so many times, with one way to resume, and then
+// tells what was measured.
+func eachOutage[C fmt.Stringer](t *testing.T, resume string, runs int, cases []C,
+	measure func(*outages, *testing.T, C), tell func(*testing.T, *outages),
+) {
+	t.Run(resume, func(t *testing.T) {
+		o := &outages{
+			log: filepath.Join(t.TempDir(), "log"), room: make(chan struct{}, 6), took: map[string][]time.Duration{},
+		}
+		withSuite(t, settings{policy: "kill", more: fmt.Sprintf("resume = %q", resume), log: o.log}, plainCRIU{})
+		t.Run("all", func(t *testing.T) {
+			for run := range runs {
+				for _, c := range cases {
+					t.Run(fmt.Sprintf("%s/%d", c, run), func(t *testing.T) {
+						t.Parallel()
+						o.room <- struct{}{}
+						defer func() { <-o.room }()
+						measure(o, t, c)
+					})
+				}
+			}
+		})
+		tell(t, o)
+	})
+}
+
+// note adds a measurement.
+func (o *outages) note(key string, took time.Duration) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.took[key] = append(o.took[key], took)
 }
 
 func key(length time.Duration, direction string) string { return length.String() + " " + direction }
 
 func (o *outages) measure(t *testing.T, length time.Duration) {
-	o.room <- struct{}{}
-	defer func() { <-o.room }()
 	begin, p := o.leave(t)
 	time.Sleep(length/2 - time.Since(begin))
 	p.client.signal(syscall.SIGUSR2)
@@ -105,8 +123,6 @@ func (o *outages) measure(t *testing.T, length time.Duration) {
 		t.Error(err)
 	}
 	carried := p.carried(from[sinceThaw])
-	o.mu.Lock()
-	defer o.mu.Unlock()
 	for i, d := range directions {
 		var worst time.Duration
 		for _, id := range []int{2 * i, 2*i + 1} {
@@ -116,7 +132,7 @@ func (o *outages) measure(t *testing.T, length time.Duration) {
 			}
 			worst = max(worst, at.Sub(from[d.from]))
 		}
-		o.took[key(length, d.name)] = append(o.took[key(length, d.name)], worst)
+		o.note(key(length, d.name), worst)
 	}
 }
 
@@ -133,10 +149,7 @@ func (o *outages) leave(t *testing.T) (begin time.Time, p *pair) {
 	p.client.signal(syscall.SIGUSR2)
 	time.Sleep(50 * time.Millisecond) // for the naps to begin
 	begin = time.Now()
-	p.dump()
-	p.dumped.gone()
-	p.dumped.engine.remove(p.dumped)
-	p.app.move(p.app.elsewhere(freeze(t)))
+	p.leave(freeze(t))
 	return begin, p
 }
 

@@ -11,7 +11,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 )
@@ -28,6 +27,9 @@ type peerKind struct {
 	congestion string   // the peer's algorithm for that, "" for the kernel's default
 	gVisor     bool     // its TCP is gVisor's
 }
+
+// String names the kind.
+func (k peerKind) String() string { return k.name }
 
 // tiny are the smallest buffers; floods closes their windows.
 var (
@@ -72,22 +74,8 @@ func TestPeers(t *testing.T) {
 	})
 	took := map[string]map[string][]time.Duration{} // by resume and kind
 	for _, resume := range []string{"nudge", "none"} {
-		t.Run(resume, func(t *testing.T) {
-			log := filepath.Join(t.TempDir(), "log")
-			withSuite(t, settings{policy: "kill", more: fmt.Sprintf("resume = %q", resume), log: log}, plainCRIU{})
-			m := peerTimes{log: log, room: make(chan struct{}, 6), took: map[string][]time.Duration{}}
-			t.Run("all", func(t *testing.T) {
-				for run := range runs {
-					for _, k := range kinds {
-						t.Run(fmt.Sprintf("%s/%d", k.name, run), func(t *testing.T) {
-							t.Parallel()
-							m.measure(t, k, length)
-						})
-					}
-				}
-			})
-			took[resume] = m.took
-		})
+		measure := func(o *outages, t *testing.T, k peerKind) { o.measurePeer(t, k, length) }
+		eachOutage(t, resume, runs, kinds, measure, func(_ *testing.T, o *outages) { took[resume] = o.took })
 	}
 	for _, k := range kinds {
 		nudge, none := took["nudge"][k.name], took["none"][k.name]
@@ -123,25 +111,15 @@ func spread(took []time.Duration) string {
 	return fmt.Sprintf("%8s, at most %8s", median(took).Round(100*time.Microsecond), slices.Max(took).Round(100*time.Microsecond))
 }
 
-// peerTimes is what TestPeers measures with one setting.
-type peerTimes struct {
-	log  string
-	criu sync.Mutex    // one at a time: the machine is small
-	room chan struct{} // so many outages at a time
-
-	mu   sync.Mutex
-	took map[string][]time.Duration // by kind, for each connection that the peer sends on
-}
-
-func (m *peerTimes) measure(t *testing.T, k peerKind, length time.Duration) {
+// measurePeer notes, by kind, when each connection that the peer sends on
+// carries bytes again.
+func (o *outages) measurePeer(t *testing.T, k peerKind, length time.Duration) {
 	if k.conns == nil {
 		k.conns = peerConns
 	}
-	m.room <- struct{}{}
-	defer func() { <-m.room }()
-	begin, p := m.leave(t, k)
+	begin, p := o.leavePeer(t, k)
 	time.Sleep(length - time.Since(begin))
-	thaw := m.comeBack(t, p)
+	thaw := o.comeBackToPeer(t, p)
 	p.progress(2*length+patience, time.Now())
 	p.settle()
 	if err := p.packets.since(p.from).stray(); err != nil {
@@ -151,8 +129,6 @@ func (m *peerTimes) measure(t *testing.T, k peerKind, length time.Duration) {
 	// A timer that doubles has at most as long to run as the outage took; a
 	// first timeout and a slow machine come to that.
 	limit := thaw.Sub(begin) + 400*time.Millisecond
-	m.mu.Lock()
-	defer m.mu.Unlock()
 	var all []string
 	for i, conn := range k.conns {
 		if strings.HasPrefix(conn, "push") {
@@ -167,40 +143,37 @@ func (m *peerTimes) measure(t *testing.T, k peerKind, length time.Duration) {
 			if at.Sub(thaw) > limit {
 				t.Errorf("%s, connection %d: first byte %s after the thaw, a timer allows %s", conn, id, at.Sub(thaw), limit)
 			}
-			m.took[k.name] = append(m.took[k.name], at.Sub(thaw))
+			o.note(k.name, at.Sub(thaw))
 			all = append(all, at.Sub(thaw).String())
 		}
 	}
 	t.Logf("%s: %s", k.name, strings.Join(all, ", "))
 }
 
-// leave starts a pair and dumps the app, which has its new namespace then.
-func (m *peerTimes) leave(t *testing.T, k peerKind) (begin time.Time, p *pair) {
-	m.criu.Lock()
-	defer m.criu.Unlock()
+// leavePeer starts a pair and dumps the app, which has its new namespace then.
+func (o *outages) leavePeer(t *testing.T, k peerKind) (begin time.Time, p *pair) {
+	o.criu.Lock()
+	defer o.criu.Unlock()
 	p = newHosts(t)
 	k.prepare(t, p)
 	p.start(t, plainCRIU{}, true, k.conns)
 	begin = time.Now()
-	p.dump()
-	p.dumped.gone()
-	p.dumped.engine.remove(p.dumped)
-	p.app.move(p.app.elsewhere(func(netns string) {
+	p.leave(func(netns string) {
 		freeze(t)(netns)
 		setSysctls(t, netns, k.app)
-	}))
+	})
 	return begin, p
 }
 
-// comeBack restores the app and returns when its network was thawed.
-func (m *peerTimes) comeBack(t *testing.T, p *pair) time.Time {
-	m.criu.Lock()
-	defer m.criu.Unlock()
+// comeBackToPeer restores the app and returns when its network was thawed.
+func (o *outages) comeBackToPeer(t *testing.T, p *pair) time.Time {
+	o.criu.Lock()
+	defer o.criu.Unlock()
 	if err := p.dumped.engine.restore(p.dumped); err != nil {
 		t.Fatalf("restore: %v", err)
 	}
 	time.Sleep(100 * time.Millisecond) // with the machine for this one alone
-	return thawed(t, m.log)
+	return thawed(t, o.log)
 }
 
 // prepare makes hosts on which nothing runs yet what the kind says.

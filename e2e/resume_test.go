@@ -43,10 +43,7 @@ func TestNudge(t *testing.T) {
 			var took []time.Duration
 			for range runs {
 				p := newPair(t, test.engine, true, []string{"pull=2,interval=5ms"})
-				p.dump()
-				p.dumped.gone()
-				p.dumped.engine.remove(p.dumped)
-				p.app.move(p.app.elsewhere(freeze(t)))
+				p.leave(freeze(t))
 				// Between two attempts of the peers, 1.4 and 3 s after the freeze.
 				time.Sleep(2*time.Second - time.Since(p.from))
 				if err := p.dumped.engine.restore(p.dumped); err != nil {
@@ -203,10 +200,7 @@ func nudgeMany(t *testing.T, log string) time.Duration {
 	t.Helper()
 	const conns, limit = 1000, 16
 	p := newPair(t, plainCRIU{}, true, []string{fmt.Sprintf("pull=%d,interval=300ms", conns/2)})
-	p.dump()
-	p.dumped.gone()
-	p.dumped.engine.remove(p.dumped)
-	p.app.move(p.app.elsewhere(freeze(t)))
+	p.leave(freeze(t))
 	if err := p.dumped.engine.restore(p.dumped); err != nil {
 		t.Fatalf("restore: %v", err)
 	}

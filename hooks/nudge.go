@@ -4,6 +4,7 @@ import (
 	"errors"
 	"net/netip"
 	"slices"
+	"sync"
 	"time"
 
 	"github.com/sirupsen/logrus"
@@ -22,8 +23,8 @@ import (
 type resumer struct {
 	set      config.Settings
 	log      *logrus.Logger
-	streams  chan []tcp.Stream // what the images say, once they are read
-	prepared chan prepared     // nil where the namespace is not known yet
+	streams  func() []tcp.Stream // what the images say; waits until they are read
+	prepared func() prepared     // waits, too; nil where nothing is to be sent, or it is not known yet from where
 	started  bool
 	done     chan struct{} // closed when all that is to be sent was sent
 }
@@ -45,19 +46,19 @@ func (r *resumer) wait() {
 // startResume begins to read the images: with many connections that takes a
 // while, and it is not needed before the thaw.
 func (t *transaction) startResume(cp *images.Checkpoint) {
-	r := &resumer{set: t.set, log: t.log, streams: make(chan []tcp.Stream, 1), done: make(chan struct{})}
+	r := &resumer{set: t.set, log: t.log, done: make(chan struct{})}
 	t.resumer = r
-	if t.set.Resume != config.Nudge {
-		r.streams <- nil
-		return
-	}
-	go func() {
+	r.streams = sync.OnceValue(func() []tcp.Stream {
+		if r.set.Resume != config.Nudge {
+			return nil
+		}
 		streams, err := cp.Streams()
 		if err != nil {
 			r.log.Debugf("not every connection can be nudged: %s", oneLine(err))
 		}
-		r.streams <- abroad(streams)
-	}()
+		return abroad(streams)
+	})
+	go r.streams()
 }
 
 // abroad returns the connections whose other end is elsewhere: nobody has to be
@@ -105,30 +106,28 @@ func (t *transaction) forgetFlows() {
 // at the thaw.
 func (t *transaction) greet() {
 	r := t.resumer
-	if r == nil || t.ns == nil || r.started {
+	if r == nil || t.ns == nil || r.started || !t.announces() && r.set.Resume != config.Nudge {
 		return
 	}
 	if old := r.prepared; old != nil { // of another namespace, that was not the one
-		go func() { (<-old).line.Close() }()
+		go func() { old().line.Close() }()
 	}
-	r.prepared = make(chan prepared, 1)
-	ns, peers, greets, out := t.ns, t.peers(), t.announces(), r.prepared
-	go func() {
-		var p prepared
+	ns, peers, greets := t.ns, t.peers(), t.announces()
+	r.prepared = sync.OnceValue(func() (p prepared) {
 		var err error
 		if p.line, err = resume.Open(ns); err != nil {
 			r.log.Debug(oneLine(err))
 		}
 		if p.line != nil && greets {
-			if err := errors.Join(p.line.Announce(), p.line.Prime(ns, peers)); err != nil {
+			if err := errors.Join(p.line.Look(ns), p.line.Announce(), p.line.Prime(ns, peers)); err != nil {
 				r.log.Debug(oneLine(err))
 			}
 		}
-		p.streams = <-r.streams
-		r.streams <- p.streams // for another namespace, if this one is not the one
+		p.streams = r.streams()
 		p.packets = nudges(p.streams, r.set.NudgePackets, false)
-		out <- p
-	}()
+		return p
+	})
+	go r.prepared()
 }
 
 // acknowledge repeats, after a dump, the last acknowledgement of each connection
@@ -197,7 +196,7 @@ func (t *transaction) resume() {
 	}
 	go func() {
 		defer close(r.done)
-		p := <-r.prepared
+		p := r.prepared()
 		if p.line == nil {
 			return
 		}

@@ -73,7 +73,7 @@ func (t *transaction) armFresh(dir string, tree proc.Tree) (err error) {
 			t.rec.Conns = before // the script may be listed twice
 		}
 	}()
-	if err := t.armConnections(); err != nil {
+	if err := t.armConnections(tree); err != nil {
 		return err
 	}
 	fresh := without(t.rec.Conns, before)

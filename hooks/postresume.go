@@ -14,30 +14,26 @@ func (t *transaction) restoreUnlock() error {
 	if t.rec.Scope == state.Connections {
 		return nil
 	}
-	err := t.lift()
-	if t.lifted || t.thawed {
-		t.dropTaken()
-		t.resume()
-	}
-	return err
+	return t.release(t.lift)
 }
 
-// release thaws and forgets the freezes that were taken over.
-func (t *transaction) release() error {
-	if err := t.thaw(); err != nil {
+// release thaws, by lift or by thaw, forgets the freezes that were taken over,
+// and gets traffic going.
+func (t *transaction) release(thaw func() error) error {
+	if err := thaw(); err != nil {
 		return err
 	}
-	if t.thawed {
+	t.dropTaken()
+	if t.lifted || t.thawed {
 		t.resume()
 	}
-	t.dropTaken()
 	return nil
 }
 
 // finish ends a restore that succeeded. CRIU may stay for as long as the tasks
 // run (restore without -d), so the settler does not wait for its end.
 func (s *settler) finish() error {
-	err := s.tx.release()
+	err := s.tx.release(s.tx.thaw)
 	if err == nil {
 		err = s.tx.rec.Remove()
 	}

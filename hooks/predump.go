@@ -81,7 +81,7 @@ func (t *transaction) prepareDump(root *proc.Process) error {
 	if t.rec.Scope == state.NetNS {
 		err = t.prepareWhole()
 	} else {
-		err = t.armConnections()
+		err = t.armTree()
 	}
 	if err != nil {
 		return errors.Join(err, t.forget())
@@ -151,22 +151,27 @@ func (t *transaction) networkLock() error {
 	return nil
 }
 
+// armTree is armConnections for the tree as it is now.
+func (t *transaction) armTree() error {
+	tree, err := proc.OpenTree(t.rec.Tree[0])
+	if err != nil {
+		return fmt.Errorf("find the tasks: %w", err)
+	}
+	defer tree.Close()
+	return t.armConnections(tree)
+}
+
 // armConnections freezes the tree's own connections; those that were there
 // before stay frozen. CRIU calls no network-lock in this scope. The tasks'
 // descriptors are looked at only if some process has a connection that is not
 // frozen yet, since that takes longer than all the rest.
-func (t *transaction) armConnections() error {
+func (t *transaction) armConnections(tree proc.Tree) error {
 	socks, err := t.sockets()
 	if err != nil {
 		return err
 	}
 	conns := tcp.Connections(socks)
 	if len(without(conns, t.rec.Conns)) > 0 {
-		tree, err := proc.OpenTree(t.rec.Tree[0])
-		if err != nil {
-			return fmt.Errorf("find the tasks: %w", err)
-		}
-		defer tree.Close()
 		inodes, err := tcp.Inodes(tree)
 		if err != nil {
 			return fmt.Errorf("find the tasks' sockets: %w", err)

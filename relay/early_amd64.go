@@ -90,9 +90,9 @@ func early(start *uintptr) {
 			exit(1)
 		case n == -int(syscall.EINTR): // a signal that has stopped us
 		case n == 0:
-			complain(name, action, "the settler ended without an answer (was it killed?)")
+			complain(name, action, noAnswer)
 		case n == -int(syscall.EAGAIN):
-			complain(name, action, "the settler has not answered for 30 s")
+			complain(name, action, lateAnswer)
 		default:
 			complain(name, action, "the settler does not answer")
 		}
@@ -143,32 +143,6 @@ func reach() int {
 		return -1
 	}
 	return fd
-}
-
-// startTime finds field 22 of /proc/PID/stat: when the process started. Fields
-// are counted from the last parenthesis, since the second one, the program's
-// name, may hold anything.
-//
-//go:nosplit
-//go:norace
-func startTime(stat []byte) (from, to int) {
-	const before = 20 // spaces from the parenthesis to the field
-	for i, c := range stat {
-		if c == ')' {
-			from = i + 1
-		}
-	}
-	for spaces := 0; from < len(stat); from++ {
-		if stat[from] == ' ' {
-			if spaces++; spaces == before {
-				from++
-				break
-			}
-		}
-	}
-	for to = from; to < len(stat) && '0' <= stat[to] && stat[to] <= '9'; to++ {
-	}
-	return from, to
 }
 
 // complain says what is wrong, in CRIU's log, and makes CRIU give up.

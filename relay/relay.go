@@ -29,7 +29,13 @@ const Dir = "/run/criu-netfreeze"
 
 // patience is how long an action may take. It is above every bound that the
 // configuration allows (the drain before a dump: 10 s).
-const patience = 30 // seconds
+const patience = 30 // seconds, as lateAnswer says
+
+// What is wrong with a settler.
+const (
+	noAnswer   = "the settler ended without an answer (was it killed?)"
+	lateAnswer = "the settler has not answered for 30 s"
+)
 
 // Main handles one action and returns the exit code: 0, or 1 for anything that
 // must make CRIU give up.
@@ -79,11 +85,11 @@ func forward(name, action string) int {
 		switch {
 		case e == syscall.EINTR:
 		case e == syscall.EAGAIN:
-			return fail(name, action+": the settler has not answered for "+strconv.Itoa(patience)+" s")
+			return fail(name, action+": "+lateAnswer)
 		case e != nil:
 			return fail(name, action+": the settler does not answer: "+e.Error())
 		case n == 0:
-			return fail(name, action+": the settler ended without an answer (was it killed?)")
+			return fail(name, action+": "+noAnswer)
 		case buf[0] == 'L':
 			say(string(buf[1:n]))
 		case buf[0] == 'E':
@@ -145,13 +151,37 @@ func identify(criu int) (id, problem string) {
 	if err != nil {
 		return "", "read what CRIU's process is: " + err.Error()
 	}
-	text := string(data)
-	fields := strings.Fields(text[strings.LastIndexByte(text, ')')+1:])
-	const start = 19
-	if len(fields) <= start {
+	from, to := startTime(data)
+	if from == to {
 		return "", "/proc/" + pid + "/stat is malformed"
 	}
-	return pid + "@" + fields[start], ""
+	return pid + "@" + string(data[from:to]), ""
+}
+
+// startTime finds field 22 of /proc/PID/stat: when the process started. Fields
+// are counted from the last parenthesis, since the second one, the program's
+// name, may hold anything.
+//
+//go:nosplit
+//go:norace
+func startTime(stat []byte) (from, to int) {
+	const before = 20 // spaces from the parenthesis to the field
+	for i, c := range stat {
+		if c == ')' {
+			from = i + 1
+		}
+	}
+	for spaces := 0; from < len(stat); from++ {
+		if stat[from] == ' ' {
+			if spaces++; spaces == before {
+				from++
+				break
+			}
+		}
+	}
+	for to = from; to < len(stat) && '0' <= stat[to] && stat[to] <= '9'; to++ {
+	}
+	return from, to
 }
 
 // base is a path's last element.

@@ -13,8 +13,9 @@ import (
 )
 
 // Line is what it takes to send from within a namespace without a moment's
-// delay: open sockets there, and the announcements of its addresses. A socket
-// stays in the namespace that it was made in, whoever uses it.
+// delay: open sockets there, and once Look was called the announcements of its
+// addresses. A socket stays in the namespace that it was made in, whoever uses
+// it.
 type Line struct {
 	fd4, fd6 int // for whole IP packets
 	link     int // for whole Ethernet frames
@@ -31,11 +32,7 @@ type frame struct {
 // Open opens a Line in ns. A kernel without IPv6 is fine.
 func Open(ns *netns.Namespace) (*Line, error) {
 	l := &Line{fd4: -1, fd6: -1, link: -1}
-	err := ns.Do(l.open)
-	if err == nil {
-		err = l.Look(ns)
-	}
-	if err != nil {
+	if err := ns.Do(l.open); err != nil {
 		l.Close()
 		return nil, fmt.Errorf("prepare to send from %s: %w", ns, err)
 	}
@@ -98,9 +95,9 @@ func (l *Line) Mark(mark int) error {
 }
 
 // Announce tells the neighbours which MAC address every address had that the
-// namespace had at the last Look, or when the Line was opened: by a gratuitous ARP request (RFC
-// 5227, section 3) and an unsolicited neighbour advertisement with the override
-// flag (RFC 4861, section 7.2.6). Both pass a freeze.
+// namespace had at the last Look: by a gratuitous ARP request (RFC 5227, section
+// 3) and an unsolicited neighbour advertisement with the override flag (RFC 4861,
+// section 7.2.6). Both pass a freeze.
 func (l *Line) Announce() error {
 	var errs []error
 	for _, f := range l.news {

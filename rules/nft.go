@@ -143,12 +143,17 @@ func (c *nftConn) baseChain(t *nftables.Table, name string, hook *nftables.Chain
 	})
 }
 
+// setOf returns the set of a table that has this form.
+func setOf(t *nftables.Table, form *nftables.Set) *nftables.Set {
+	s := *form
+	s.Table = t
+	return &s
+}
+
 // members returns a set's elements and the time left to the first of them to
 // go. The kernel leaves out those whose time is over.
 func (c *nftConn) members(t *nftables.Table, set *nftables.Set) ([]nftables.SetElement, time.Duration, error) {
-	own := *set
-	own.Table = t
-	elems, err := c.GetSetElements(&own)
+	elems, err := c.GetSetElements(setOf(t, set))
 	if err != nil {
 		return nil, 0, fmt.Errorf("list set %s of table %s in %s: %w", set.Name, t.Name, c.ns, err)
 	}

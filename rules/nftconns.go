@@ -215,20 +215,18 @@ const elemsPerMessage = 512
 
 // connSet adds a set with its elements to the batch.
 func (c *nftConn) connSet(t *nftables.Table, form *nftables.Set, elems []nftables.SetElement) (*nftables.Set, error) {
-	s := *form
-	s.Table = t
-	if err := c.AddSet(&s, nil); err != nil {
+	s := setOf(t, form)
+	if err := c.AddSet(s, nil); err != nil {
 		return nil, err
 	}
-	return &s, c.addElements(t, form, elems)
+	return s, c.addElements(t, form, elems)
 }
 
 // addElements adds elements to the batch, for a set that is there or in it.
 func (c *nftConn) addElements(t *nftables.Table, form *nftables.Set, elems []nftables.SetElement) error {
-	s := *form
-	s.Table = t
+	s := setOf(t, form)
 	for part := range slices.Chunk(elems, elemsPerMessage) {
-		if err := c.SetAddElements(&s, part); err != nil {
+		if err := c.SetAddElements(s, part); err != nil {
 			return err
 		}
 	}

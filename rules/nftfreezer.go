@@ -26,6 +26,9 @@ var (
 	synSet    = &nftables.Set{Name: "syn", ID: 2, KeyType: nftables.TypeNFProto, HasTimeout: true}
 )
 
+// wholeTable names the table, for changes of one that is there.
+var wholeTable = &nftables.Table{Name: tableName, Family: nftables.TableFamilyINet}
+
 func openNFT(ns *netns.Isolated) (Freezer, error) {
 	conn, err := dialNFT(ns)
 	if err != nil {
@@ -59,11 +62,9 @@ func (f *nftFreezer) Freeze(ttl time.Duration) error {
 // Usually it is empty, and then the kernel has nothing to delete (see replace);
 // that is also why the SYNs' set is left alone.
 func (f *nftFreezer) arm(ttl time.Duration) error {
-	t := &nftables.Table{Name: tableName, Family: nftables.TableFamilyINet}
-	frozen := *frozenSet
-	frozen.Table = t
-	f.conn.FlushSet(&frozen)
-	if err := f.conn.SetAddElements(&frozen, families(ttl)); err != nil {
+	frozen := setOf(wholeTable, frozenSet)
+	f.conn.FlushSet(frozen)
+	if err := f.conn.SetAddElements(frozen, families(ttl)); err != nil {
 		return err
 	}
 	return f.conn.commit("freeze")
@@ -74,11 +75,8 @@ func (f *nftFreezer) Lift() error {
 	if !f.ours {
 		return f.Thaw()
 	}
-	for _, form := range []*nftables.Set{frozenSet, synSet} {
-		s := *form
-		s.Table = &nftables.Table{Name: tableName, Family: nftables.TableFamilyINet}
-		f.conn.FlushSet(&s)
-	}
+	f.conn.FlushSet(setOf(wholeTable, frozenSet))
+	f.conn.FlushSet(setOf(wholeTable, synSet))
 	if err := f.conn.commit("lift the freeze"); err != nil {
 		return f.Thaw() // somebody else removed the table, say
 	}
@@ -126,13 +124,12 @@ func (f *nftFreezer) put(what string, frozen, syn time.Duration) error {
 // protoSet adds a set to the batch that has both IP families in it for d, or
 // none if d is 0.
 func (c *nftConn) protoSet(t *nftables.Table, form *nftables.Set, d time.Duration) (*nftables.Set, error) {
-	s := *form
-	s.Table = t
+	s := setOf(t, form)
 	var elems []nftables.SetElement
 	if d > 0 {
 		elems = families(d)
 	}
-	return &s, c.AddSet(&s, elems)
+	return s, c.AddSet(s, elems)
 }
 
 // families are both IP families as elements that the kernel removes after d.

@@ -177,9 +177,8 @@ func (c *nftConn) guards() (tables []*nftables.Table, all []Guard, err error) {
 func (c *nftConn) addGuards(all []Guard) error {
 	for i, f := range guardFamilies {
 		t := c.AddTable(&nftables.Table{Name: guardTable, Family: f.family})
-		set4, set6 := *guarded4, *guarded6
-		for _, s := range []*nftables.Set{&set4, &set6} {
-			s.Table = t
+		set4, set6 := setOf(t, guarded4), setOf(t, guarded6)
+		for _, s := range []*nftables.Set{set4, set6} {
 			s.ID += uint32(2 * i) //nolint:gosec // 0 or 2
 			if err := c.AddSet(s, guardElements(all, s)); err != nil {
 				return err
@@ -187,8 +186,8 @@ func (c *nftConn) addGuards(all []Guard) error {
 		}
 		for _, h := range f.hooks {
 			ch := c.baseChain(t, h.name, h.hook, nftables.ChainPriorityRaw)
-			c.rule(ch, "RST from an address that moves", resetFrom(f.is4, ip4, &set4), drop())
-			c.rule(ch, "RST from an address that moves", resetFrom(f.is6, ip6, &set6), drop())
+			c.rule(ch, "RST from an address that moves", resetFrom(f.is4, ip4, set4), drop())
+			c.rule(ch, "RST from an address that moves", resetFrom(f.is6, ip6, set6), drop())
 		}
 	}
 	return nil
