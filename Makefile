@@ -11,11 +11,11 @@ VERSION    ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo u
 
 GO      ?= go
 MODULE   = github.com/criu-netfreeze/criu-netfreeze
-LDFLAGS  = -s -w -X $(MODULE)/cli.Version=$(VERSION) \
-           -X $(MODULE)/relay.Program=$(BINDIR)/netfreeze \
+LDFLAGS  = -s -w -X $(MODULE)/internal/cli.Version=$(VERSION) \
+           -X $(MODULE)/internal/hook.Program=$(BINDIR)/netfreeze \
            -X $(MODULE)/install.LibexecDir=$(LIBEXECDIR)
-# Where the hook begins: before Go's runtime does (relay/early_amd64.go).
-EARLY    = $(if $(filter amd64,$(shell $(GO) env GOARCH)),-E $(MODULE)/relay.entry)
+# Where the hook begins: before Go's runtime does (internal/hook/early).
+EARLY    = $(if $(filter amd64,$(shell $(GO) env GOARCH)),-E $(MODULE)/internal/hook/early.entry)
 GOBUILD  = CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)'
 SCRIPTS  = pre-dump post-dump pre-restore post-resume
 LAB      = testdata/lab/lab

@@ -6,7 +6,7 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/criu-netfreeze/criu-netfreeze/proc"
+	"github.com/criu-netfreeze/criu-netfreeze/internal/proc"
 )
 
 // sizes are the numbers of connections that growth is looked at with.

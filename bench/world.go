@@ -14,7 +14,7 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/criu-netfreeze/criu-netfreeze/netns"
+	"github.com/criu-netfreeze/criu-netfreeze/internal/netns"
 )
 
 // patience is how long anything may take.

@@ -5,15 +5,15 @@ import (
 	"slices"
 	"time"
 
-	"github.com/criu-netfreeze/criu-netfreeze/netns"
+	"github.com/criu-netfreeze/criu-netfreeze/internal/netns"
+	"github.com/criu-netfreeze/criu-netfreeze/internal/record"
 	"github.com/criu-netfreeze/criu-netfreeze/rules"
-	"github.com/criu-netfreeze/criu-netfreeze/state"
 )
 
 // ThawNetNS removes a freeze of a whole namespace that no record speaks of, and
 // reports whether there was one.
 func ThawNetNS(ns *netns.Namespace) (bool, error) {
-	unlock, err := state.LockNetNS(ns)
+	unlock, err := record.LockNetNS(ns)
 	if err != nil {
 		return false, err
 	}
@@ -57,7 +57,7 @@ type Status struct {
 // of what has gone with its namespace, or has timed out with nothing left to
 // undo, are cleared away.
 func List() ([]Status, error) {
-	records, err := state.All()
+	records, err := record.All()
 	errs := []error{err}
 	var list []Status
 	for _, r := range records {
@@ -73,7 +73,7 @@ func List() ([]Status, error) {
 	list, errs = append(list, left...), append(errs, err)
 	guarded, err := guards()
 	list, errs = append(list, guarded...), append(errs, err)
-	state.Sweep()
+	record.Sweep()
 	slices.SortFunc(list, func(a, b Status) int { return a.Since.Compare(b.Since) })
 	return list, errors.Join(errs...)
 }
@@ -85,7 +85,7 @@ func guards() ([]Status, error) {
 		return nil, err
 	}
 	defer ns.Close() //nolint:errcheck // rules stay without the handle
-	unlock, err := state.LockNetNS(ns)
+	unlock, err := record.LockNetNS(ns)
 	if err != nil {
 		return nil, err
 	}
@@ -104,7 +104,7 @@ func guards() ([]Status, error) {
 
 // discard removes a record that nobody needs any more, and what is left of its
 // rules, which drop nothing by now.
-func discard(r *state.Record) error {
+func discard(r *record.Record) error {
 	ns, err := findNetNS(r)
 	if errors.Is(err, netns.ErrGone) {
 		return r.Remove()
@@ -113,13 +113,13 @@ func discard(r *state.Record) error {
 		return err
 	}
 	defer ns.Close() //nolint:errcheck // only the rules mattered
-	unlock, err := state.LockNetNS(ns)
+	unlock, err := record.LockNetNS(ns)
 	if err != nil {
 		return err
 	}
 	defer unlock()
 	var held *heldError
-	if err := removeRules(ns, []*state.Record{r}); err != nil && !errors.As(err, &held) {
+	if err := removeRules(ns, []*record.Record{r}); err != nil && !errors.As(err, &held) {
 		return err
 	}
 	return r.Remove()
@@ -127,18 +127,18 @@ func discard(r *state.Record) error {
 
 // tidy discards what is over, and what killed settlers have left.
 func tidy() {
-	records, _ := state.All()
+	records, _ := record.All()
 	for _, r := range records {
 		if r.Over() {
 			_ = discard(r) // the next one tries again
 		}
 	}
-	state.Sweep()
+	record.Sweep()
 }
 
 // look compares a record with the kernel. It is stale if nothing is left that
 // anybody could undo.
-func look(r *state.Record) (s Status, stale bool, err error) {
+func look(r *record.Record) (s Status, stale bool, err error) {
 	s = Status{
 		ID: r.ID, Container: r.Container, Name: r.Name, Pod: r.Pod,
 		NetNS: r.NetNS.String(), Path: r.Path, Scope: string(r.Scope), Policy: r.Policy, Why: r.Why,
@@ -149,11 +149,11 @@ func look(r *state.Record) (s Status, stale bool, err error) {
 		s.PID = r.Tree[0].PID
 	}
 	settling := r.Settling()
-	if (r.Phase == state.Running || r.Phase == state.Committed) && !settling {
+	if (r.Phase == record.Running || r.Phase == record.Committed) && !settling {
 		s.State = "orphaned"
 	}
-	if r.Phase == state.Held && !alive {
-		s.State = string(state.Ended)
+	if r.Phase == record.Held && !alive {
+		s.State = string(record.Ended)
 	}
 	ns, err := findNetNS(r)
 	if errors.Is(err, netns.ErrGone) {
@@ -162,8 +162,8 @@ func look(r *state.Record) (s Status, stale bool, err error) {
 	if err != nil {
 		return s, false, err
 	}
-	defer ns.Close()                   //nolint:errcheck // only reading
-	unlock, err := state.LockNetNS(ns) // what is half changed says nothing
+	defer ns.Close()                    //nolint:errcheck // only reading
+	unlock, err := record.LockNetNS(ns) // what is half changed says nothing
 	if err != nil {
 		return s, false, err
 	}
@@ -173,12 +173,12 @@ func look(r *state.Record) (s Status, stale bool, err error) {
 		return s, false, err
 	}
 	s.Frozen, s.LeftSeconds = left > 0, left.Seconds()
-	return s, !s.Frozen && !settling && !(alive && (r.Stopped || r.Phase == state.Isolated)), nil
+	return s, !s.Frozen && !settling && !(alive && (r.Stopped || r.Phase == record.Isolated)), nil
 }
 
 // timeLeft asks the kernel how long the record's freeze lasts; 0 is thawed.
-func timeLeft(ns *netns.Namespace, r *state.Record) (time.Duration, error) {
-	if r.Scope == state.NetNS {
+func timeLeft(ns *netns.Namespace, r *record.Record) (time.Duration, error) {
+	if r.Scope == record.NetNS {
 		st, err := rules.Look(ns)
 		return st.Left, err
 	}
@@ -192,8 +192,8 @@ func timeLeft(ns *netns.Namespace, r *state.Record) (time.Duration, error) {
 }
 
 // Subject names what a record is about, for people.
-func Subject(r *state.Record) string {
-	if r.Op == state.Manual {
+func Subject(r *record.Record) string {
+	if r.Op == record.Manual {
 		return r.NetNS.String()
 	}
 	return subject(r)

@@ -5,9 +5,9 @@ import (
 	"fmt"
 	"time"
 
-	"github.com/criu-netfreeze/criu-netfreeze/netns"
+	"github.com/criu-netfreeze/criu-netfreeze/internal/netns"
+	"github.com/criu-netfreeze/criu-netfreeze/internal/record"
 	"github.com/criu-netfreeze/criu-netfreeze/rules"
-	"github.com/criu-netfreeze/criu-netfreeze/state"
 )
 
 // use makes ns the transaction's namespace and opens a back end on it. A tree
@@ -22,7 +22,7 @@ func (t *transaction) use(ns *netns.Namespace) error {
 	defer own.Close() //nolint:errcheck // opened for comparison
 	// To choose a back end its rules are tried out: nobody else may rely on
 	// them meanwhile.
-	unlock, err := state.LockNetNS(ns)
+	unlock, err := record.LockNetNS(ns)
 	if err != nil {
 		return err
 	}
@@ -49,7 +49,7 @@ func (t *transaction) use(ns *netns.Namespace) error {
 }
 
 func (t *transaction) useConnections(ns *netns.Namespace) (err error) {
-	t.rec.Scope = state.Connections
+	t.rec.Scope = record.Connections
 	t.conns, err = rules.OpenConns(ns, rules.Kind(t.set.Backend), t.rec.Owner)
 	if err == nil {
 		t.rec.Backend = string(t.conns.Backend())
@@ -58,7 +58,7 @@ func (t *transaction) useConnections(ns *netns.Namespace) (err error) {
 }
 
 func (t *transaction) useWhole(ns *netns.Namespace, own netns.ID) error {
-	t.rec.Scope = state.NetNS
+	t.rec.Scope = record.NetNS
 	isolated, err := ns.Isolate(own)
 	if err != nil {
 		return err
@@ -87,7 +87,7 @@ func (t *transaction) look(ns *netns.Namespace) (before rules.State, known bool)
 
 // arm freezes, or renews the freeze.
 func (t *transaction) arm() error {
-	unlock, err := state.LockNetNS(t.ns)
+	unlock, err := record.LockNetNS(t.ns)
 	if err != nil {
 		return err
 	}
@@ -118,7 +118,7 @@ func (t *transaction) lift() error {
 	if t.whole == nil || t.mixed {
 		return t.thaw()
 	}
-	unlock, err := state.LockNetNS(t.ns)
+	unlock, err := record.LockNetNS(t.ns)
 	if err == nil {
 		err = endWhole(t.ns, t.whole.Lift, t.rec)
 		unlock()
@@ -163,7 +163,7 @@ func (t *transaction) thaw() error {
 
 // remove takes away the rules, those of a whole namespace whoever made them.
 func (t *transaction) remove() error {
-	unlock, err := state.LockNetNS(t.ns)
+	unlock, err := record.LockNetNS(t.ns)
 	if err != nil {
 		return err
 	}

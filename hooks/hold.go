@@ -9,12 +9,12 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/criu-netfreeze/criu-netfreeze/netns"
-	"github.com/criu-netfreeze/criu-netfreeze/proc"
-	"github.com/criu-netfreeze/criu-netfreeze/resume"
+	"github.com/criu-netfreeze/criu-netfreeze/internal/netns"
+	"github.com/criu-netfreeze/criu-netfreeze/internal/nudge"
+	"github.com/criu-netfreeze/criu-netfreeze/internal/proc"
+	"github.com/criu-netfreeze/criu-netfreeze/internal/record"
+	"github.com/criu-netfreeze/criu-netfreeze/internal/tcp"
 	"github.com/criu-netfreeze/criu-netfreeze/rules"
-	"github.com/criu-netfreeze/criu-netfreeze/state"
-	"github.com/criu-netfreeze/criu-netfreeze/tcp"
 )
 
 // endTime bounds the wait for tasks to end after SIGKILL.
@@ -23,7 +23,7 @@ const endTime = 10 * time.Second
 // end ends stopped tasks without a packet: with the sockets in repair mode the
 // kernel forgets them (tcp_close in net/ipv4/tcp.c) where it would send FIN or
 // RST and keep them in FIN-WAIT-1 otherwise.
-func end(r *state.Record, tree proc.Tree) error {
+func end(r *record.Record, tree proc.Tree) error {
 	if err := tcp.SilenceForGood(tree); err != nil {
 		return fmt.Errorf("switch the sockets of %s to repair mode: %w", subject(r), err)
 	}
@@ -44,8 +44,8 @@ const settling = 5 * time.Second
 // there is nothing left of it then. It waits a moment for that, also for a settler
 // that has applied the policy and is about to add to the record; a transaction
 // that takes longer is an error, since nobody else may interfere with it.
-func Settled(r *state.Record) (*state.Record, error) {
-	if r.Phase != state.Running && r.Phase != state.Committed && !r.Busy() {
+func Settled(r *record.Record) (*record.Record, error) {
+	if r.Phase != record.Running && r.Phase != record.Committed && !r.Busy() {
 		return r, nil
 	}
 	for deadline := time.Now().Add(settling); r.Busy(); time.Sleep(lookAgain) {
@@ -53,7 +53,7 @@ func Settled(r *state.Record) (*state.Record, error) {
 			return nil, fmt.Errorf("a %s of %s is under way (CRIU is pid %d): wait until it has ended", r.Op, subject(r), r.CRIU.PID)
 		}
 	}
-	now, err := state.Load(r.ID)
+	now, err := record.Load(r.ID)
 	if errors.Is(err, os.ErrNotExist) {
 		return nil, nil
 	}
@@ -61,7 +61,7 @@ func Settled(r *state.Record) (*state.Record, error) {
 }
 
 // take locks the records against other commands and looks at them anew.
-func take(records []*state.Record) (func(), error) {
+func take(records []*record.Record) (func(), error) {
 	var locks []func()
 	release := func() {
 		for _, unlock := range locks {
@@ -69,13 +69,13 @@ func take(records []*state.Record) (func(), error) {
 		}
 	}
 	for _, r := range records {
-		f, err := state.Lock(r.ID)
+		f, err := record.Lock(r.ID)
 		if err != nil {
 			release()
 			return nil, err
 		}
-		locks = append(locks, func() { state.Unlock(r.ID, f) })
-		now, err := state.Load(r.ID)
+		locks = append(locks, func() { record.Unlock(r.ID, f) })
+		now, err := record.Load(r.ID)
 		if err != nil {
 			release()
 			return nil, fmt.Errorf("%s has changed meanwhile: %w", subject(r), err)
@@ -88,14 +88,14 @@ func take(records []*state.Record) (func(), error) {
 // Kill ends held trees silently. The freeze stays, as with policy kill. A
 // record of anything but a hold is an error, and nothing is changed then. The
 // records are settled.
-func Kill(records ...*state.Record) error {
+func Kill(records ...*record.Record) error {
 	release, err := take(records)
 	if err != nil {
 		return err
 	}
 	defer release()
 	for _, r := range records {
-		if r.Phase != state.Ended && r.Phase != state.Held && !r.Stopped {
+		if r.Phase != record.Ended && r.Phase != record.Held && !r.Stopped {
 			return fmt.Errorf("%s: only a held tree can be ended silently; nothing was changed", reason(r))
 		}
 	}
@@ -106,7 +106,7 @@ func Kill(records ...*state.Record) error {
 		if err != nil {
 			return err
 		}
-		r.Phase, r.Stopped, r.Note = state.Ended, false, "ended silently"
+		r.Phase, r.Stopped, r.Note = record.Ended, false, "ended silently"
 		if err := r.Save(); err != nil {
 			return err
 		}
@@ -121,7 +121,7 @@ func Kill(records ...*state.Record) error {
 // say. If somebody else needs the namespace frozen nothing is changed.
 //
 // Each connection gets at most packets packets of a nudge; 0 sends none.
-func Thaw(packets int, records ...*state.Record) error {
+func Thaw(packets int, records ...*record.Record) error {
 	release, err := take(records)
 	if err != nil {
 		return err
@@ -129,7 +129,7 @@ func Thaw(packets int, records ...*state.Record) error {
 	defer release()
 	for len(records) > 0 {
 		same := slices.Clone(records[:1])
-		var rest []*state.Record
+		var rest []*record.Record
 		for _, r := range records[1:] {
 			if r.NetNS == same[0].NetNS && r.Cookie == same[0].Cookie {
 				same = append(same, r)
@@ -146,7 +146,7 @@ func Thaw(packets int, records ...*state.Record) error {
 }
 
 // thawSame is Thaw for the records of one namespace.
-func thawSame(packets int, records []*state.Record) error {
+func thawSame(packets int, records []*record.Record) error {
 	ns, err := findNetNS(records[0])
 	if errors.Is(err, netns.ErrGone) || records[0].NetNS == (netns.ID{}) {
 		return letGo(records) // the rules went with it
@@ -155,14 +155,14 @@ func thawSame(packets int, records []*state.Record) error {
 		return err
 	}
 	defer ns.Close() //nolint:errcheck // only the rules mattered
-	unlock, err := state.LockNetNS(ns)
+	unlock, err := record.LockNetNS(ns)
 	if err != nil {
 		return err
 	}
 	defer unlock()
 	if holder, _, _, err := siblings(ns, records); err != nil {
 		return err
-	} else if holder != nil && records[0].Scope == state.NetNS {
+	} else if holder != nil && records[0].Scope == record.NetNS {
 		return fmt.Errorf("%s cannot be thawed alone: %w", records[0].NetNS, &heldError{holder})
 	}
 	var streams []tcp.Stream
@@ -175,26 +175,26 @@ func thawSame(packets int, records []*state.Record) error {
 		}
 		streams = append(streams, s...)
 	}
-	nudge := func() error { return nil }
+	send := func() error { return nil }
 	if packets > 0 {
-		if line, err := resume.Open(ns); err == nil {
+		if line, err := nudge.Open(ns); err == nil {
 			defer line.Close()
 			all := nudges(abroad(streams), packets, true)
-			nudge = func() error { return line.Send(all, 0) }
+			send = func() error { return line.Send(all, 0) }
 		}
 	}
 	if err := removeRules(ns, records); err != nil {
 		return err
 	}
-	_ = nudge() // what does not get out is repeated later
+	_ = send() // what does not get out is repeated later
 	return letGo(records)
 }
 
 // removeRules removes those of records of one namespace.
-func removeRules(ns *netns.Namespace, records []*state.Record) error {
+func removeRules(ns *netns.Namespace, records []*record.Record) error {
 	whole := false
 	for _, r := range records {
-		if r.Scope == state.NetNS {
+		if r.Scope == record.NetNS {
 			whole = true
 		} else if err := thawOwner(ns, r); err != nil {
 			return err
@@ -211,7 +211,7 @@ func removeRules(ns *netns.Namespace, records []*state.Record) error {
 }
 
 // letGo lets the tasks go on and forgets the records.
-func letGo(records []*state.Record) error {
+func letGo(records []*record.Record) error {
 	for _, r := range records {
 		if r.Stopped {
 			tree := proc.OpenRefs(r.Tree)

@@ -17,14 +17,14 @@ import (
 	"strconv"
 	"strings"
 
-	"github.com/criu-netfreeze/criu-netfreeze/config"
-	"github.com/criu-netfreeze/criu-netfreeze/proc"
-	"github.com/criu-netfreeze/criu-netfreeze/relay"
-	"github.com/criu-netfreeze/criu-netfreeze/state"
+	"github.com/criu-netfreeze/criu-netfreeze/internal/action"
+	"github.com/criu-netfreeze/criu-netfreeze/internal/config"
+	"github.com/criu-netfreeze/criu-netfreeze/internal/proc"
+	"github.com/criu-netfreeze/criu-netfreeze/internal/record"
 )
 
-// action is one call of a script by CRIU.
-type action struct {
+// request is one call of a script by CRIU.
+type request struct {
 	script   string // name under which the script was executed
 	name     string // CRTOOLS_SCRIPT_ACTION
 	imageDir string // CRTOOLS_IMAGE_DIR: valid while CRIU lives
@@ -32,20 +32,20 @@ type action struct {
 }
 
 // parseRequest takes apart what the action-script sent, see package relay.
-func parseRequest(request string) (action, error) {
-	f := strings.Split(request, "\x00")
-	if len(f) != 5 || f[0] != relay.Version {
-		return action{}, errors.New("the action-script and the netfreeze program are not of the same version: install both anew")
+func parseRequest(message string) (request, error) {
+	f := strings.Split(message, "\x00")
+	if len(f) != 5 || f[0] != action.Version {
+		return request{}, errors.New("the action-script and the netfreeze program are not of the same version: install both anew")
 	}
-	return action{script: f[1], name: f[2], imageDir: f[3], initPID: f[4]}, nil
+	return request{script: f[1], name: f[2], imageDir: f[3], initPID: f[4]}, nil
 }
 
 // do does one action. An error makes CRIU give up where it still can.
-func (s *settler) do(a action) error {
+func (s *settler) do(a request) error {
 	switch a.name {
-	case relay.PreDump:
+	case action.PreDump:
 		return s.preDump(a)
-	case relay.PreRestore:
+	case action.PreRestore:
 		return s.preRestore(a)
 	}
 	if s.finished {
@@ -57,23 +57,23 @@ func (s *settler) do(a action) error {
 		}
 	}
 	switch op := s.tx.rec.Op; {
-	case a.name == relay.NetworkLock && op == state.Dump:
+	case a.name == action.NetworkLock && op == record.Dump:
 		return s.tx.networkLock()
-	case a.name == relay.PostDump && op == state.Dump:
+	case a.name == action.PostDump && op == record.Dump:
 		return s.tx.postDump(a)
-	case a.name == relay.NetworkUnlock && op == state.Dump:
+	case a.name == action.NetworkUnlock && op == record.Dump:
 		if a.script == "post-resume" {
 			return nil // the other half of the split scripts
 		}
 		return s.tx.dumpUnlock()
-	case a.name == relay.PostSetupNS && op == state.Restore:
+	case a.name == action.PostSetupNS && op == record.Restore:
 		return s.tx.postSetupNS(a)
-	case a.name == relay.NetworkUnlock && op == state.Restore:
+	case a.name == action.NetworkUnlock && op == record.Restore:
 		if a.script == "post-dump" {
 			return nil
 		}
 		return s.tx.restoreUnlock()
-	case a.name == relay.PostResume && op == state.Restore:
+	case a.name == action.PostResume && op == record.Restore:
 		return s.finish()
 	default:
 		return fmt.Errorf("this action does not belong to a %s, which this CRIU began; nothing was changed", op)
@@ -82,7 +82,7 @@ func (s *settler) do(a action) error {
 
 // resume takes up the transaction of a settler that was killed.
 func (s *settler) resume() error {
-	rec, err := state.Load(s.id)
+	rec, err := record.Load(s.id)
 	if errors.Is(err, os.ErrNotExist) {
 		return errors.New("no pre-dump or pre-restore came before from this CRIU; nothing was changed (is the script listed for all actions? see netfreeze install)")
 	}
@@ -104,7 +104,7 @@ func (s *settler) resume() error {
 }
 
 // root takes hold of the root task that CRIU names.
-func (a action) root() (*proc.Process, error) {
+func (a request) root() (*proc.Process, error) {
 	pid, err := a.pid()
 	if err != nil {
 		return nil, err
@@ -117,7 +117,7 @@ func (a action) root() (*proc.Process, error) {
 }
 
 // pid parses CRTOOLS_INIT_PID.
-func (a action) pid() (int, error) {
+func (a request) pid() (int, error) {
 	if a.initPID == "" {
 		return 0, errors.New("CRTOOLS_INIT_PID is not set: CRIU sets it, so this was called by something else; nothing was changed")
 	}
@@ -129,7 +129,7 @@ func (a action) pid() (int, error) {
 }
 
 // images returns the image directory, a path into CRIU's own /proc entry.
-func (a action) images(criu proc.Ref) (string, error) {
+func (a request) images(criu proc.Ref) (string, error) {
 	if a.imageDir == "" {
 		return "", errors.New("CRTOOLS_IMAGE_DIR is not set: CRIU sets it, so this was called by something else; nothing was changed")
 	}

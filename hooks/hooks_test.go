@@ -8,8 +8,8 @@ import (
 
 	"github.com/sirupsen/logrus"
 
-	"github.com/criu-netfreeze/criu-netfreeze/proc"
-	"github.com/criu-netfreeze/criu-netfreeze/relay"
+	"github.com/criu-netfreeze/criu-netfreeze/internal/action"
+	"github.com/criu-netfreeze/criu-netfreeze/internal/proc"
 )
 
 func TestEnvironment(t *testing.T) {
@@ -25,7 +25,7 @@ func TestEnvironment(t *testing.T) {
 		{name: "no process", pid: "0", dir: "/proc/43/fd/1", pidErr: "not a process id", dirErr: "does not belong"},
 		{name: "negative", pid: "-1", dir: "/proc/42/fd/../../1/root", pidErr: "not a process id", dirErr: "does not belong"},
 	} {
-		a := action{initPID: tc.pid, imageDir: tc.dir}
+		a := request{initPID: tc.pid, imageDir: tc.dir}
 		pid, err := a.pid()
 		if pid != tc.wantPID || !fits(err, tc.pidErr) {
 			t.Errorf("%s: pid %d, %v", tc.name, pid, err)
@@ -46,7 +46,7 @@ func fits(err error, want string) bool {
 // FuzzEnvironment gives the parser of what comes from CRIU's environment
 // whatever there is. What it accepts must be what it says.
 func FuzzEnvironment(f *testing.F) {
-	f.Add(strings.Join([]string{relay.Version, "netfreeze-hook", "pre-dump", "/proc/42/fd/7", "99"}, "\x00"))
+	f.Add(strings.Join([]string{action.Version, "netfreeze-hook", "pre-dump", "/proc/42/fd/7", "99"}, "\x00"))
 	f.Add("1\x00\x00\x00\x00")
 	f.Add("")
 	f.Fuzz(func(t *testing.T, request string) {
@@ -93,14 +93,14 @@ func TestLogLines(t *testing.T) {
 	log.SetOutput(w)
 	log.WithField("backend", "nftables").Info("frozen")
 	log.Error(oneLine(errors.Join(errors.New("first"), errors.New("second"))))
-	log.Info(strings.Repeat("x", 2*relay.MaxMessage))
+	log.Info(strings.Repeat("x", 2*action.MaxMessage))
 	if len(lines) != 3 {
 		t.Fatalf("%d lines", len(lines))
 	}
 	if want := []string{"netfreeze: info: frozen (backend=nftables)\n", "netfreeze: error: first; second\n"}; !slices.Equal(lines[:2], want) {
 		t.Errorf("got %q, want %q", lines[:2], want)
 	}
-	if n := len(lines[2]); n >= relay.MaxMessage || lines[2][n-1] != '\n' {
+	if n := len(lines[2]); n >= action.MaxMessage || lines[2][n-1] != '\n' {
 		t.Errorf("the long line has %d bytes", n)
 	}
 }

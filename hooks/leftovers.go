@@ -8,10 +8,10 @@ import (
 	"strconv"
 	"strings"
 
-	"github.com/criu-netfreeze/criu-netfreeze/netns"
-	"github.com/criu-netfreeze/criu-netfreeze/proc"
+	"github.com/criu-netfreeze/criu-netfreeze/internal/netns"
+	"github.com/criu-netfreeze/criu-netfreeze/internal/proc"
+	"github.com/criu-netfreeze/criu-netfreeze/internal/record"
 	"github.com/criu-netfreeze/criu-netfreeze/rules"
-	"github.com/criu-netfreeze/criu-netfreeze/state"
 )
 
 // leftovers finds namespaces with a network lock of CRIU's own although no CRIU
@@ -31,7 +31,7 @@ func leftovers() ([]Status, error) {
 		errs = append(errs, err)
 		if len(locks) > 0 {
 			list = append(list, Status{
-				ID: "criu", NetNS: ns.ID().String(), Path: netns.Mounted(ns.ID()), Scope: string(state.NetNS),
+				ID: "criu", NetNS: ns.ID().String(), Path: netns.Mounted(ns.ID()), Scope: string(record.NetNS),
 				State: "criu-leftover", Note: fmt.Sprintf("lock of a killed CRIU: %s (netfreeze thaw --criu-leftovers '%s')", strings.Join(locks, ", "), ns.ID()),
 			})
 		}
@@ -48,7 +48,7 @@ func RemoveLeftovers(ns *netns.Namespace) ([]string, error) {
 	if err != nil {
 		return nil, err
 	}
-	unlock, err := state.LockNetNS(ns)
+	unlock, err := record.LockNetNS(ns)
 	if err != nil {
 		return nil, err
 	}

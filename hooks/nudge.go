@@ -9,13 +9,13 @@ import (
 
 	"github.com/sirupsen/logrus"
 
-	"github.com/criu-netfreeze/criu-netfreeze/config"
-	"github.com/criu-netfreeze/criu-netfreeze/images"
-	"github.com/criu-netfreeze/criu-netfreeze/netns"
-	"github.com/criu-netfreeze/criu-netfreeze/resume"
+	"github.com/criu-netfreeze/criu-netfreeze/internal/config"
+	"github.com/criu-netfreeze/criu-netfreeze/internal/criuimg"
+	"github.com/criu-netfreeze/criu-netfreeze/internal/netns"
+	"github.com/criu-netfreeze/criu-netfreeze/internal/nudge"
+	"github.com/criu-netfreeze/criu-netfreeze/internal/record"
+	"github.com/criu-netfreeze/criu-netfreeze/internal/tcp"
 	"github.com/criu-netfreeze/criu-netfreeze/rules"
-	"github.com/criu-netfreeze/criu-netfreeze/state"
-	"github.com/criu-netfreeze/criu-netfreeze/tcp"
 )
 
 // resumer gets a restore's traffic going again at the thaw, beside CRIU: no
@@ -31,7 +31,7 @@ type resumer struct {
 
 // prepared is all that a thaw needs.
 type prepared struct {
-	line    *resume.Line // nil if it could not be opened
+	line    *nudge.Line // nil if it could not be opened
 	streams []tcp.Stream
 	packets [][]byte
 }
@@ -45,7 +45,7 @@ func (r *resumer) wait() {
 
 // startResume begins to read the images: with many connections that takes a
 // while, and it is not needed before the thaw.
-func (t *transaction) startResume(cp *images.Checkpoint) {
+func (t *transaction) startResume(cp *criuimg.Checkpoint) {
 	r := &resumer{set: t.set, log: t.log, done: make(chan struct{})}
 	t.resumer = r
 	r.streams = sync.OnceValue(func() []tcp.Stream {
@@ -115,7 +115,7 @@ func (t *transaction) greet() {
 	ns, peers, greets := t.ns, t.peers(), t.announces()
 	r.prepared = sync.OnceValue(func() (p prepared) {
 		var err error
-		if p.line, err = resume.Open(ns); err != nil {
+		if p.line, err = nudge.Open(ns); err != nil {
 			r.log.Debug(oneLine(err))
 		}
 		if p.line != nil && greets {
@@ -135,7 +135,7 @@ func (t *transaction) greet() {
 // With this the peers know how far their bytes have come, and we know what they
 // wait for: the errors of a nudge must name it exactly. It has CRIU's mark, with
 // which it passes the freeze.
-func (t *transaction) acknowledge(cp *images.Checkpoint) error {
+func (t *transaction) acknowledge(cp *criuimg.Checkpoint) error {
 	if t.set.Resume != config.Nudge || t.ns == nil {
 		return nil
 	}
@@ -143,11 +143,11 @@ func (t *transaction) acknowledge(cp *images.Checkpoint) error {
 	if err != nil {
 		t.log.Debug(oneLine(err))
 	}
-	acks := resume.Acks(abroad(streams))
+	acks := nudge.Acks(abroad(streams))
 	if len(acks) == 0 {
 		return nil
 	}
-	line, err := resume.Open(t.ns)
+	line, err := nudge.Open(t.ns)
 	if err != nil {
 		return err
 	}
@@ -161,7 +161,7 @@ func (t *transaction) acknowledge(cp *images.Checkpoint) error {
 // announces tells whether the namespace is to be made known to its neighbours.
 // The host's know it.
 func (t *transaction) announces() bool {
-	return t.set.AnnounceCount > 0 && t.rec.Scope == state.NetNS
+	return t.set.AnnounceCount > 0 && t.rec.Scope == record.NetNS
 }
 
 // peers returns the addresses at the other ends of the connections.
@@ -241,9 +241,9 @@ const urgent = 2
 func nudges(streams []tcp.Stream, limit int, backed bool) [][]byte {
 	var first, rest [][]byte
 	for _, s := range streams {
-		packets := resume.Packets(s, limit)
+		packets := nudge.Packets(s, limit)
 		if backed {
-			packets = append(packets, resume.Own(s, resume.Errors)...)
+			packets = append(packets, nudge.Own(s, nudge.Errors)...)
 		}
 		n := min(urgent, len(packets))
 		first, rest = append(first, packets[:n]...), append(rest, packets[n:]...)

@@ -6,10 +6,10 @@ import (
 	"slices"
 	"time"
 
-	"github.com/criu-netfreeze/criu-netfreeze/netns"
+	"github.com/criu-netfreeze/criu-netfreeze/internal/netns"
+	"github.com/criu-netfreeze/criu-netfreeze/internal/record"
+	"github.com/criu-netfreeze/criu-netfreeze/internal/tcp"
 	"github.com/criu-netfreeze/criu-netfreeze/rules"
-	"github.com/criu-netfreeze/criu-netfreeze/state"
-	"github.com/criu-netfreeze/criu-netfreeze/tcp"
 )
 
 // The containers of a pod share one network namespace, so a freeze of one is a
@@ -17,7 +17,7 @@ import (
 // owed when one lets go.
 
 // heldError says that the namespace must stay frozen for somebody else.
-type heldError struct{ by *state.Record }
+type heldError struct{ by *record.Record }
 
 // Error names who it is and how to change that.
 func (e *heldError) Error() string {
@@ -27,8 +27,8 @@ func (e *heldError) Error() string {
 // siblings sorts the other records of the namespace by what becomes of them
 // when the records of ours let go of it: one may need all of it frozen, some
 // need their own connections kept silent, and some are taken over.
-func siblings(ns *netns.Namespace, ours []*state.Record) (holder *state.Record, silent, taken []*state.Record, err error) {
-	records, err := state.Of(ns)
+func siblings(ns *netns.Namespace, ours []*record.Record) (holder *record.Record, silent, taken []*record.Record, err error) {
+	records, err := record.Of(ns)
 	if err != nil {
 		return nil, nil, nil, err
 	}
@@ -36,12 +36,12 @@ func siblings(ns *netns.Namespace, ours []*state.Record) (holder *state.Record, 
 	for _, o := range ours {
 		conns = append(conns, o.Conns...)
 	}
-	restore := ours[0].Op == state.Restore
+	restore := ours[0].Op == record.Restore
 	for _, r := range records {
 		known := len(r.Conns) > 0
 		switch {
-		case slices.ContainsFunc(ours, func(o *state.Record) bool { return o.ID == r.ID }):
-		case r.Scope == state.Connections:
+		case slices.ContainsFunc(ours, func(o *record.Record) bool { return o.ID == r.ID }):
+		case r.Scope == record.Connections:
 			if restore && !r.Holds() && overlap(r.Conns, conns) {
 				taken = append(taken, r)
 			}
@@ -66,7 +66,7 @@ func siblings(ns *netns.Namespace, ours []*state.Record) (holder *state.Record, 
 // of ours. A sibling whose connections wait for a restore keeps these frozen,
 // and these alone. The error is a *heldError where all must stay frozen. The
 // namespace is locked by the caller.
-func endWhole(ns *netns.Namespace, remove func() error, ours ...*state.Record) error {
+func endWhole(ns *netns.Namespace, remove func() error, ours ...*record.Record) error {
 	holder, silent, _, err := siblings(ns, ours)
 	if err != nil {
 		return err
@@ -84,7 +84,7 @@ func endWhole(ns *netns.Namespace, remove func() error, ours ...*state.Record) e
 
 // narrow turns a record's freeze of the whole namespace into one of its own
 // connections.
-func narrow(ns *netns.Namespace, r *state.Record) error {
+func narrow(ns *netns.Namespace, r *record.Record) error {
 	c, err := rules.OpenConns(ns, rules.Kind(r.Backend), r.Owner)
 	if err != nil {
 		return err
@@ -93,17 +93,17 @@ func narrow(ns *netns.Namespace, r *state.Record) error {
 	if err := c.Freeze(r.Conns, max(time.Until(r.Until), time.Second)); err != nil {
 		return err
 	}
-	r.Scope = state.Connections
+	r.Scope = record.Connections
 	return r.Save()
 }
 
 // dropTaken removes the records, and what is left of the rules, of freezes that
 // this restore took over.
 func (t *transaction) dropTaken() {
-	_, _, taken, err := siblings(t.ns, []*state.Record{t.rec})
+	_, _, taken, err := siblings(t.ns, []*record.Record{t.rec})
 	errs := []error{err}
 	for _, r := range taken {
-		if r.Scope == state.Connections {
+		if r.Scope == record.Connections {
 			if err := thawOwner(t.ns, r); err != nil {
 				errs = append(errs, err)
 				continue
@@ -125,7 +125,7 @@ func overlap(a, b []tcp.Tuple) bool {
 }
 
 // thawOwner removes the rules of a record of scope connections.
-func thawOwner(ns *netns.Namespace, r *state.Record) error {
+func thawOwner(ns *netns.Namespace, r *record.Record) error {
 	c, err := rules.OpenConns(ns, rules.Kind(r.Backend), r.Owner)
 	if err != nil {
 		return err

@@ -9,10 +9,10 @@ import (
 	"testing"
 	"time"
 
-	"github.com/criu-netfreeze/criu-netfreeze/netns/nstest"
-	"github.com/criu-netfreeze/criu-netfreeze/proc"
-	"github.com/criu-netfreeze/criu-netfreeze/state"
-	"github.com/criu-netfreeze/criu-netfreeze/tcp"
+	"github.com/criu-netfreeze/criu-netfreeze/internal/netns/nstest"
+	"github.com/criu-netfreeze/criu-netfreeze/internal/proc"
+	"github.com/criu-netfreeze/criu-netfreeze/internal/record"
+	"github.com/criu-netfreeze/criu-netfreeze/internal/tcp"
 )
 
 // TestMain gives the tests a /run of their own.
@@ -70,40 +70,40 @@ func TestSiblings(t *testing.T) {
 	living := []proc.Ref{process.Ref}
 
 	const holder, silent, taken, nothing = "holder", "silent", "taken", "nothing"
-	netNS, single := state.NetNS, state.Connections
-	dump, restore := state.Dump, state.Restore
+	netNS, single := record.NetNS, record.Connections
+	dump, restore := record.Dump, record.Restore
 	mine, theirs := conns(1, 2), conns(3)
 	for _, tc := range []struct {
 		what    string
-		op      state.Op // of ours, whose connections are mine
-		sibling state.Record
+		op      record.Op // of ours, whose connections are mine
+		sibling record.Record
 		over    bool // the sibling's time to live is
 		settler bool // the sibling's is there
 		want    string
 	}{
-		{"held", dump, state.Record{Phase: state.Held, Scope: netNS, Tree: living, Conns: theirs}, false, false, holder},
-		{"held, restored beside", restore, state.Record{Phase: state.Held, Scope: netNS, Tree: living, Conns: theirs}, false, false, holder},
-		{"isolated", dump, state.Record{Phase: state.Isolated, Scope: netNS, Tree: living}, false, false, holder},
-		{"under way", dump, state.Record{Phase: state.Running, Scope: netNS}, false, true, holder},
-		{"orphaned", dump, state.Record{Phase: state.Running, Scope: netNS}, false, false, taken},
-		{"ended", dump, state.Record{Phase: state.Ended, Scope: netNS, Conns: theirs}, false, false, silent},
-		{"ended, restored beside", restore, state.Record{Phase: state.Ended, Scope: netNS, Conns: theirs}, false, false, silent},
-		{"held and killed since", dump, state.Record{Phase: state.Held, Scope: netNS, Conns: theirs}, false, false, silent},
-		{"ended, too late", dump, state.Record{Phase: state.Ended, Scope: netNS, Conns: theirs}, true, false, taken},
-		{"ended, restored now", restore, state.Record{Phase: state.Ended, Scope: netNS, Conns: mine[:1]}, false, false, taken},
-		{"ended, same connections", dump, state.Record{Phase: state.Ended, Scope: netNS, Conns: mine[:1]}, false, false, silent},
-		{"by hand, for this restore", restore, state.Record{Phase: state.Frozen, Scope: netNS}, false, false, taken},
-		{"by hand, for a later one", dump, state.Record{Phase: state.Frozen, Scope: netNS}, false, false, holder},
-		{"connections, restored now", restore, state.Record{Phase: state.Ended, Scope: single, Conns: mine}, false, false, taken},
-		{"connections of others", restore, state.Record{Phase: state.Ended, Scope: single, Conns: theirs}, false, false, nothing},
-		{"connections, at a dump", dump, state.Record{Phase: state.Ended, Scope: single, Conns: mine}, false, false, nothing},
-		{"connections under way", restore, state.Record{Phase: state.Running, Scope: single, Conns: mine}, false, true, nothing},
-		{"in another namespace", dump, state.Record{Phase: state.Frozen, Scope: netNS, NetNS: other.ID()}, false, false, nothing},
+		{"held", dump, record.Record{Phase: record.Held, Scope: netNS, Tree: living, Conns: theirs}, false, false, holder},
+		{"held, restored beside", restore, record.Record{Phase: record.Held, Scope: netNS, Tree: living, Conns: theirs}, false, false, holder},
+		{"isolated", dump, record.Record{Phase: record.Isolated, Scope: netNS, Tree: living}, false, false, holder},
+		{"under way", dump, record.Record{Phase: record.Running, Scope: netNS}, false, true, holder},
+		{"orphaned", dump, record.Record{Phase: record.Running, Scope: netNS}, false, false, taken},
+		{"ended", dump, record.Record{Phase: record.Ended, Scope: netNS, Conns: theirs}, false, false, silent},
+		{"ended, restored beside", restore, record.Record{Phase: record.Ended, Scope: netNS, Conns: theirs}, false, false, silent},
+		{"held and killed since", dump, record.Record{Phase: record.Held, Scope: netNS, Conns: theirs}, false, false, silent},
+		{"ended, too late", dump, record.Record{Phase: record.Ended, Scope: netNS, Conns: theirs}, true, false, taken},
+		{"ended, restored now", restore, record.Record{Phase: record.Ended, Scope: netNS, Conns: mine[:1]}, false, false, taken},
+		{"ended, same connections", dump, record.Record{Phase: record.Ended, Scope: netNS, Conns: mine[:1]}, false, false, silent},
+		{"by hand, for this restore", restore, record.Record{Phase: record.Frozen, Scope: netNS}, false, false, taken},
+		{"by hand, for a later one", dump, record.Record{Phase: record.Frozen, Scope: netNS}, false, false, holder},
+		{"connections, restored now", restore, record.Record{Phase: record.Ended, Scope: single, Conns: mine}, false, false, taken},
+		{"connections of others", restore, record.Record{Phase: record.Ended, Scope: single, Conns: theirs}, false, false, nothing},
+		{"connections, at a dump", dump, record.Record{Phase: record.Ended, Scope: single, Conns: mine}, false, false, nothing},
+		{"connections under way", restore, record.Record{Phase: record.Running, Scope: single, Conns: mine}, false, true, nothing},
+		{"in another namespace", dump, record.Record{Phase: record.Frozen, Scope: netNS, NetNS: other.ID()}, false, false, nothing},
 	} {
 		t.Run(tc.what, func(t *testing.T) {
-			must(t, state.MakeDir())
-			t.Cleanup(func() { _ = os.RemoveAll(state.Dir) })
-			ours := &state.Record{ID: "1@1", Op: tc.op, Phase: state.Running, Scope: netNS, NetNS: ns.ID(), Conns: mine, Until: time.Now().Add(time.Hour)}
+			must(t, record.MakeDir())
+			t.Cleanup(func() { _ = os.RemoveAll(record.Dir) })
+			ours := &record.Record{ID: "1@1", Op: tc.op, Phase: record.Running, Scope: netNS, NetNS: ns.ID(), Conns: mine, Until: time.Now().Add(time.Hour)}
 			must(t, ours.Save())
 			r := tc.sibling
 			r.ID, r.Op, r.Until = "2@2", dump, time.Now().Add(time.Hour)
@@ -115,11 +115,11 @@ func TestSiblings(t *testing.T) {
 			}
 			must(t, r.Save())
 			if tc.settler {
-				lock, err := state.Lock(r.ID)
+				lock, err := record.Lock(r.ID)
 				must(t, err)
-				defer state.Unlock(r.ID, lock)
+				defer record.Unlock(r.ID, lock)
 			}
-			held, quiet, free, err := siblings(ns, []*state.Record{ours})
+			held, quiet, free, err := siblings(ns, []*record.Record{ours})
 			must(t, err)
 			var got []string
 			if held != nil {
@@ -142,7 +142,7 @@ func TestSiblings(t *testing.T) {
 					t.Errorf("the error does not say what to do: %s", text)
 				}
 			}
-			if held, quiet, free, err := siblings(ns, []*state.Record{ours, &r}); err != nil || held != nil || len(quiet)+len(free) > 0 {
+			if held, quiet, free, err := siblings(ns, []*record.Record{ours, &r}); err != nil || held != nil || len(quiet)+len(free) > 0 {
 				t.Errorf("let go together: %v, %v, %v, %v", held, quiet, free, err)
 			}
 		})

@@ -8,18 +8,18 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/criu-netfreeze/criu-netfreeze/config"
-	"github.com/criu-netfreeze/criu-netfreeze/images"
-	"github.com/criu-netfreeze/criu-netfreeze/proc"
-	"github.com/criu-netfreeze/criu-netfreeze/state"
-	"github.com/criu-netfreeze/criu-netfreeze/tcp"
+	"github.com/criu-netfreeze/criu-netfreeze/internal/config"
+	"github.com/criu-netfreeze/criu-netfreeze/internal/criuimg"
+	"github.com/criu-netfreeze/criu-netfreeze/internal/proc"
+	"github.com/criu-netfreeze/criu-netfreeze/internal/record"
+	"github.com/criu-netfreeze/criu-netfreeze/internal/tcp"
 )
 
 // postDump commits: the images are complete. Where the policy says so the
 // tasks, which CRIU still holds, get a SIGSTOP, so that they stop before they
 // run another instruction once CRIU lets go of them.
-func (t *transaction) postDump(a action) error {
-	if t.rec.Phase == state.Committed {
+func (t *transaction) postDump(a request) error {
+	if t.rec.Phase == record.Committed {
 		return nil
 	}
 	dir, err := a.images(t.criu.Ref)
@@ -32,9 +32,9 @@ func (t *transaction) postDump(a action) error {
 	}
 	defer tree.Close()
 	switch {
-	case t.rec.Scope == state.NetNS && t.armed.IsZero():
+	case t.rec.Scope == record.NetNS && t.armed.IsZero():
 		err = t.arm() // the settler that did was killed, or network-lock was not for us
-	case t.rec.Scope == state.Connections:
+	case t.rec.Scope == record.Connections:
 		err = t.armFresh(dir, tree)
 	}
 	if err != nil {
@@ -47,7 +47,7 @@ func (t *transaction) postDump(a action) error {
 		return fmt.Errorf("open the image directory: %w", err)
 	}
 	t.rec.Tree = tree.Refs()
-	t.rec.Phase = state.Committed
+	t.rec.Phase = record.Committed
 	if stops(t.set.Policy) {
 		t.rec.Stopped = true
 	}
@@ -80,7 +80,7 @@ func (t *transaction) armFresh(dir string, tree proc.Tree) (err error) {
 	if len(fresh) == 0 {
 		return nil
 	}
-	cp, err := images.Read(dir)
+	cp, err := criuimg.Read(dir)
 	if err != nil {
 		return err
 	}
@@ -119,7 +119,7 @@ func without(a, b []tcp.Tuple) []tcp.Tuple {
 // or its caller wants the tasks to go on. CRIU ignores an error here.
 func (t *transaction) dumpUnlock() error {
 	t.unlocked = true
-	if t.rec.Phase == state.Committed && t.set.Policy != config.Run {
+	if t.rec.Phase == record.Committed && t.set.Policy != config.Run {
 		return nil // the settler decides, when it is known whether CRIU succeeded
 	}
 	return t.lift()

@@ -6,7 +6,7 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/criu-netfreeze/criu-netfreeze/tcp"
+	"github.com/criu-netfreeze/criu-netfreeze/internal/tcp"
 )
 
 func testConn(port uint16) tcp.Tuple {

@@ -3,7 +3,7 @@ package hooks
 import (
 	"errors"
 
-	"github.com/criu-netfreeze/criu-netfreeze/state"
+	"github.com/criu-netfreeze/criu-netfreeze/internal/record"
 )
 
 // restoreUnlock thaws: all sockets are rebuilt and still in repair mode, the
@@ -11,7 +11,7 @@ import (
 // cause get out.
 func (t *transaction) restoreUnlock() error {
 	t.unlocked = true
-	if t.rec.Scope == state.Connections {
+	if t.rec.Scope == record.Connections {
 		return nil
 	}
 	return t.release(t.lift)

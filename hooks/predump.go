@@ -5,12 +5,12 @@ import (
 	"fmt"
 	"time"
 
-	"github.com/criu-netfreeze/criu-netfreeze/config"
-	"github.com/criu-netfreeze/criu-netfreeze/netns"
-	"github.com/criu-netfreeze/criu-netfreeze/oci"
-	"github.com/criu-netfreeze/criu-netfreeze/proc"
-	"github.com/criu-netfreeze/criu-netfreeze/state"
-	"github.com/criu-netfreeze/criu-netfreeze/tcp"
+	"github.com/criu-netfreeze/criu-netfreeze/internal/config"
+	"github.com/criu-netfreeze/criu-netfreeze/internal/container"
+	"github.com/criu-netfreeze/criu-netfreeze/internal/netns"
+	"github.com/criu-netfreeze/criu-netfreeze/internal/proc"
+	"github.com/criu-netfreeze/criu-netfreeze/internal/record"
+	"github.com/criu-netfreeze/criu-netfreeze/internal/tcp"
 )
 
 // synMargin is how much longer than the drain new SYNs are held back: until
@@ -20,23 +20,23 @@ const synMargin = 5 * time.Second
 
 // preDump is CRIU's first action: the tasks still run. All that may fail is
 // done here, since an error now ends the dump before a task is touched.
-func (s *settler) preDump(a action) error {
+func (s *settler) preDump(a request) error {
 	root, err := a.root()
 	if err != nil {
 		return err
 	}
 	defer root.Close()
 	if s.tx != nil {
-		if len(s.tx.rec.Tree) > 0 && s.tx.rec.Tree[0] == root.Ref && s.tx.rec.Phase == state.Running {
+		if len(s.tx.rec.Tree) > 0 && s.tx.rec.Tree[0] == root.Ref && s.tx.rec.Phase == record.Running {
 			return nil // the script runs twice where CRIU read its configuration twice
 		}
 		return errors.New("this CRIU has a transaction under way already; nothing was changed")
 	}
-	c, err := oci.Runtime(s.criu.PID)
+	c, err := container.Runtime(s.criu.PID)
 	if err != nil {
 		s.log.Warnf("the container is not known by name, only the general settings apply: %s", oneLine(err))
 	}
-	t, err := s.begin(state.Dump, c)
+	t, err := s.begin(record.Dump, c)
 	if err != nil {
 		return err
 	}
@@ -51,7 +51,7 @@ func (s *settler) preDump(a action) error {
 }
 
 // subject names what is dumped, for messages.
-func subject(r *state.Record) string {
+func subject(r *record.Record) string {
 	if r.Container != "" {
 		return "container " + r.Container
 	}
@@ -78,7 +78,7 @@ func (t *transaction) prepareDump(root *proc.Process) error {
 	if err := t.rec.Save(); err != nil {
 		return err
 	}
-	if t.rec.Scope == state.NetNS {
+	if t.rec.Scope == record.NetNS {
 		err = t.prepareWhole()
 	} else {
 		err = t.armTree()
@@ -91,7 +91,7 @@ func (t *transaction) prepareDump(root *proc.Process) error {
 
 // prepareWhole puts the unarmed rules in place and lets pending handshakes drain.
 func (t *transaction) prepareWhole() error {
-	unlock, err := state.LockNetNS(t.ns)
+	unlock, err := record.LockNetNS(t.ns)
 	if err != nil {
 		return err
 	}
@@ -142,7 +142,7 @@ func (t *transaction) sockets() (socks []tcp.Socket, err error) {
 // networkLock arms the freeze: CRIU has seized the tasks, so none of them sees
 // a failing system call. It happens only if the tree's netns is not CRIU's own.
 func (t *transaction) networkLock() error {
-	if t.rec.Scope != state.NetNS {
+	if t.rec.Scope != record.NetNS {
 		return nil
 	}
 	if err := t.arm(); err != nil {

@@ -5,19 +5,19 @@ import (
 	"fmt"
 	"time"
 
-	"github.com/criu-netfreeze/criu-netfreeze/images"
-	"github.com/criu-netfreeze/criu-netfreeze/netns"
-	"github.com/criu-netfreeze/criu-netfreeze/oci"
-	"github.com/criu-netfreeze/criu-netfreeze/proc"
-	"github.com/criu-netfreeze/criu-netfreeze/state"
-	"github.com/criu-netfreeze/criu-netfreeze/tcp"
+	"github.com/criu-netfreeze/criu-netfreeze/internal/container"
+	"github.com/criu-netfreeze/criu-netfreeze/internal/criuimg"
+	"github.com/criu-netfreeze/criu-netfreeze/internal/netns"
+	"github.com/criu-netfreeze/criu-netfreeze/internal/proc"
+	"github.com/criu-netfreeze/criu-netfreeze/internal/record"
+	"github.com/criu-netfreeze/criu-netfreeze/internal/tcp"
 )
 
 // preRestore is a restore's first action. Nothing has been restored yet: an
 // error now costs nothing. Once it is done the namespace answers no peer.
-func (s *settler) preRestore(a action) error {
+func (s *settler) preRestore(a request) error {
 	if s.tx != nil {
-		if s.tx.rec.Op == state.Restore && s.tx.rec.Phase == state.Running {
+		if s.tx.rec.Op == record.Restore && s.tx.rec.Phase == record.Running {
 			return nil // the script runs twice where CRIU read its configuration twice
 		}
 		return errors.New("this CRIU has a transaction under way already; nothing was changed")
@@ -26,20 +26,20 @@ func (s *settler) preRestore(a action) error {
 	if err != nil {
 		return err
 	}
-	cp, err := images.Read(dir)
+	cp, err := criuimg.Read(dir)
 	if err != nil {
 		return fmt.Errorf("%w; nothing was changed", err)
 	}
-	c, err := oci.Runtime(s.criu.PID)
+	c, err := container.Runtime(s.criu.PID)
 	if err != nil {
 		s.log.Warnf("the container is not known by name, only the general settings apply: %s", oneLine(err))
 	}
-	t, err := s.begin(state.Restore, c)
+	t, err := s.begin(record.Restore, c)
 	if err != nil {
 		return err
 	}
 	t.rec.Conns = cp.Conns
-	t.rec.Addressed = cp.NetNS == images.External
+	t.rec.Addressed = cp.NetNS == criuimg.External
 	if err := t.prepareRestore(cp, c); err != nil {
 		t.close()
 		return fmt.Errorf("cannot prepare the restore: %w", err)
@@ -52,7 +52,7 @@ func (s *settler) preRestore(a action) error {
 
 // prepareRestore freezes the target, where it exists already, and clears the
 // way for the connections that come. It takes its freeze back if that fails.
-func (t *transaction) prepareRestore(cp *images.Checkpoint, c *oci.Container) error {
+func (t *transaction) prepareRestore(cp *criuimg.Checkpoint, c *container.Container) error {
 	ns, where, err := findTarget(t.criu.Ref, cp, c)
 	if err != nil {
 		return err
@@ -128,12 +128,12 @@ func (t *transaction) checkTarget() error {
 			t.ns, list(missing), len(t.rec.Conns))
 	}
 	// The end of the former tasks may just be under way here.
-	records, err := state.Of(t.ns)
+	records, err := record.Of(t.ns)
 	if err != nil {
 		return err
 	}
 	for _, r := range records {
-		if r.ID != t.rec.ID && r.Op == state.Dump {
+		if r.ID != t.rec.ID && r.Op == record.Dump {
 			if _, err := Settled(r); err != nil {
 				return err
 			}
@@ -153,9 +153,9 @@ func (t *transaction) checkTarget() error {
 
 // ownerHint names the held tree that most likely owns a connection in the way.
 func (t *transaction) ownerHint() string {
-	records, _ := state.Of(t.ns)
+	records, _ := record.Of(t.ns)
 	for _, r := range records {
-		if r.Phase == state.Held && r.Alive() {
+		if r.Phase == record.Held && r.Alive() {
 			return fmt.Sprintf(" (%s: end it silently with netfreeze kill %s)", reason(r), name(r))
 		}
 	}
@@ -185,7 +185,7 @@ func (t *transaction) clearTarget() error {
 }
 
 // postSetupNS makes sure of the namespace: now the root task is in it.
-func (t *transaction) postSetupNS(a action) error {
+func (t *transaction) postSetupNS(a request) error {
 	root, err := a.root()
 	if err != nil {
 		return err

@@ -8,17 +8,17 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/criu-netfreeze/criu-netfreeze/config"
-	"github.com/criu-netfreeze/criu-netfreeze/images"
-	"github.com/criu-netfreeze/criu-netfreeze/proc"
+	"github.com/criu-netfreeze/criu-netfreeze/internal/config"
+	"github.com/criu-netfreeze/criu-netfreeze/internal/criuimg"
+	"github.com/criu-netfreeze/criu-netfreeze/internal/proc"
+	"github.com/criu-netfreeze/criu-netfreeze/internal/record"
+	"github.com/criu-netfreeze/criu-netfreeze/internal/tcp"
 	"github.com/criu-netfreeze/criu-netfreeze/rules"
-	"github.com/criu-netfreeze/criu-netfreeze/state"
-	"github.com/criu-netfreeze/criu-netfreeze/tcp"
 )
 
 // succeeded reports whether CRIU has finished a dump with success.
 func (t *transaction) succeeded() bool {
-	return t.rec.Op == state.Dump && t.rec.Phase == state.Committed && t.stats.written()
+	return t.rec.Op == record.Dump && t.rec.Phase == record.Committed && t.stats.written()
 }
 
 // tryAgain is how long the settler waits after a settlement that failed, before
@@ -34,7 +34,7 @@ func (t *transaction) settle() error {
 			return nil
 		}
 		t.log.Error(oneLine(fmt.Errorf("settle the %s of %s: %w", t.rec.Op, subject(t.rec), err)))
-		if t.rec.Phase == state.Held || time.Now().After(t.rec.Until) {
+		if t.rec.Phase == record.Held || time.Now().After(t.rec.Until) {
 			return err
 		}
 		time.Sleep(tryAgain)
@@ -43,9 +43,9 @@ func (t *transaction) settle() error {
 
 func (t *transaction) settleOnce() error {
 	switch {
-	case t.rec.Op == state.Restore:
+	case t.rec.Op == record.Restore:
 		return t.settleRestore()
-	case t.rec.Phase == state.Ended, t.rec.Phase == state.Isolated:
+	case t.rec.Phase == record.Ended, t.rec.Phase == record.Isolated:
 		return t.rec.Save() // all is done but for that
 	case t.succeeded():
 		return t.keep()
@@ -88,7 +88,7 @@ func (t *transaction) keep() error {
 		if err := t.leaveRepair(tree); err != nil {
 			return err
 		}
-		t.rec.Phase = state.Isolated
+		t.rec.Phase = record.Isolated
 		t.log.Infof("%s goes on without network: isolated until %s", subject(t.rec), clock(t.rec.Until))
 		return t.saveAndLearn()
 	case config.Kill:
@@ -104,7 +104,7 @@ func (t *transaction) keep() error {
 // leaveRepair takes the sockets of tasks that CRIU keeps stopped (--leave-stopped)
 // out of repair mode: CRIU does that only where it lets tasks go on.
 func (t *transaction) leaveRepair(tree proc.Tree) error {
-	if t.unlocked || t.rec.Scope == state.Connections {
+	if t.unlocked || t.rec.Scope == record.Connections {
 		return nil
 	}
 	_, _, err := tcp.Restore(tree, nil)
@@ -120,12 +120,12 @@ func (t *transaction) saveAndLearn() error {
 	if err != nil || t.images == nil {
 		return err
 	}
-	cp, err := images.Read(fmt.Sprintf("/proc/self/fd/%d", t.images.Fd()))
+	cp, err := criuimg.Read(fmt.Sprintf("/proc/self/fd/%d", t.images.Fd()))
 	if err != nil {
 		t.log.Debug(oneLine(err))
 		return nil
 	}
-	if t.rec.Scope == state.NetNS {
+	if t.rec.Scope == record.NetNS {
 		t.rec.Conns = cp.Conns
 		if err := t.rec.Save(); err != nil {
 			t.log.Warn(oneLine(err))
@@ -150,7 +150,7 @@ func ending(tree proc.Tree) bool {
 // ended records that only the freeze is left, which keeps the namespace from
 // answering the peers with RST until a restore or the time to live ends it.
 func (t *transaction) ended(how string) error {
-	t.rec.Phase, t.rec.Stopped, t.rec.Note = state.Ended, false, how
+	t.rec.Phase, t.rec.Stopped, t.rec.Note = record.Ended, false, how
 	t.log.Infof("%s: %s; %s stays frozen until it is restored into, or %s", subject(t.rec), how, t.rec.NetNS, clock(t.rec.Until))
 	return t.saveAndLearn()
 }
@@ -159,7 +159,7 @@ func (t *transaction) ended(how string) error {
 // somebody else ends them now, that is silent too.
 func (t *transaction) held(tree proc.Tree, how string) error {
 	reuse, err := tcp.Silence(tree)
-	t.rec.Phase, t.rec.Stopped, t.rec.Reuse, t.rec.Note = state.Held, true, state.Reuse(reuse), how
+	t.rec.Phase, t.rec.Stopped, t.rec.Reuse, t.rec.Note = record.Held, true, record.Reuse(reuse), how
 	t.log.Infof("%s is held: stopped, frozen until %s; netfreeze thaw or netfreeze kill %s ends that", subject(t.rec), clock(t.rec.Until), name(t.rec))
 	return errors.Join(err, t.saveAndLearn())
 }
@@ -172,7 +172,7 @@ func (t *transaction) settleRestore() error {
 		return t.rec.Remove()
 	}
 	if t.set.RestoreFailure == config.Keep && !t.unlocked {
-		t.rec.Phase, t.rec.Note = state.Frozen, "kept after a failed restore"
+		t.rec.Phase, t.rec.Note = record.Frozen, "kept after a failed restore"
 		t.dropTaken() // this record stands for theirs now
 		t.log.Warnf("the restore did not succeed: %s stays frozen until %s (restore-failure = \"keep\"); netfreeze thaw %s ends that", t.ns, clock(t.rec.Until), name(t.rec))
 		return t.rec.Save()
@@ -192,7 +192,7 @@ func (t *transaction) settleRestore() error {
 // take it away, and it cuts the container off as a freeze would. In scope
 // connections the namespace is not the tree's alone, so nothing is done there.
 func (t *transaction) removeCRIULock() error {
-	if t.ns == nil || t.rec.Scope != state.NetNS || t.criu.Alive() {
+	if t.ns == nil || t.rec.Scope != record.NetNS || t.criu.Alive() {
 		return nil
 	}
 	isolated, err := t.isolate()
@@ -208,8 +208,8 @@ func (t *transaction) removeCRIULock() error {
 // alone reports whether no other transaction is at work in the namespace, whose
 // CRIU might have a lock there.
 func (t *transaction) alone() bool {
-	records, err := state.Of(t.ns)
-	return err == nil && !slices.ContainsFunc(records, func(r *state.Record) bool {
+	records, err := record.Of(t.ns)
+	return err == nil && !slices.ContainsFunc(records, func(r *record.Record) bool {
 		return r.ID != t.rec.ID && r.Settling()
 	})
 }

@@ -11,10 +11,10 @@ import (
 	"github.com/sirupsen/logrus"
 	"golang.org/x/sys/unix"
 
-	"github.com/criu-netfreeze/criu-netfreeze/config"
-	"github.com/criu-netfreeze/criu-netfreeze/proc"
-	"github.com/criu-netfreeze/criu-netfreeze/relay"
-	"github.com/criu-netfreeze/criu-netfreeze/state"
+	"github.com/criu-netfreeze/criu-netfreeze/internal/action"
+	"github.com/criu-netfreeze/criu-netfreeze/internal/config"
+	"github.com/criu-netfreeze/criu-netfreeze/internal/proc"
+	"github.com/criu-netfreeze/criu-netfreeze/internal/record"
 )
 
 // lookAgain is how often the settler of a committed dump looks whether CRIU has
@@ -64,18 +64,18 @@ func newSettler(id string) (*settler, error) {
 	if err != nil {
 		return nil, fmt.Errorf("take hold of CRIU: %w", err)
 	}
-	if err := state.MakeDir(); err != nil {
+	if err := record.MakeDir(); err != nil {
 		criu.Close()
 		return nil, err
 	}
-	lock, err := state.Lock(id)
+	lock, err := record.Lock(id)
 	if err != nil {
 		criu.Close()
 		return nil, err
 	}
-	sock, err := listen(state.Socket(id))
+	sock, err := listen(record.Socket(id))
 	if err != nil {
-		state.Unlock(id, lock)
+		record.Unlock(id, lock)
 		criu.Close()
 		return nil, err
 	}
@@ -103,7 +103,7 @@ func (s *settler) close() {
 	if s.tx != nil {
 		s.tx.close()
 	}
-	state.Unlock(s.id, s.lock)
+	record.Unlock(s.id, s.lock)
 	_ = unix.Close(s.sock)
 	s.criu.Close()
 }
@@ -163,7 +163,7 @@ func (s *settler) timeout() int {
 	switch {
 	case s.finished:
 		return int(linger.Milliseconds())
-	case s.tx != nil && s.tx.rec.Phase == state.Committed:
+	case s.tx != nil && s.tx.rec.Phase == record.Committed:
 		return int(lookAgain.Milliseconds())
 	}
 	return -1
@@ -181,7 +181,7 @@ func (s *settler) serve() {
 	defer unix.Close(fd) //nolint:errcheck // the answer has been sent
 	// A caller that connects and says nothing must not keep the settlement waiting.
 	_ = unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &unix.Timeval{Sec: 1})
-	buf := make([]byte, relay.MaxMessage)
+	buf := make([]byte, action.MaxMessage)
 	n, err := retry(func() (int, error) { return unix.Read(fd, buf) })
 	if err != nil {
 		return
@@ -246,8 +246,8 @@ func (l *logLines) Write(p []byte) (int, error) {
 			return len(p), nil
 		}
 		line := l.rest[:i+1]
-		if len(line) > relay.MaxMessage-1 {
-			line = append(line[:relay.MaxMessage-2:relay.MaxMessage-2], '\n')
+		if len(line) > action.MaxMessage-1 {
+			line = append(line[:action.MaxMessage-2:action.MaxMessage-2], '\n')
 		}
 		l.send(string(line))
 		l.rest = l.rest[i+1:]

@@ -5,8 +5,8 @@ import (
 	"os"
 	"time"
 
-	"github.com/criu-netfreeze/criu-netfreeze/proc"
-	"github.com/criu-netfreeze/criu-netfreeze/state"
+	"github.com/criu-netfreeze/criu-netfreeze/internal/proc"
+	"github.com/criu-netfreeze/criu-netfreeze/internal/record"
 )
 
 // statsFile watches stats-dump, which CRIU writes into its working directory
@@ -60,7 +60,7 @@ const leftAlone = 2 * time.Second
 // abandoned reports whether CRIU has let go of the tasks of a committed dump
 // without success, and lives on: a caller may keep it for more requests.
 func (t *transaction) abandoned() bool {
-	if t.rec.Phase != state.Committed || t.rec.Tree[0].Traced() {
+	if t.rec.Phase != record.Committed || t.rec.Tree[0].Traced() {
 		t.letGo = time.Time{}
 		return false
 	}

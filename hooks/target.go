@@ -8,26 +8,26 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/criu-netfreeze/criu-netfreeze/images"
-	"github.com/criu-netfreeze/criu-netfreeze/netns"
-	"github.com/criu-netfreeze/criu-netfreeze/oci"
-	"github.com/criu-netfreeze/criu-netfreeze/proc"
+	"github.com/criu-netfreeze/criu-netfreeze/internal/container"
+	"github.com/criu-netfreeze/criu-netfreeze/internal/criuimg"
+	"github.com/criu-netfreeze/criu-netfreeze/internal/netns"
+	"github.com/criu-netfreeze/criu-netfreeze/internal/proc"
 )
 
 // findTarget finds the namespace that a restore goes into, before CRIU has
 // opened it, and says through what it was found. The namespace is nil where it
 // cannot be known yet; post-setup-namespaces tells then.
-func findTarget(criu proc.Ref, cp *images.Checkpoint, c *oci.Container) (*netns.Namespace, string, error) {
+func findTarget(criu proc.Ref, cp *criuimg.Checkpoint, c *container.Container) (*netns.Namespace, string, error) {
 	args := proc.Cmdline(criu.PID)
 	if path := joinNS(args); path != "" {
 		ns, err := openJoined(criu, path)
 		return ns, "--join-ns", err
 	}
 	switch cp.NetNS {
-	case images.Shared:
+	case criuimg.Shared:
 		ns, err := netns.OpenPID(criu.PID, criu.Start)
 		return ns, "CRIU's own namespace", err
-	case images.Dumped:
+	case criuimg.Dumped:
 		return nil, "CRIU makes it from the images", nil
 	}
 	if c != nil && c.NetNSPath != "" {

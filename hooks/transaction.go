@@ -8,18 +8,18 @@ import (
 
 	"github.com/sirupsen/logrus"
 
-	"github.com/criu-netfreeze/criu-netfreeze/config"
-	"github.com/criu-netfreeze/criu-netfreeze/netns"
-	"github.com/criu-netfreeze/criu-netfreeze/oci"
-	"github.com/criu-netfreeze/criu-netfreeze/proc"
+	"github.com/criu-netfreeze/criu-netfreeze/internal/config"
+	"github.com/criu-netfreeze/criu-netfreeze/internal/container"
+	"github.com/criu-netfreeze/criu-netfreeze/internal/netns"
+	"github.com/criu-netfreeze/criu-netfreeze/internal/proc"
+	"github.com/criu-netfreeze/criu-netfreeze/internal/record"
 	"github.com/criu-netfreeze/criu-netfreeze/rules"
-	"github.com/criu-netfreeze/criu-netfreeze/state"
 )
 
 // transaction is one dump or one restore, from its first action to its
 // settlement. What has to survive the settler is in rec.
 type transaction struct {
-	rec  *state.Record
+	rec  *record.Record
 	set  config.Settings
 	criu *proc.Process
 	log  *logrus.Logger
@@ -43,20 +43,20 @@ type transaction struct {
 }
 
 // begin returns a new transaction for the container c.
-func (s *settler) begin(op state.Op, c *oci.Container) (*transaction, error) {
+func (s *settler) begin(op record.Op, c *container.Container) (*transaction, error) {
 	cfg, err := s.configure()
 	if err != nil {
 		return nil, err
 	}
 	if c == nil {
-		c = &oci.Container{}
+		c = &container.Container{}
 	}
 	set, err := cfg.For(describe(c))
 	if err != nil {
 		return nil, err
 	}
-	rec := &state.Record{
-		ID: s.id, Op: op, Phase: state.Running, CRIU: s.criu.Ref,
+	rec := &record.Record{
+		ID: s.id, Op: op, Phase: record.Running, CRIU: s.criu.Ref,
 		Policy: string(set.Policy), Why: set.Why,
 		Container: c.ID, Name: c.Name, Owner: ownerOf(s.id),
 		Since: time.Now(),
@@ -68,7 +68,7 @@ func (s *settler) begin(op state.Op, c *oci.Container) (*transaction, error) {
 }
 
 // reopen takes up a transaction from its record.
-func reopen(s *settler, cfg *config.Config, rec *state.Record) (*transaction, error) {
+func reopen(s *settler, cfg *config.Config, rec *record.Record) (*transaction, error) {
 	set, err := cfg.For(config.Container{})
 	if err != nil {
 		return nil, err
@@ -77,7 +77,7 @@ func reopen(s *settler, cfg *config.Config, rec *state.Record) (*transaction, er
 	set.Policy, set.Why, set.Backend = config.Policy(rec.Policy), rec.Why, rec.Backend
 	set.TTL = max(time.Until(rec.Until), config.MinTTL)
 	t := &transaction{rec: rec, set: set, criu: s.criu, log: s.log}
-	if rec.Phase == state.Committed {
+	if rec.Phase == record.Committed {
 		if t.stats, err = watchStats(s.criu.Ref); err != nil {
 			return nil, err
 		}
@@ -94,7 +94,7 @@ func reopen(s *settler, cfg *config.Config, rec *state.Record) (*transaction, er
 }
 
 // describe is what the configuration chooses by.
-func describe(c *oci.Container) config.Container {
+func describe(c *container.Container) config.Container {
 	return config.Container{
 		ID: c.ID, Name: c.Name, PodNamespace: c.PodNamespace, PodName: c.PodName,
 		Annotations: c.Annotations,
@@ -131,11 +131,11 @@ func (t *transaction) close() {
 }
 
 // reason says for people why a record keeps a namespace frozen.
-func reason(r *state.Record) string {
-	what := map[state.Phase]string{
-		state.Running: "is being worked on", state.Committed: "is being worked on",
-		state.Held: "is held", state.Isolated: "is isolated",
-		state.Ended: "has ended", state.Frozen: "was frozen by hand",
+func reason(r *record.Record) string {
+	what := map[record.Phase]string{
+		record.Running: "is being worked on", record.Committed: "is being worked on",
+		record.Held: "is held", record.Isolated: "is isolated",
+		record.Ended: "has ended", record.Frozen: "was frozen by hand",
 	}[r.Phase]
 	if r.Container != "" {
 		return fmt.Sprintf("container %s %s", r.Container, what)
@@ -147,7 +147,7 @@ func reason(r *state.Record) string {
 }
 
 // name is a target by which the command line finds the record.
-func name(r *state.Record) string {
+func name(r *record.Record) string {
 	switch {
 	case r.Container != "":
 		return r.Container
@@ -161,7 +161,7 @@ func name(r *state.Record) string {
 
 // findNetNS opens a record's namespace, wherever it is to be found now. The
 // error wraps netns.ErrGone if it has gone, even if another one has its inode.
-func findNetNS(r *state.Record) (*netns.Namespace, error) {
+func findNetNS(r *record.Record) (*netns.Namespace, error) {
 	for _, p := range r.Tree {
 		if ns, err := netns.OpenPID(p.PID, p.Start); err == nil {
 			if ns.ID() == r.NetNS {

@@ -11,7 +11,7 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/criu-netfreeze/criu-netfreeze/config"
+	"github.com/criu-netfreeze/criu-netfreeze/internal/config"
 )
 
 // configDir is where CRIU and the runtimes look for configuration files.

@@ -10,7 +10,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
-	"github.com/criu-netfreeze/criu-netfreeze/config"
+	"github.com/criu-netfreeze/criu-netfreeze/internal/config"
 )
 
 // Install, install again, uninstall, for each sample as each file, each time

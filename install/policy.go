@@ -5,7 +5,7 @@ import (
 	"fmt"
 	"strings"
 
-	"github.com/criu-netfreeze/criu-netfreeze/config"
+	"github.com/criu-netfreeze/criu-netfreeze/internal/config"
 )
 
 // wasPrefix keeps, within the block, the policy line that the block replaces.

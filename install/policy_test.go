@@ -11,7 +11,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
 
-	"github.com/criu-netfreeze/criu-netfreeze/config"
+	"github.com/criu-netfreeze/criu-netfreeze/internal/config"
 )
 
 // The default file documents every key: uncommented, it says what the code has.

@@ -5,8 +5,8 @@ import (
 	"testing"
 	"time"
 
-	"github.com/criu-netfreeze/criu-netfreeze/netns/nstest"
-	"github.com/criu-netfreeze/criu-netfreeze/tcp"
+	"github.com/criu-netfreeze/criu-netfreeze/internal/netns/nstest"
+	"github.com/criu-netfreeze/criu-netfreeze/internal/tcp"
 )
 
 // BenchmarkFreeze is what a dump pays while its tasks are stopped.

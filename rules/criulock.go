@@ -9,7 +9,7 @@ import (
 
 	"github.com/google/nftables"
 
-	"github.com/criu-netfreeze/criu-netfreeze/netns"
+	"github.com/criu-netfreeze/criu-netfreeze/internal/netns"
 )
 
 // CRIU locks the network with rules of its own, in a table that is called

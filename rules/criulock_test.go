@@ -4,7 +4,7 @@ import (
 	"slices"
 	"testing"
 
-	"github.com/criu-netfreeze/criu-netfreeze/netns/nstest"
+	"github.com/criu-netfreeze/criu-netfreeze/internal/netns/nstest"
 )
 
 // TestCRIULocks finds and removes the rules with which CRIU locks the network,

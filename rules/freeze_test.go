@@ -6,9 +6,9 @@ import (
 	"testing"
 	"time"
 
-	"github.com/criu-netfreeze/criu-netfreeze/netns"
-	"github.com/criu-netfreeze/criu-netfreeze/netns/nstest"
-	"github.com/criu-netfreeze/criu-netfreeze/tcp"
+	"github.com/criu-netfreeze/criu-netfreeze/internal/netns"
+	"github.com/criu-netfreeze/criu-netfreeze/internal/netns/nstest"
+	"github.com/criu-netfreeze/criu-netfreeze/internal/tcp"
 )
 
 // TestFreeze has real TCP over a cable and over loopback, IPv4 and IPv6: it

@@ -7,8 +7,8 @@ import (
 	"testing"
 	"time"
 
-	"github.com/criu-netfreeze/criu-netfreeze/netns/nstest"
-	"github.com/criu-netfreeze/criu-netfreeze/tcp"
+	"github.com/criu-netfreeze/criu-netfreeze/internal/netns/nstest"
+	"github.com/criu-netfreeze/criu-netfreeze/internal/tcp"
 )
 
 var update = flag.Bool("update", false, "write the golden texts anew")

@@ -7,9 +7,9 @@ import (
 	"testing"
 	"time"
 
-	"github.com/criu-netfreeze/criu-netfreeze/netns"
-	"github.com/criu-netfreeze/criu-netfreeze/netns/nstest"
-	"github.com/criu-netfreeze/criu-netfreeze/tcp"
+	"github.com/criu-netfreeze/criu-netfreeze/internal/netns"
+	"github.com/criu-netfreeze/criu-netfreeze/internal/netns/nstest"
+	"github.com/criu-netfreeze/criu-netfreeze/internal/tcp"
 )
 
 func TestMain(m *testing.M) { nstest.Main(m) }

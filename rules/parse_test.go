@@ -4,7 +4,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/criu-netfreeze/criu-netfreeze/tcp"
+	"github.com/criu-netfreeze/criu-netfreeze/internal/tcp"
 )
 
 func TestDropUntil(t *testing.T) {

@@ -13,8 +13,8 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/criu-netfreeze/criu-netfreeze/netns"
-	"github.com/criu-netfreeze/criu-netfreeze/netns/nstest"
+	"github.com/criu-netfreeze/criu-netfreeze/internal/netns"
+	"github.com/criu-netfreeze/criu-netfreeze/internal/netns/nstest"
 )
 
 func addr(s string) netip.Addr { return netip.MustParseAddr(s) }

@@ -22,8 +22,8 @@ import (
 	"strings"
 	"time"
 
-	"github.com/criu-netfreeze/criu-netfreeze/netns"
-	"github.com/criu-netfreeze/criu-netfreeze/tcp"
+	"github.com/criu-netfreeze/criu-netfreeze/internal/netns"
+	"github.com/criu-netfreeze/criu-netfreeze/internal/tcp"
 )
 
 // Mark is the packet mark that CRIU puts on what it sends itself while the

@@ -11,8 +11,9 @@ import (
 	"testing"
 	"time"
 
-	"github.com/criu-netfreeze/criu-netfreeze/netns"
 	"golang.org/x/sys/unix"
+
+	"github.com/criu-netfreeze/criu-netfreeze/internal/netns"
 )
 
 // quiet is how long nothing may come where nothing is expected.

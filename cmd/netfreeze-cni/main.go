@@ -2,6 +2,6 @@
 // be restored, before their address goes live.
 package main
 
-import "github.com/criu-netfreeze/criu-netfreeze/cni"
+import "github.com/criu-netfreeze/criu-netfreeze/internal/cni"
 
 func main() { cni.Main() }

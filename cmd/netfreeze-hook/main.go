@@ -5,7 +5,7 @@ package main
 import (
 	"os"
 
-	"github.com/criu-netfreeze/criu-netfreeze/relay"
+	"github.com/criu-netfreeze/criu-netfreeze/internal/hook"
 )
 
-func main() { os.Exit(relay.Main()) }
+func main() { os.Exit(hook.Main()) }

@@ -5,7 +5,7 @@ package main
 import (
 	"os"
 
-	"github.com/criu-netfreeze/criu-netfreeze/ocihook"
+	"github.com/criu-netfreeze/criu-netfreeze/internal/ocihook"
 )
 
 func main() { os.Exit(ocihook.Main(os.Args[1:], os.Stdin, os.Stderr)) }

@@ -5,7 +5,7 @@ package main
 import (
 	"os"
 
-	"github.com/criu-netfreeze/criu-netfreeze/cli"
+	"github.com/criu-netfreeze/criu-netfreeze/internal/cli"
 )
 
 func main() { os.Exit(cli.Main()) }

@@ -1,0 +1,296 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/netip"
+	"sync"
+	"time"
+
+	"github.com/criu-netfreeze/criu-netfreeze/internal/tcp"
+	"github.com/criu-netfreeze/criu-netfreeze/rules"
+)
+
+// frozenBeside is how many namespaces are frozen beside the traffic.
+const frozenBeside = 100
+
+// window is how long traffic is measured at a time.
+const window = 500 * time.Millisecond
+
+// beside measures what those notice who are not frozen.
+func (b *bench) beside() error {
+	return errors.Join(b.besideFrozen(), b.besideRules())
+}
+
+// traffic is a pair of groups: bulk transfer and request and reply.
+type traffic struct{ bulk, requests *Group }
+
+func newTraffic(name, title, about string) traffic {
+	return traffic{
+		&Group{Name: name + "-bulk", Title: title + ": bulk", Unit: "MB/s", About: about},
+		&Group{Name: name + "-requests", Title: title + ": request and reply", Unit: "1/s", About: about},
+	}
+}
+
+// measure adds a sample of both for traffic from one namespace to the other.
+func (t traffic) measure(name string, from, to *space) error {
+	bytes, err := transfer(from, to, push)
+	if err != nil {
+		return err
+	}
+	t.bulk.add(name, bytes/1e6)
+	bytes, err = transfer(from, to, ask)
+	if err != nil {
+		return err
+	}
+	t.requests.add(name, bytes/recordSize)
+	return nil
+}
+
+func (t traffic) finish(b *bench, reference string) {
+	for _, g := range []*Group{t.bulk, t.requests} {
+		g.summarize(reference)
+		b.results.add(g)
+	}
+}
+
+// besideFrozen measures the host's own traffic while a hundred namespaces of it
+// are frozen and while none is.
+func (b *bench) besideFrozen() error {
+	const thawed = "none of 100 namespaces frozen"
+	const frozen = "100 namespaces frozen"
+	own, err := ownSpace()
+	if err != nil {
+		return err
+	}
+	peer, err := b.newSpace("peer")
+	if err != nil {
+		return err
+	}
+	defer own.remove()
+	defer peer.remove()
+	if err := join(own, peer); err != nil {
+		return err
+	}
+	var others []*space
+	defer func() {
+		for _, s := range others {
+			s.remove()
+		}
+	}()
+	for range frozenBeside {
+		s, err := b.newSpace("other")
+		if err != nil {
+			return err
+		}
+		others = append(others, s)
+	}
+	t := newTraffic("beside", "The host's traffic beside frozen namespaces",
+		"From the host's namespace over a pair of interfaces; the ratio is to the same with nothing frozen.")
+	for round := range b.rounds {
+		say("beside: 100 frozen namespaces, round %d of %d", round+1, b.rounds)
+		if err := t.measure(thawed, own, peer); err != nil {
+			return err
+		}
+		if err := each(others, "freeze"); err != nil {
+			return err
+		}
+		if err := t.measure(frozen, own, peer); err != nil {
+			return err
+		}
+		if err := each(others, "thaw"); err != nil {
+			return err
+		}
+	}
+	t.finish(b, thawed)
+	return nil
+}
+
+// each runs a command of netfreeze for all the namespaces, some at a time: most
+// of it is waiting for the kernel.
+func each(spaces []*space, verb string) error {
+	const atATime = 10
+	errs := make([]error, len(spaces))
+	free := make(chan bool, atATime)
+	var all sync.WaitGroup
+	for i, s := range spaces {
+		free <- true
+		all.Go(func() {
+			_, errs[i] = command(netfreeze, verb, s.name)
+			<-free
+		})
+	}
+	all.Wait()
+	return errors.Join(errs...)
+}
+
+// ruleset puts rules into a namespace that do not concern the traffic that is
+// measured, and returns what takes them away.
+type ruleset struct {
+	name string
+	put  func(*space) (remove func() error, err error)
+}
+
+func rulesets() []ruleset {
+	return []ruleset{
+		{"no rules", func(*space) (func() error, error) { return func() error { return nil }, nil }},
+		{"unarmed, nftables", unarmed(rules.NFTables)},
+		{"unarmed, iptables-nft", unarmed(rules.IPTablesNFT)},
+		{"unarmed, iptables-legacy", unarmed(rules.IPTablesLegacy)},
+		{"armed for 100 others, nftables", armed(rules.NFTables)},
+	}
+}
+
+func unarmed(k rules.Kind) func(*space) (func() error, error) {
+	return func(s *space) (func() error, error) {
+		ns, err := s.Isolate()
+		if err != nil {
+			return nil, err
+		}
+		f, err := rules.Open(ns, k)
+		if err != nil {
+			return nil, err
+		}
+		return func() error { return errors.Join(f.Thaw(), f.Close()) }, f.Prepare(0)
+	}
+}
+
+func armed(k rules.Kind) func(*space) (func() error, error) {
+	return func(s *space) (func() error, error) {
+		f, err := rules.OpenConns(s.Namespace, k, "bench")
+		if err != nil {
+			return nil, err
+		}
+		var conns []tcp.Tuple
+		for i := range 100 {
+			conns = append(conns, tcp.Tuple{
+				Local:  netip.MustParseAddrPort(fmt.Sprintf("%s:%d", appSide[0], 100)),
+				Remote: netip.MustParseAddrPort(fmt.Sprintf("%s:%d", peerSide[0], 1000+i)),
+			})
+		}
+		return func() error { return errors.Join(f.Thaw(), f.Close()) }, f.Freeze(conns, time.Hour)
+	}
+}
+
+// besideRules measures a running container's traffic with and without rules of
+// ours in its namespace. (A whole namespace's armed rules leave no traffic.)
+func (b *bench) besideRules() error {
+	app, err := b.newSpace("app")
+	if err != nil {
+		return err
+	}
+	defer app.remove()
+	peer, err := b.newSpace("peer")
+	if err != nil {
+		return err
+	}
+	defer peer.remove()
+	if err := join(app, peer); err != nil {
+		return err
+	}
+	t := newTraffic("rules", "A container's traffic with rules of ours", "Over a pair of interfaces; the ratio is to the same without rules.")
+	all := rulesets()
+	for round := range b.rounds {
+		say("beside: rule sets, round %d of %d", round+1, b.rounds)
+		for _, i := range shuffledOrder(len(all), round) {
+			remove, err := all[i].put(app)
+			if err != nil {
+				return fmt.Errorf("%s: %w", all[i].name, err)
+			}
+			if err := errors.Join(t.measure(all[i].name, app, peer), remove()); err != nil {
+				return fmt.Errorf("%s: %w", all[i].name, err)
+			}
+		}
+	}
+	t.finish(b, all[0].name)
+	return nil
+}
+
+// transfer connects the namespaces, has both ends do their part for a while,
+// and returns the bytes per second that went to the other end and arrived.
+func transfer(from, to *space, speak func(client, server net.Conn, until time.Time) (int, error)) (float64, error) {
+	var l net.Listener
+	err := to.Do(func() (err error) {
+		l, err = net.Listen("tcp4", peerSide[0]+":0")
+		return err
+	})
+	if err != nil {
+		return 0, err
+	}
+	defer l.Close() //nolint:errcheck // nothing is lost
+	accepted := make(chan net.Conn, 1)
+	go func() {
+		c, _ := l.Accept()
+		accepted <- c
+	}()
+	var client net.Conn
+	err = from.Do(func() (err error) {
+		client, err = net.DialTimeout("tcp4", l.Addr().String(), patience)
+		return err
+	})
+	if err != nil {
+		return 0, err
+	}
+	defer client.Close() //nolint:errcheck // nothing is lost
+	server := <-accepted
+	if server == nil {
+		return 0, errors.New("the connection was not accepted")
+	}
+	defer server.Close() //nolint:errcheck // nothing is lost
+	began := time.Now()
+	n, err := speak(client, server, began.Add(window))
+	return float64(n) / time.Since(began).Seconds(), err
+}
+
+// push sends as much as goes.
+func push(client, server net.Conn, until time.Time) (int, error) {
+	go func() {
+		buf := make([]byte, 256<<10)
+		for time.Now().Before(until) {
+			if _, err := client.Write(buf); err != nil {
+				break
+			}
+		}
+		_ = client.(*net.TCPConn).CloseWrite()
+	}()
+	n, buf := 0, make([]byte, 256<<10)
+	for {
+		got, err := server.Read(buf)
+		n += got
+		if errors.Is(err, io.EOF) {
+			return n, nil
+		}
+		if err != nil {
+			return n, err
+		}
+	}
+}
+
+// ask sends a record and waits for it to come back, again and again.
+func ask(client, server net.Conn, until time.Time) (int, error) {
+	go func() {
+		buf := make([]byte, recordSize)
+		for {
+			if _, err := io.ReadFull(server, buf); err != nil {
+				return
+			}
+			if _, err := server.Write(buf); err != nil {
+				return
+			}
+		}
+	}()
+	n, buf := 0, make([]byte, recordSize)
+	for time.Now().Before(until) {
+		if _, err := client.Write(buf); err != nil {
+			return n, err
+		}
+		got, err := io.ReadFull(client, buf)
+		n += got
+		if err != nil {
+			return n, err
+		}
+	}
+	return n, nil
+}

@@ -1,0 +1,186 @@
+package cli
+
+import (
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/criu-netfreeze/criu-netfreeze/hooks"
+	"github.com/criu-netfreeze/criu-netfreeze/internal/config"
+	"github.com/criu-netfreeze/criu-netfreeze/internal/expect"
+	"github.com/criu-netfreeze/criu-netfreeze/internal/record"
+)
+
+func newFreezeCmd() *cobra.Command {
+	var ttl time.Duration
+	var backend string
+	cmd := &cobra.Command{
+		Use:   "freeze TARGET",
+		Short: "Freeze a network namespace by hand",
+		Long: `Freeze a network namespace: no packet leaves or enters until it is thawed, a
+restore into it has adopted the freeze, or its time to live is over. Use it on
+the namespace of a restore that comes later, before its address goes live.
+
+` + targetHelp,
+		Example: `  netfreeze freeze /run/netns/web --ttl 2m
+  netfreeze freeze 4711`,
+		Args: cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if err := needRoot(); err != nil {
+				return err
+			}
+			cfg, err := config.Load(config.Path)
+			if err != nil {
+				return err
+			}
+			if !cmd.Flags().Changed("ttl") {
+				ttl = cfg.TTL
+			}
+			if ttl < config.MinTTL || ttl > config.MaxTTL {
+				return fmt.Errorf("--ttl %v is out of range: %v to %v", ttl, config.MinTTL, config.MaxTTL)
+			}
+			if backend == "" {
+				backend = cfg.Backend
+			}
+			ns, err := openNetNS(args[0])
+			if err != nil {
+				return err
+			}
+			defer ns.Close() //nolint:errcheck // the freeze stays without the handle
+			r, err := expect.Freeze(ns, backend, ttl, record.Record{ID: fmt.Sprintf("manual-%d", ns.ID().Ino)})
+			if err != nil {
+				return err
+			}
+			_, err = fmt.Fprintf(cmd.OutOrStdout(), "%s is frozen with %s until %s\n", ns, r.Backend, r.Until.Format("15:04:05"))
+			return err
+		},
+	}
+	cmd.Flags().DurationVar(&ttl, "ttl", 0, "how long at most, for example 90s (default: ttl of netfreeze.toml)")
+	cmd.Flags().StringVar(&backend, "backend", "", "auto, nftables, iptables, iptables-nft or iptables-legacy (default: that of netfreeze.toml)")
+	return cmd
+}
+
+func newThawCmd() *cobra.Command {
+	var criu bool
+	cmd := &cobra.Command{
+		Use:   "thaw TARGET",
+		Short: "Undo a hold or a freeze: the application goes on where it stood",
+		Long: `Undo a hold, an isolation, or a freeze, whatever made it: sockets leave repair
+mode, the rules go, stopped tasks run on, in this order. Not a byte is lost.
+It also clears up what a killed hook has left behind, and, if asked to, the
+network lock of CRIU's own that a killed CRIU has left in a namespace.
+
+` + targetHelp,
+		Example: `  netfreeze thaw 3f2a91
+  netfreeze thaw /run/netns/web
+  netfreeze thaw --criu-leftovers /run/netns/web`,
+		Args: cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if err := needRoot(); err != nil {
+				return err
+			}
+			if criu {
+				return removeLeftovers(cmd, args[0])
+			}
+			found, err := records(args[0])
+			if err != nil {
+				return err
+			}
+			if len(found) > 0 {
+				if err := hooks.Thaw(nudgePackets(), found...); err != nil {
+					return err
+				}
+				for _, r := range found {
+					if err := say(cmd, "%s is thawed\n", hooks.Subject(r)); err != nil {
+						return err
+					}
+				}
+				return nil
+			}
+			// Rules without a record: they came out of images, or the state was lost.
+			ns, err := openNetNS(args[0])
+			if err != nil {
+				return err
+			}
+			defer ns.Close() //nolint:errcheck // only the rules mattered
+			was, err := hooks.ThawNetNS(ns)
+			if err != nil {
+				return err
+			}
+			if !was {
+				return say(cmd, "%s was not frozen\n", ns)
+			}
+			return say(cmd, "%s is thawed\n", ns)
+		},
+	}
+	cmd.Flags().BoolVar(&criu, "criu-leftovers", false, "remove CRIU's own lock, left there by one that was killed, and nothing else")
+	return cmd
+}
+
+func removeLeftovers(cmd *cobra.Command, target string) error {
+	ns, err := openNetNS(target)
+	if err != nil {
+		return err
+	}
+	defer ns.Close() //nolint:errcheck // only the rules mattered
+	locks, err := hooks.RemoveLeftovers(ns)
+	if err != nil {
+		return err
+	}
+	if len(locks) == 0 {
+		return say(cmd, "%s has no lock of CRIU's\n", ns)
+	}
+	return say(cmd, "%s: removed %s\n", ns, strings.Join(locks, ", "))
+}
+
+// nudgePackets is how many packets each connection may get at a thaw. A
+// configuration that cannot be read must not keep anybody from thawing.
+func nudgePackets() int {
+	cfg, err := config.Load(config.Path)
+	if err != nil || cfg.Resume != config.Nudge {
+		return 0
+	}
+	return cfg.NudgePackets
+}
+
+func newKillCmd() *cobra.Command {
+	return &cobra.Command{
+		Use:   "kill TARGET",
+		Short: "End a held tree silently: no FIN, no RST, no socket left",
+		Long: `End a tree that a dump left held, without a packet: its sockets are in repair
+mode, so the kernel forgets them. The namespace stays frozen until a restore
+into it, or until the time to live is over; netfreeze thaw ends that too.
+
+` + targetHelp,
+		Example: "  netfreeze kill 3f2a91",
+		Args:    cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if err := needRoot(); err != nil {
+				return err
+			}
+			found, err := records(args[0])
+			if err != nil {
+				return err
+			}
+			if len(found) == 0 {
+				return fmt.Errorf("%q names nothing that is held (see netfreeze status)", args[0])
+			}
+			if err := hooks.Kill(found...); err != nil {
+				return err
+			}
+			for _, r := range found {
+				if err := say(cmd, "%s has ended; its network stays frozen until %s\n", hooks.Subject(r), r.Until.Format("15:04:05")); err != nil {
+					return err
+				}
+			}
+			return nil
+		},
+	}
+}
+
+func say(cmd *cobra.Command, format string, args ...any) error {
+	_, err := fmt.Fprintf(cmd.OutOrStdout(), format, args...)
+	return err
+}

@@ -1,0 +1,101 @@
+// Package cli is the netfreeze command line: one constructor per command. It
+// says what happens in words and JSON; what happens is in package hooks.
+package cli
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"runtime/debug"
+
+	"github.com/spf13/cobra"
+
+	"github.com/criu-netfreeze/criu-netfreeze/hooks"
+	"github.com/criu-netfreeze/criu-netfreeze/internal/hook"
+)
+
+// Version is set when the program is linked.
+var Version = ""
+
+// Main runs the command line and returns the exit code: 0, or 1 after an error,
+// which stands on stderr.
+func Main() int {
+	if err := New().Execute(); err != nil {
+		fmt.Fprintf(os.Stderr, "netfreeze: error: %v\n", err)
+		return 1
+	}
+	return 0
+}
+
+// New returns the root command.
+func New() *cobra.Command {
+	root := &cobra.Command{
+		Use:   "netfreeze",
+		Short: "Keep TCP connections alive through CRIU's checkpoint and restore",
+		Long: `netfreeze keeps established TCP connections alive through checkpoint and
+restore by CRIU, whoever calls it: runc, crun, podman, CRI-O, containerd, or
+criu by hand. Install the action-scripts once; nothing else has to change:
+
+  netfreeze install
+
+Afterwards every dump freezes the network of what it dumps, and applies the
+policy of /etc/criu/netfreeze.toml once it has succeeded.`,
+		Example: `  netfreeze install --runtime runc,crun
+  netfreeze status
+  netfreeze thaw 3f2a91`,
+		Version:       version(),
+		SilenceUsage:  true,
+		SilenceErrors: true,
+		Args:          cobra.NoArgs,
+	}
+	root.AddCommand(
+		newInstallCmd(), newUninstallCmd(), newConfigCmd(),
+		newStatusCmd(), newFreezeCmd(), newThawCmd(), newKillCmd(),
+		newExpectCmd(), newGuardCmd(),
+		newSettleCmd(),
+	)
+	return root
+}
+
+func version() string {
+	if Version != "" {
+		return Version
+	}
+	if info, ok := debug.ReadBuildInfo(); ok {
+		return info.Main.Version
+	}
+	return "unknown"
+}
+
+// settlerGC, in percent, puts the first garbage collection off to a heap of 16
+// MiB, which few transactions reach: CRIU needs the processors.
+const settlerGC = 400
+
+// newSettleCmd is the settler, which the action-script starts.
+func newSettleCmd() *cobra.Command {
+	return &cobra.Command{
+		Use:    "settle PID@START ACTION",
+		Short:  "Serve one CRIU process (started by the action-script)",
+		Hidden: true,
+		Args:   cobra.ExactArgs(2),
+		RunE: func(_ *cobra.Command, args []string) error {
+			ready := os.NewFile(hook.ReadyFD, "ready")
+			if ready == nil {
+				return errors.New("the settler is started by the action-script, not by hand")
+			}
+			if _, err := ready.Stat(); err != nil {
+				return errors.New("the settler is started by the action-script, not by hand")
+			}
+			debug.SetGCPercent(settlerGC)
+			return hooks.Settle(args[0], ready)
+		},
+	}
+}
+
+// needRoot refuses early what cannot work otherwise.
+func needRoot() error {
+	if os.Geteuid() != 0 {
+		return errors.New("this needs root: run it with sudo")
+	}
+	return nil
+}

@@ -1,0 +1,199 @@
+// Package container finds out which container a checkpoint or a restore is about. It
+// asks the runtime that started CRIU: its command line, the state it keeps and
+// the OCI bundle. Nothing has to be told to the hooks for that.
+package container
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+
+	"github.com/criu-netfreeze/criu-netfreeze/internal/proc"
+)
+
+// Container is what is known about a container; every field may be empty.
+type Container struct {
+	ID           string
+	Name         string
+	PodNamespace string
+	PodName      string
+	Bundle       string // directory of config.json
+	Annotations  map[string]string
+
+	// HasNetNS says that the bundle asks for a network namespace of its own,
+	// NetNSPath which one; empty: the runtime lets CRIU make it.
+	HasNetNS  bool
+	NetNSPath string
+}
+
+// Runtime reads what the runtime above CRIU was told. criu is CRIU's pid. It
+// returns nil without an error where the process above is no OCI runtime that
+// checkpoints or restores: a shell, a service, init.
+func Runtime(criu int) (*Container, error) {
+	st, err := proc.ReadStat(criu)
+	if err != nil {
+		return nil, err
+	}
+	cmd, ok := parseCommand(proc.Cmdline(st.PPID))
+	if !ok {
+		return nil, nil
+	}
+	c := &Container{ID: cmd.id, Bundle: cmd.bundle}
+	if c.Bundle == "" && cmd.verb == "checkpoint" {
+		c.Bundle = bundleFromState(cmd)
+	}
+	if c.Bundle == "" && cmd.verb == "restore" {
+		c.Bundle = "." // the runtimes' default: their working directory
+	}
+	if c.Bundle == "" {
+		return c, nil
+	}
+	if !filepath.IsAbs(c.Bundle) {
+		cwd, err := os.Readlink(fmt.Sprintf("/proc/%d/cwd", st.PPID))
+		if err != nil {
+			return nil, fmt.Errorf("find the bundle of container %s: %w", c.ID, err)
+		}
+		c.Bundle = filepath.Join(cwd, c.Bundle)
+	}
+	if err := c.readBundle(); err != nil {
+		return nil, fmt.Errorf("read the bundle of container %s: %w", c.ID, err)
+	}
+	return c, nil
+}
+
+// command is a runtime's command line, as far as it matters here.
+type command struct {
+	verb    string // checkpoint or restore
+	id      string
+	root    string
+	bundle  string
+	runtime string
+}
+
+// parseCommand takes apart the command line that runc, crun and their likes
+// share: RUNTIME [global options] checkpoint|restore [options] ID. It reports
+// false for anything else.
+func parseCommand(args []string) (command, bool) {
+	var c command
+	if len(args) < 3 {
+		return c, false
+	}
+	c.runtime = filepath.Base(args[0])
+	for i := 1; i < len(args); i++ {
+		if c.verb == "" && filepath.Base(args[i]) == "criu" {
+			return c, false // sudo, or a shell, and CRIU's own command line
+		}
+		name, value, attached := strings.Cut(args[i], "=")
+		switch name {
+		case "--root", "-root", "--bundle", "-bundle", "-b":
+			if !attached && i+1 < len(args) {
+				i++
+				value = args[i]
+			}
+			if strings.HasSuffix(name, "root") {
+				c.root = value
+			} else {
+				c.bundle = value
+			}
+		case "checkpoint", "restore":
+			if c.verb == "" {
+				c.verb = name
+			}
+		}
+	}
+	last := args[len(args)-1]
+	if c.verb == "" || strings.HasPrefix(last, "-") || last == c.verb {
+		return c, false
+	}
+	c.id = last
+	return c, true
+}
+
+// bundleFromState looks the bundle up in the state that the runtime keeps:
+// runc in state.json as a label, crun in status. It returns "" where nothing
+// is found; the container is then known by its id only.
+func bundleFromState(cmd command) string {
+	roots := []string{cmd.root}
+	if cmd.root == "" {
+		roots = []string{filepath.Join("/run", cmd.runtime), "/run/runc", "/run/crun"}
+	}
+	for _, root := range roots {
+		var state struct {
+			Bundle string `json:"bundle"`
+			Config struct {
+				Labels []string `json:"labels"`
+			} `json:"config"`
+		}
+		dir := filepath.Join(root, filepath.Base(cmd.id))
+		if readJSON(filepath.Join(dir, "state.json"), &state) != nil &&
+			readJSON(filepath.Join(dir, "status"), &state) != nil {
+			continue
+		}
+		for _, l := range state.Config.Labels {
+			if b, ok := strings.CutPrefix(l, "bundle="); ok {
+				return b
+			}
+		}
+		return state.Bundle
+	}
+	return ""
+}
+
+// readBundle reads names, annotations and the network namespace of config.json.
+func (c *Container) readBundle() error {
+	var spec specs.Spec
+	if err := readJSON(filepath.Join(c.Bundle, "config.json"), &spec); err != nil {
+		return err
+	}
+	c.Annotations = spec.Annotations
+	c.name()
+	if spec.Linux == nil {
+		return nil
+	}
+	for _, ns := range spec.Linux.Namespaces {
+		if ns.Type == specs.NetworkNamespace {
+			c.HasNetNS, c.NetNSPath = true, ns.Path
+		}
+	}
+	return nil
+}
+
+// name fills in the names from the annotations that CRI-O, containerd's CRI
+// plugin and the kubelet give to a container.
+func (c *Container) name() {
+	pick := func(keys ...string) string {
+		for _, k := range keys {
+			if v := c.Annotations[k]; v != "" {
+				return v
+			}
+		}
+		return ""
+	}
+	c.PodNamespace = pick("io.kubernetes.pod.namespace", "io.kubernetes.cri-o.Namespace", "io.kubernetes.cri.sandbox-namespace")
+	c.PodName = pick("io.kubernetes.pod.name", "io.kubernetes.cri-o.KubeName", "io.kubernetes.cri.sandbox-name")
+	c.Name = pick("io.kubernetes.container.name", "io.kubernetes.cri.container-name", "io.kubernetes.cri-o.ContainerName")
+}
+
+// readJSON reads a file that a container runtime wrote. The size is bounded: a
+// runtime writes kilobytes.
+func readJSON(path string, v any) error {
+	const limit = 16 << 20
+	f, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	defer f.Close() //nolint:errcheck // opened for reading
+	if err := json.NewDecoder(io.LimitReader(f, limit)).Decode(v); err != nil {
+		if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
+			return fmt.Errorf("%s is cut short: %w", path, err)
+		}
+		return fmt.Errorf("%s: %w", path, err)
+	}
+	return nil
+}

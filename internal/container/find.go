@@ -1,0 +1,82 @@
+package container
+
+import (
+	"fmt"
+	"os"
+	"strconv"
+	"strings"
+
+	"github.com/criu-netfreeze/criu-netfreeze/internal/proc"
+)
+
+// minPrefix is how much of an id a person has to type at least.
+const minPrefix = 3
+
+// FindByID looks for a running container by a prefix of its id, in the names of
+// the control groups that the runtimes make for their containers, and returns
+// its first process. A prefix that fits more than one container is an error
+// that names them.
+func FindByID(prefix string) (proc.Ref, error) {
+	if len(prefix) < minPrefix {
+		return proc.Ref{}, fmt.Errorf("container id prefix %q is too short: give at least %d characters", prefix, minPrefix)
+	}
+	entries, err := os.ReadDir("/proc")
+	if err != nil {
+		return proc.Ref{}, err
+	}
+	found := map[string]proc.Ref{}
+	for _, e := range entries {
+		pid, err := strconv.Atoi(e.Name())
+		if err != nil {
+			continue
+		}
+		data, err := os.ReadFile(fmt.Sprintf("/proc/%d/cgroup", pid))
+		if err != nil {
+			continue
+		}
+		id := idFromCgroup(string(data), prefix)
+		st, err := proc.ReadStat(pid)
+		if id == "" || err != nil {
+			continue
+		}
+		// The oldest process is the container's first.
+		if old, ok := found[id]; !ok || st.Start < old.Start || st.Start == old.Start && pid < old.PID {
+			found[id] = proc.Ref{PID: pid, Start: st.Start}
+		}
+	}
+	switch len(found) {
+	case 0:
+		return proc.Ref{}, fmt.Errorf("no running container has an id that begins with %q", prefix)
+	case 1:
+		for _, r := range found {
+			return r, nil
+		}
+	}
+	var ids []string
+	for id := range found {
+		ids = append(ids, id)
+	}
+	return proc.Ref{}, fmt.Errorf("%q fits %d containers (%s): give more of the id", prefix, len(found), strings.Join(ids, ", "))
+}
+
+// idFromCgroup returns the container id that begins with prefix among the
+// components of a /proc/PID/cgroup file. systemd's scopes are called
+// RUNTIME-ID.scope, plain groups ID.
+func idFromCgroup(data, prefix string) string {
+	for line := range strings.Lines(data) {
+		_, path, ok := strings.Cut(strings.TrimSpace(line), ":/")
+		if !ok {
+			continue
+		}
+		for part := range strings.SplitSeq(path, "/") {
+			part, scope := strings.CutSuffix(part, ".scope")
+			if scope {
+				part = part[strings.LastIndexByte(part, '-')+1:]
+			}
+			if strings.HasPrefix(part, prefix) {
+				return part
+			}
+		}
+	}
+	return ""
+}

@@ -1,0 +1,236 @@
+// Package criuimg reads from a CRIU image directory what a restore has to know
+// beforehand: which TCP connections will be rebuilt, and where their network
+// namespace comes from.
+package criuimg
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"net/netip"
+	"os"
+	"path/filepath"
+
+	"github.com/checkpoint-restore/go-criu/v7/crit"
+	criu_core "github.com/checkpoint-restore/go-criu/v7/crit/images/criu-core"
+	"github.com/checkpoint-restore/go-criu/v7/crit/images/fdinfo"
+	"github.com/checkpoint-restore/go-criu/v7/crit/images/inventory"
+	"github.com/checkpoint-restore/go-criu/v7/crit/images/netdev"
+	"github.com/checkpoint-restore/go-criu/v7/crit/images/pstree"
+	sk_inet "github.com/checkpoint-restore/go-criu/v7/crit/images/sk-inet"
+	"google.golang.org/protobuf/proto"
+
+	"github.com/criu-netfreeze/criu-netfreeze/internal/tcp"
+)
+
+// NetNS says where the dumped tree's network namespace comes from on restore.
+type NetNS int
+
+// The three cases that CRIU knows (criu/namespaces.c, criu/net.c).
+const (
+	// Shared: the tree lived in CRIU's own namespace and goes into CRIU's own.
+	Shared NetNS = iota
+	// External: the caller of CRIU hands a prepared namespace over.
+	External
+	// Dumped: the namespace is in the images, CRIU makes a new one of them.
+	Dumped
+)
+
+// Checkpoint is what the images say.
+type Checkpoint struct {
+	NetNS  NetNS
+	ExtKey string      // External: the key it was dumped under, such as "extRootNetNS"
+	Conns  []tcp.Tuple // connections that the restore rebuilds
+
+	dir   string
+	socks []*sk_inet.InetSkEntry // of Conns
+}
+
+// Read reads the image directory dir.
+func Read(dir string) (*Checkpoint, error) {
+	cp, err := read(dir)
+	if err != nil {
+		return nil, fmt.Errorf("read the checkpoint's images in %s: %w", dir, err)
+	}
+	return cp, nil
+}
+
+func read(dir string) (*Checkpoint, error) {
+	cp := &Checkpoint{dir: dir}
+	if err := cp.readNetNS(dir); err != nil {
+		return nil, err
+	}
+	socks, err := readSockets(dir)
+	if err != nil {
+		return nil, err
+	}
+	for _, sk := range socks {
+		if t, ok := connection(sk); ok {
+			cp.Conns = append(cp.Conns, t)
+			cp.socks = append(cp.socks, sk)
+		}
+	}
+	return cp, nil
+}
+
+// readNetNS compares the root task's netns with CRIU's own at the dump, as
+// criu/pstree.c does to find out which namespaces are the tree's own.
+func (cp *Checkpoint) readNetNS(dir string) error {
+	inv, err := first[*inventory.InventoryEntry](dir, "inventory.img", &inventory.InventoryEntry{})
+	if err != nil {
+		return err
+	}
+	root, err := first[*pstree.PstreeEntry](dir, "pstree.img", &pstree.PstreeEntry{})
+	if err != nil {
+		return err
+	}
+	name := fmt.Sprintf("ids-%d.img", root.GetPid())
+	ids, err := first[*criu_core.TaskKobjIdsEntry](dir, name, &criu_core.TaskKobjIdsEntry{})
+	if err != nil {
+		return err
+	}
+	if ids.GetNetNsId() == inv.GetRootIds().GetNetNsId() {
+		cp.NetNS = Shared
+		return nil
+	}
+	cp.NetNS = Dumped
+	name = fmt.Sprintf("netns-%d.img", ids.GetNetNsId())
+	ns, err := first[*netdev.NetnsEntry](dir, name, &netdev.NetnsEntry{})
+	if errors.Is(err, os.ErrNotExist) {
+		return nil // dumped with --empty-ns net: CRIU makes an empty one
+	}
+	if err != nil {
+		return err
+	}
+	if cp.ExtKey = ns.GetExtKey(); cp.ExtKey != "" {
+		cp.NetNS = External
+	}
+	return nil
+}
+
+// readSockets returns the inet sockets of files.img, or of inetsk.img where
+// CRIU before 3.3 wrote them.
+func readSockets(dir string) ([]*sk_inet.InetSkEntry, error) {
+	var socks []*sk_inet.InetSkEntry
+	err := each(dir, "files.img", &fdinfo.FileEntry{}, func(m proto.Message) {
+		if f, ok := m.(*fdinfo.FileEntry); ok && f.GetIsk() != nil {
+			socks = append(socks, f.GetIsk())
+		}
+	})
+	if !errors.Is(err, os.ErrNotExist) {
+		return socks, err
+	}
+	err = each(dir, "inetsk.img", &sk_inet.InetSkEntry{}, func(m proto.Message) {
+		if sk, ok := m.(*sk_inet.InetSkEntry); ok {
+			socks = append(socks, sk)
+		}
+	})
+	if errors.Is(err, os.ErrNotExist) {
+		err = nil // a tree without any file that is no part of the terminal
+	}
+	return socks, err
+}
+
+// connection returns the 4-tuple of a socket that CRIU rebuilds under
+// TCP_REPAIR, and whether it is one.
+func connection(sk *sk_inet.InetSkEntry) (tcp.Tuple, bool) {
+	const stream, protoTCP = 1, 6 // SOCK_STREAM, IPPROTO_TCP: the images carry the kernel's numbers
+	if sk.GetType() != stream || sk.GetProto() != protoTCP {
+		return tcp.Tuple{}, false
+	}
+	switch sk.GetState() {
+	case tcp.Listen, tcp.Close:
+		return tcp.Tuple{}, false
+	}
+	local, ok1 := addrPort(sk.GetSrcAddr(), sk.GetSrcPort())
+	remote, ok2 := addrPort(sk.GetDstAddr(), sk.GetDstPort())
+	return tcp.Tuple{Local: local, Remote: remote}, ok1 && ok2
+}
+
+// addrPort turns an address of the images, 32-bit words whose bytes in memory
+// are in network order, into one.
+func addrPort(words []uint32, port uint32) (netip.AddrPort, bool) {
+	var b []byte
+	for _, w := range words {
+		b = binary.NativeEndian.AppendUint32(b, w)
+	}
+	a, ok := netip.AddrFromSlice(b)
+	if !ok || port == 0 || port > 65535 {
+		return netip.AddrPort{}, false
+	}
+	return netip.AddrPortFrom(a.Unmap(), uint16(port)), true
+}
+
+// first returns the only, or first, entry of an image file.
+func first[T proto.Message](dir, name string, entry T) (T, error) {
+	var found []T
+	err := each(dir, name, entry, func(m proto.Message) {
+		if e, ok := m.(T); ok {
+			found = append(found, e)
+		}
+	})
+	if err == nil && len(found) == 0 {
+		err = fmt.Errorf("%s has no entry", name)
+	}
+	if err != nil {
+		var none T
+		return none, err
+	}
+	return found[0], nil
+}
+
+// each calls f with every entry of an image file.
+func each(dir, name string, entry proto.Message, f func(proto.Message)) error {
+	file, err := os.Open(filepath.Join(dir, name))
+	if err != nil {
+		return err
+	}
+	defer file.Close() //nolint:errcheck // opened for reading
+	if err := checkFrames(file, true); err != nil {
+		return fmt.Errorf("decode %s: %w", name, err)
+	}
+	img, err := crit.New(file, nil, "", false, true).Decode(entry)
+	if err != nil {
+		return fmt.Errorf("decode %s: %w", name, err)
+	}
+	for _, e := range img.Entries {
+		f(e.Message)
+	}
+	return nil
+}
+
+// checkFrames makes sure that the sizes before the entries, or before the first
+// one only, fit the file: the decoder allocates what they say. The file is left
+// at its start.
+func checkFrames(file *os.File, all bool) error {
+	st, err := file.Stat()
+	if err != nil {
+		return err
+	}
+	if _, err := crit.ReadMagic(file); err != nil {
+		return err
+	}
+	for {
+		var size uint32
+		err := binary.Read(file, binary.LittleEndian, &size)
+		if errors.Is(err, io.EOF) {
+			break
+		}
+		if err != nil {
+			return err
+		}
+		at, err := file.Seek(int64(size), io.SeekCurrent)
+		if err != nil {
+			return err
+		}
+		if at > st.Size() {
+			return fmt.Errorf("the file is damaged: an entry of %d bytes does not fit in", size)
+		}
+		if !all {
+			break
+		}
+	}
+	_, err = file.Seek(0, io.SeekStart)
+	return err
+}

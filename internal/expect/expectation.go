@@ -1,0 +1,206 @@
+package expect
+
+import (
+	"crypto/sha256"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+	"unicode"
+
+	"github.com/criu-netfreeze/criu-netfreeze/internal/record"
+)
+
+// expectDir is where the expectations are, a file each.
+const expectDir = record.Dir + "/expected"
+
+// minContainer is how much of a container's id an expectation has to give: less
+// would fit one container in some thousands by chance.
+const minContainer = 12
+
+// Expectation announces a restore: the network namespace that is set up next
+// for this pod, for this container or with this address is to be frozen at its
+// birth. Exactly one of the three is set. It ends by itself.
+type Expectation struct {
+	Pod       string     `json:"pod,omitempty"`       // namespace/name
+	Container string     `json:"container,omitempty"` // beginning of the id
+	Address   netip.Addr `json:"address,omitzero"`
+	Since     time.Time  `json:"since"`
+	Until     time.Time  `json:"until"`
+	// Matched is when a namespace was frozen for it last, By what did that.
+	Matched time.Time `json:"matched,omitzero"`
+	By      string    `json:"by,omitempty"`
+}
+
+// ExpectPod returns an expectation of the pod called NAMESPACE/NAME.
+func ExpectPod(pod string) (Expectation, error) {
+	namespace, name, ok := strings.Cut(pod, "/")
+	if !ok || !plain(namespace) || !plain(name) {
+		return Expectation{}, fmt.Errorf("%q is not a pod: give NAMESPACE/NAME, without patterns", pod)
+	}
+	return Expectation{Pod: pod}, nil
+}
+
+// ExpectContainer returns an expectation of the container whose id begins so.
+func ExpectContainer(id string) (Expectation, error) {
+	if !plain(id) {
+		return Expectation{}, fmt.Errorf("%q is not a container's id", id)
+	}
+	return Expectation{Container: id}, nil
+}
+
+// ExpectAddress returns an expectation of a namespace with this address.
+func ExpectAddress(addr netip.Addr) (Expectation, error) {
+	addr = addr.Unmap().WithZone("")
+	if !addr.IsGlobalUnicast() {
+		return Expectation{}, fmt.Errorf("%s is not an address that one container can have", addr)
+	}
+	return Expectation{Address: addr}, nil
+}
+
+// plain reports whether s can be a name: no separator, no pattern, no blank.
+func plain(s string) bool {
+	return s != "" && !strings.ContainsAny(s, `/*?[]\`) &&
+		!strings.ContainsFunc(s, func(r rune) bool { return unicode.IsSpace(r) || !unicode.IsPrint(r) })
+}
+
+// String names what is expected.
+func (e *Expectation) String() string {
+	switch {
+	case e.Pod != "":
+		return "pod " + e.Pod
+	case e.Container != "":
+		return "container " + e.Container
+	}
+	return "address " + e.Address.String()
+}
+
+// Newcomer is what is known about a network namespace that is being set up. Any
+// field may be empty.
+type Newcomer struct {
+	Pod       string // namespace/name
+	Container string // id
+	Addresses []netip.Addr
+}
+
+// Fits reports whether the newcomer is what is expected. The id of a container
+// fits if it begins as expected, or is the same where it is short.
+func (e *Expectation) Fits(n Newcomer) bool {
+	switch {
+	case e.Pod != "":
+		return e.Pod == n.Pod
+	case e.Container != "":
+		return e.Container == n.Container || len(e.Container) >= minContainer && strings.HasPrefix(n.Container, e.Container)
+	}
+	return e.Address.IsValid() && slices.Contains(n.Addresses, e.Address)
+}
+
+// Expect records e for a time from now. One that is there for the same is
+// prolonged or shortened.
+func (e Expectation) Expect(d time.Duration) error {
+	if err := record.MakeDir(); err != nil {
+		return err
+	}
+	if err := os.Mkdir(expectDir, 0o700); err != nil && !errors.Is(err, os.ErrExist) {
+		return fmt.Errorf("make the directory of expectations: %w", err)
+	}
+	e.Since = time.Now()
+	e.Until = e.Since.Add(d)
+	return e.save()
+}
+
+// Match records that a namespace was frozen for e.
+func (e Expectation) Match(by string) error {
+	e.Matched, e.By = time.Now(), by
+	return e.save()
+}
+
+func (e Expectation) save() error {
+	data, err := json.Marshal(e)
+	if err == nil {
+		tmp := fmt.Sprintf("%s.%d", e.path(), os.Getpid())
+		if err = os.WriteFile(tmp, data, 0o600); err == nil {
+			err = os.Rename(tmp, e.path())
+		}
+	}
+	if err != nil {
+		return fmt.Errorf("record the expectation of %s: %w", &e, err)
+	}
+	return nil
+}
+
+// path is the file of what is expected: a pod's name may be longer than a
+// file's.
+func (e *Expectation) path() string {
+	return filepath.Join(expectDir, fmt.Sprintf("%x.json", sha256.Sum256([]byte(e.String()))))
+}
+
+// Cancel ends the expectation of the same and reports whether there was one.
+func (e Expectation) Cancel() (bool, error) {
+	err := os.Remove(e.path())
+	if errors.Is(err, os.ErrNotExist) {
+		return false, nil
+	}
+	if err != nil {
+		return false, fmt.Errorf("cancel the expectation of %s: %w", &e, err)
+	}
+	return true, nil
+}
+
+// Expectations returns those that are in force, the next one to end first.
+// Files of those whose time is over are removed. Unreadable ones are reported
+// beside the others.
+func Expectations() ([]Expectation, error) {
+	entries, err := os.ReadDir(expectDir)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("list the expectations: %w", err)
+	}
+	var (
+		all  []Expectation
+		errs []error
+	)
+	for _, entry := range entries {
+		if !strings.HasSuffix(entry.Name(), ".json") {
+			continue // being written
+		}
+		path := filepath.Join(expectDir, entry.Name())
+		data, err := os.ReadFile(path) //nolint:gosec // in a directory of root's
+		if errors.Is(err, os.ErrNotExist) {
+			continue // cancelled meanwhile
+		}
+		var e Expectation
+		if err == nil {
+			err = json.Unmarshal(data, &e)
+		}
+		switch {
+		case err != nil:
+			errs = append(errs, fmt.Errorf("read the expectation %s: %w (remove the file and expect again)", path, err))
+		case time.Now().After(e.Until):
+			errs = append(errs, removeExpired(path, data))
+		default:
+			all = append(all, e)
+		}
+	}
+	slices.SortFunc(all, func(a, b Expectation) int { return a.Until.Compare(b.Until) })
+	return all, errors.Join(errs...)
+}
+
+// removeExpired removes a file unless it was renewed since it was read.
+func removeExpired(path string, read []byte) error {
+	now, err := os.ReadFile(path) //nolint:gosec // in a directory of root's
+	if err == nil && string(now) == string(read) {
+		err = os.Remove(path)
+	}
+	if err != nil && !errors.Is(err, os.ErrNotExist) {
+		return fmt.Errorf("remove an expectation whose time is over: %w", err)
+	}
+	return nil
+}

@@ -1,0 +1,91 @@
+package expect
+
+import (
+	"testing"
+	"time"
+
+	"github.com/criu-netfreeze/criu-netfreeze/internal/netns/nstest"
+	"github.com/criu-netfreeze/criu-netfreeze/internal/record"
+	"github.com/criu-netfreeze/criu-netfreeze/rules"
+)
+
+func TestMain(m *testing.M) { nstest.Main(m) }
+
+func must(t *testing.T, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestCheckPatterns(t *testing.T) {
+	t.Parallel()
+	for p, good := range map[string]bool{
+		"shop/db-0": true, "shop/db-*": true, "*/*": true, "s?/[a-c]*": true,
+		"": false, "shop": false, "*": false, "/db": false, "shop/": false, "a/b/c": false, "shop/[a": false, `shop/\`: false,
+	} {
+		if err := CheckPatterns([]string{"a/b", p}); (err == nil) != good {
+			t.Errorf("%q: %v", p, err)
+		}
+	}
+	must(t, CheckPatterns(nil))
+}
+
+// TestExpected has an expectation go before a pattern, and nothing match nothing.
+func TestExpected(t *testing.T) {
+	e, err := ExpectPod("shop/db-0")
+	must(t, err)
+	must(t, e.Expect(time.Minute))
+	for _, c := range []struct {
+		pod      string
+		patterns []string
+		want     string
+	}{
+		{"shop/db-0", []string{"shop/*"}, "pod shop/db-0 is expected"},
+		{"shop/db-1", []string{"x/y", "shop/*"}, `the pod matches "shop/*"`},
+		{"shop/db-1", nil, ""},
+		{"", []string{"*/*"}, ""},
+	} {
+		why, err := Expected(Newcomer{Pod: c.pod}, c.patterns)
+		must(t, err)
+		got := ""
+		if why != nil {
+			got = why.String()
+		}
+		if got != c.want {
+			t.Errorf("%q, %v: got %q, want %q", c.pod, c.patterns, got, c.want)
+		}
+	}
+	_, err = e.Cancel()
+	must(t, err)
+}
+
+// TestFreeze keeps one record however often it is done, and never shortens a
+// freeze.
+func TestFreeze(t *testing.T) {
+	ns := nstest.New(t)
+	for _, ttl := range []time.Duration{time.Hour, time.Minute} {
+		r, err := Freeze(ns, "nftables", ttl, record.Record{ID: "test", Pod: "shop/db-0"})
+		must(t, err)
+		if r.Pod != "shop/db-0" || time.Until(r.Until) < 50*time.Minute {
+			t.Errorf("record: %+v", r)
+		}
+		st, err := rules.Look(ns)
+		must(t, err)
+		if !st.Frozen || st.Left < 50*time.Minute {
+			t.Errorf("state: %+v", st)
+		}
+	}
+	of, err := record.Of(ns)
+	must(t, err)
+	if len(of) != 1 {
+		t.Errorf("%d records", len(of))
+	}
+	other := nstest.New(t)
+	if _, err := Freeze(other, "none", time.Minute, record.Record{ID: "bad"}); err == nil {
+		t.Error("a back end that does not exist was accepted")
+	}
+	if of, err := record.Of(other); len(of) > 0 || err != nil {
+		t.Errorf("left behind: %v, %v", of, err)
+	}
+}

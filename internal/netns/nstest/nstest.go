@@ -1,0 +1,183 @@
+// Package nstest gives tests network namespaces to play in. It is meant for
+// test binaries alone, which must run as root.
+package nstest
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"runtime"
+	"syscall"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/criu-netfreeze/criu-netfreeze/internal/netns"
+)
+
+// insideVar tells the test binary that Main has moved it already.
+const insideVar = "NETFREEZE_NSTEST_INSIDE"
+
+// Main runs a package's tests, called from its TestMain, where they can do no
+// harm and where they see what the project sees on a host: in pid, mount and
+// network namespaces of their own, as pid 1, with a /proc to match. So «the
+// host's network namespace» is a fresh one, with nothing but loopback in it,
+// and all ends with the test binary.
+func Main(m *testing.M) {
+	if os.Getenv(insideVar) != "" {
+		if os.Getpid() == 1 { // else a test has started its own binary
+			if err := settle(); err != nil {
+				fmt.Fprintln(os.Stderr, "nstest:", err)
+				os.Exit(1)
+			}
+		}
+		os.Exit(m.Run())
+	}
+	// Such tests wait more than they work. A -parallel of the caller's wins.
+	args := append([]string{"-test.parallel=12"}, os.Args[1:]...)
+	cmd := exec.Command("/proc/self/exe", args...) //nolint:gosec // the test binary itself, with its own arguments
+	cmd.Args[0] = os.Args[0]
+	cmd.Env = append(os.Environ(), insideVar+"=1")
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
+	cmd.SysProcAttr = &syscall.SysProcAttr{
+		Cloneflags: unix.CLONE_NEWPID | unix.CLONE_NEWNS | unix.CLONE_NEWNET,
+		Pdeathsig:  unix.SIGKILL,
+	}
+	runtime.LockOSThread() // the death signal follows the thread, not the process
+	err := cmd.Run()
+	var exit *exec.ExitError
+	switch {
+	case errors.As(err, &exit) && exit.ExitCode() >= 0:
+		os.Exit(exit.ExitCode())
+	case err != nil:
+		fmt.Fprintln(os.Stderr, "nstest: run the tests in namespaces of their own (they need root):", err)
+		os.Exit(1)
+	}
+	os.Exit(0)
+}
+
+// settle makes the new namespaces fit to live in.
+func settle() error {
+	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
+		return fmt.Errorf("make mounts private: %w", err)
+	}
+	if err := unix.Mount("proc", "/proc", "proc", unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, ""); err != nil {
+		return fmt.Errorf("mount /proc: %w", err)
+	}
+	// Network namespaces and the lock file of iptables are kept here.
+	if err := unix.Mount("tmpfs", "/run", "tmpfs", unix.MS_NOSUID|unix.MS_NODEV, "mode=0755"); err != nil {
+		return fmt.Errorf("mount /run: %w", err)
+	}
+	return nil
+}
+
+// New makes a network namespace, with loopback up, which goes with the test.
+func New(tb testing.TB) *netns.Namespace {
+	tb.Helper()
+	r := <-unshare()
+	if r.err != nil {
+		tb.Fatal(r.err)
+	}
+	tb.Cleanup(func() { _ = r.ns.Close() })
+	Run(tb, r.ns, "ip", "link", "set", "lo", "up")
+	return r.ns
+}
+
+type result struct {
+	ns  *netns.Namespace
+	err error
+}
+
+// unshare makes a network namespace on a thread that ends afterwards. This
+// must not be the process's first one, which stands for the whole process in
+// /proc.
+func unshare() <-chan result {
+	made := make(chan result, 1)
+	go func() {
+		runtime.LockOSThread()
+		if unix.Gettid() == unix.Getpid() {
+			made <- <-unshare()
+			runtime.UnlockOSThread()
+			return
+		}
+		if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
+			made <- result{err: fmt.Errorf("make a network namespace: %w", err)}
+			return
+		}
+		ns, err := netns.OpenSelf()
+		made <- result{ns, err}
+	}()
+	return made
+}
+
+// Isolated is New, for what needs to be freezable.
+func Isolated(tb testing.TB) *netns.Isolated {
+	tb.Helper()
+	i, err := New(tb).Isolate()
+	if err != nil {
+		tb.Fatal(err)
+	}
+	return i
+}
+
+// Run executes a command in ns and returns what it prints. The test ends if
+// the command fails.
+func Run(tb testing.TB, ns *netns.Namespace, name string, args ...string) string {
+	tb.Helper()
+	var out []byte
+	err := ns.Do(func() error {
+		var err error
+		out, err = exec.Command(name, args...).CombinedOutput() //nolint:gosec // tests call it with constants
+		return err
+	})
+	if err != nil {
+		tb.Fatalf("%s %v in %s: %v\n%s", name, args, ns, err, out)
+	}
+	return string(out)
+}
+
+// Addresses of the two ends that Pair makes.
+const (
+	A4, A6 = "192.0.2.1", "2001:db8::1"
+	B4, B6 = "192.0.2.2", "2001:db8::2"
+)
+
+// Pair makes two namespaces that a cable connects: a veth interface eth0 in
+// each, up, with the addresses A4 and A6, and B4 and B6, which reach each other.
+func Pair(tb testing.TB) (a, b *netns.Namespace) {
+	tb.Helper()
+	a, b = New(tb), New(tb)
+	Run(tb, a, "ip", "link", "add", "eth0", "type", "veth", "peer", "name", "eth0", "netns", fmt.Sprintf("/proc/%d/fd/%d", os.Getpid(), b.FD()))
+	for ns, addrs := range map[*netns.Namespace][2]string{a: {A4, A6}, b: {B4, B6}} {
+		Run(tb, ns, "ip", "addr", "add", addrs[0]+"/24", "dev", "eth0")
+		Run(tb, ns, "ip", "addr", "add", addrs[1]+"/64", "dev", "eth0", "nodad")
+		Run(tb, ns, "ip", "link", "set", "eth0", "up")
+	}
+	waitFor(tb, a, B4)
+	waitFor(tb, a, B6)
+	return a, b
+}
+
+// waitFor waits until a host answers, even if it is by a refusal: an interface
+// takes a moment until it passes the first packets.
+func waitFor(tb testing.TB, from *netns.Namespace, addr string) {
+	tb.Helper()
+	for deadline := time.Now().Add(10 * time.Second); ; {
+		err := from.Do(func() error {
+			c, err := net.DialTimeout("tcp", net.JoinHostPort(addr, "9"), 50*time.Millisecond)
+			if err == nil {
+				err = c.Close()
+			}
+			return err
+		})
+		if err == nil || errors.Is(err, unix.ECONNREFUSED) {
+			return
+		}
+		if time.Now().After(deadline) {
+			tb.Fatalf("%s cannot reach %s: %v", from, addr, err)
+		}
+	}
+}

@@ -1,0 +1,67 @@
+package nudge
+
+import (
+	"errors"
+	"net/netip"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/criu-netfreeze/criu-netfreeze/internal/netns/nstest"
+	"github.com/criu-netfreeze/criu-netfreeze/internal/tcp"
+	"github.com/criu-netfreeze/criu-netfreeze/rules"
+)
+
+func TestMain(m *testing.M) { nstest.Main(m) }
+
+// TestSendLocked sends while somebody else's rules drop everything, as CRIU's
+// own lock does when we thaw.
+func TestSendLocked(t *testing.T) {
+	ns := nstest.New(t)
+	isolated, err := ns.Isolate()
+	if err != nil {
+		t.Fatal(err)
+	}
+	lock, err := rules.Open(isolated, rules.NFTables)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer lock.Close() //nolint:errcheck // nothing to lose
+	l, err := Open(ns)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	var packets [][]byte
+	for _, addr := range []string{"127.0.0.1:5", "[::1]:5"} {
+		end := netip.MustParseAddrPort(addr)
+		for range 2 {
+			packets = append(packets, ack(tcp.Stream{Tuple: tcp.Tuple{Local: end, Remote: end}}))
+		}
+	}
+	send := func(wait time.Duration) (time.Duration, error) {
+		began := time.Now()
+		err := l.Send(packets, wait)
+		return time.Since(began), err
+	}
+	if _, err := send(0); err != nil {
+		t.Fatalf("nothing is locked: %v", err)
+	}
+	const locked, wait = 100 * time.Millisecond, 10 * time.Second
+	if err := lock.Freeze(time.Minute); err != nil {
+		t.Fatal(err)
+	}
+	if took, err := send(0); !errors.Is(err, unix.EPERM) || took > wait/2 {
+		t.Errorf("locked: %v after %v, want EPERM at once", err, took)
+	}
+	if took, err := send(locked); !errors.Is(err, unix.EPERM) || took < locked || took > wait/2 {
+		t.Errorf("locked: %v after %v, want EPERM after %v", err, took, locked)
+	}
+	if err := lock.Freeze(locked); err != nil {
+		t.Fatal(err)
+	}
+	if took, err := send(wait); err != nil || took > wait/2 {
+		t.Errorf("unlocked meanwhile: %v after %v", err, took)
+	}
+}

@@ -1,0 +1,324 @@
+package record
+
+import (
+	"errors"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/criu-netfreeze/criu-netfreeze/internal/action"
+	"github.com/criu-netfreeze/criu-netfreeze/internal/netns/nstest"
+	"github.com/criu-netfreeze/criu-netfreeze/internal/proc"
+)
+
+// fresh gives a test an empty state directory.
+func fresh(t *testing.T) {
+	t.Helper()
+	must(t, os.RemoveAll(Dir))
+	must(t, MakeDir())
+	t.Cleanup(func() { _ = os.RemoveAll(Dir) })
+}
+
+// tree is a record's tree of one process that lives until the test ends, or of
+// one that has gone.
+func tree(t *testing.T, alive bool) []proc.Ref {
+	t.Helper()
+	cmd := exec.Command("sleep", "3600")
+	must(t, cmd.Start())
+	stat, err := proc.ReadStat(cmd.Process.Pid)
+	must(t, err)
+	end := func() {
+		_ = cmd.Process.Kill()
+		_ = cmd.Wait()
+	}
+	if alive {
+		t.Cleanup(end)
+	} else {
+		end()
+	}
+	return []proc.Ref{{PID: cmd.Process.Pid, Start: stat.Start}}
+}
+
+// ids are the names of the records that are kept, in order.
+func ids(t *testing.T) []string {
+	t.Helper()
+	all, err := All()
+	must(t, err)
+	var names []string
+	for _, r := range all {
+		names = append(names, r.ID)
+	}
+	slices.Sort(names)
+	return names
+}
+
+// TestDir keeps the two constants together: action must not link this package.
+func TestDir(t *testing.T) {
+	t.Parallel()
+	if action.Dir != Dir {
+		t.Errorf("the settlers' sockets are looked for in %s and made in %s", action.Dir, Dir)
+	}
+	if got := Socket("1@2"); got != action.Dir+"/1@2.sock" {
+		t.Errorf("the socket is %s", got)
+	}
+}
+
+// TestRecord saves, reads and removes a record.
+func TestRecord(t *testing.T) {
+	fresh(t)
+	if _, err := Load("1@1"); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("a record that is not there: %v", err)
+	}
+	r := &Record{ID: "1@1", Op: Dump, Phase: Running, Scope: NetNS, Container: "web", Until: time.Now().Add(time.Hour)}
+	must(t, r.Save())
+	r.Phase = Held
+	must(t, r.Save())
+	got, err := Load("1@1")
+	must(t, err)
+	if got.Phase != Held || got.Container != "web" || !got.Until.Equal(r.Until) {
+		t.Errorf("got %+v", got)
+	}
+	entries, err := os.ReadDir(Dir)
+	must(t, err)
+	if len(entries) != 1 {
+		t.Errorf("files beside the record: %v", entries)
+	}
+	info, err := os.Stat(recordPath("1@1"))
+	must(t, err)
+	if info.Mode().Perm() != 0o600 {
+		t.Errorf("the record's mode is %v", info.Mode())
+	}
+	must(t, os.WriteFile(recordPath("2@2"), []byte("{"), 0o600))
+	must(t, os.WriteFile(filepath.Join(Dir, "3@3.lock"), nil, 0o600))
+	all, err := All()
+	if len(all) != 1 || err == nil || !strings.Contains(err.Error(), "2@2.json") {
+		t.Errorf("beside an unreadable one: %d records, %v", len(all), err)
+	}
+	must(t, os.Remove(recordPath("2@2")))
+	must(t, r.Remove())
+	must(t, r.Remove()) // again is no error
+	if left := ids(t); len(left) > 0 {
+		t.Errorf("left: %v", left)
+	}
+	must(t, os.RemoveAll(Dir))
+	if all, err := All(); len(all) > 0 || err != nil {
+		t.Errorf("without the directory: %v, %v", all, err)
+	}
+	if err := r.Save(); err == nil {
+		t.Error("a record was saved without the directory")
+	}
+}
+
+// TestReasons asks each phase, with and without what keeps it, whether the
+// namespace must stay frozen.
+func TestReasons(t *testing.T) {
+	fresh(t)
+	living, gone := tree(t, true), tree(t, false)
+	for _, tc := range []struct {
+		phase                  Phase
+		alive, locked, over    bool
+		settling, holds, waits bool
+	}{
+		{phase: Running, alive: true},
+		{phase: Running, alive: true, locked: true, settling: true, holds: true},
+		{phase: Committed, alive: true},
+		{phase: Committed, locked: true, settling: true, holds: true},
+		{phase: Held, alive: true, holds: true},
+		{phase: Held, alive: true, over: true, holds: true}, // stopped still
+		{phase: Held, waits: true},
+		{phase: Held, over: true},
+		{phase: Held, locked: true, waits: true}, // by a command, not a settler
+		{phase: Isolated, alive: true, holds: true},
+		{phase: Isolated},
+		{phase: Ended, alive: true, waits: true}, // whose number is another's by now
+		{phase: Ended, over: true},
+		{phase: Frozen, waits: true},
+		{phase: Frozen, over: true},
+	} {
+		r := &Record{ID: "1@1", Phase: tc.phase, Tree: gone, Until: time.Now().Add(time.Hour)}
+		if tc.alive {
+			r.Tree = slices.Concat(gone, living)
+		}
+		if tc.over {
+			r.Until = time.Now().Add(-time.Second)
+		}
+		unlock := func() {}
+		if tc.locked {
+			f, err := Lock(r.ID)
+			must(t, err)
+			unlock = func() { Unlock(r.ID, f) }
+		}
+		if r.Alive() != tc.alive || r.Settling() != tc.settling || r.Holds() != tc.holds || r.Waits() != tc.waits {
+			t.Errorf("%+v: alive %v, settling %v, holds %v, waits %v", tc, r.Alive(), r.Settling(), r.Holds(), r.Waits())
+		}
+		unlock()
+	}
+	if other := (proc.Ref{PID: living[0].PID, Start: living[0].Start + 1}); (&Record{Tree: []proc.Ref{other}}).Alive() {
+		t.Error("a process with the number of a former one passes for it")
+	}
+}
+
+// TestOver tells what nobody needs any more.
+func TestOver(t *testing.T) {
+	fresh(t)
+	living, gone := tree(t, true), tree(t, false)
+	past, future := time.Now().Add(-time.Second), time.Now().Add(time.Hour)
+	f, err := Lock("settling")
+	must(t, err)
+	defer Unlock("settling", f)
+	for _, test := range []struct {
+		Record
+		over bool
+	}{
+		{Record{ID: "ended", Phase: Ended, Until: past}, true},
+		{Record{ID: "orphan", Phase: Committed, Tree: gone, Until: past}, true},
+		{Record{ID: "alive", Phase: Held, Tree: living, Until: past}, false},
+		{Record{ID: "settling", Phase: Running, Until: past}, false},
+		{Record{ID: "waiting", Phase: Ended, Tree: gone, Until: future}, false},
+	} {
+		if got := test.Over(); got != test.over {
+			t.Errorf("%s: over %v", test.ID, got)
+		}
+	}
+}
+
+// TestSweep removes the files of settlers that were killed, and no others.
+func TestSweep(t *testing.T) {
+	fresh(t)
+	files := func(id string) (n int) {
+		for _, path := range []string{lockPath(id), Socket(id)} {
+			if _, err := os.Stat(path); err == nil {
+				n++
+			}
+		}
+		return n
+	}
+	for _, id := range []string{"killed", "with a record"} {
+		for _, path := range []string{lockPath(id), Socket(id)} {
+			must(t, os.WriteFile(path, nil, 0o600))
+		}
+	}
+	must(t, (&Record{ID: "with a record"}).Save())
+	f, err := Lock("at work")
+	must(t, err)
+	defer Unlock("at work", f)
+	Sweep()
+	if files("killed") != 0 || files("with a record") != 2 || files("at work") != 1 {
+		t.Errorf("left: %d of a killed settler, %d with a record, %d of one at work", files("killed"), files("with a record"), files("at work"))
+	}
+}
+
+// TestOf finds a namespace's records, and none of a former one with its inode.
+func TestOf(t *testing.T) {
+	fresh(t)
+	ns, other := nstest.New(t), nstest.New(t)
+	cookie, err := ns.Cookie()
+	must(t, err)
+	if cookie == 0 {
+		t.Fatal("the kernel has no cookies for network namespaces")
+	}
+	for _, r := range []*Record{
+		{ID: "1@1", NetNS: ns.ID(), Cookie: cookie},
+		{ID: "2@2", NetNS: ns.ID()}, // made where there were no cookies
+		{ID: "3@3", NetNS: ns.ID(), Cookie: cookie + 1},
+		{ID: "4@4", NetNS: other.ID(), Cookie: cookie + 1},
+	} {
+		must(t, r.Save())
+	}
+	must(t, os.WriteFile(recordPath("5@5"), []byte("{"), 0o600))
+	of, err := Of(ns)
+	must(t, err)
+	var got []string
+	for _, r := range of {
+		got = append(got, r.ID)
+	}
+	slices.Sort(got)
+	if !slices.Equal(got, []string{"1@1", "2@2"}) {
+		t.Errorf("got %v", got)
+	}
+	must(t, os.Remove(recordPath("5@5")))
+	if left := ids(t); !slices.Equal(left, []string{"1@1", "2@2", "4@4"}) {
+		t.Errorf("left: %v", left)
+	}
+}
+
+// TestLock has one holder at a time, and leaves no file.
+func TestLock(t *testing.T) {
+	fresh(t)
+	f, err := Lock("1@1")
+	must(t, err)
+	must(t, os.WriteFile(Socket("1@1"), nil, 0o600))
+	if _, err := Lock("1@1"); !errors.Is(err, unix.EWOULDBLOCK) || !strings.Contains(err.Error(), "1@1") {
+		t.Errorf("locked twice: %v", err)
+	}
+	another, err := Lock("2@2")
+	must(t, err)
+	Unlock("2@2", another)
+	Unlock("1@1", f)
+	entries, err := os.ReadDir(Dir)
+	must(t, err)
+	if len(entries) > 0 {
+		t.Errorf("left: %v", entries)
+	}
+	// As one that ends without a word: the kernel gives it back.
+	f, err = Lock("1@1")
+	must(t, err)
+	must(t, f.Close())
+	f, err = Lock("1@1")
+	must(t, err)
+	Unlock("1@1", f)
+}
+
+// TestLockNetNS waits for the one before.
+func TestLockNetNS(t *testing.T) {
+	t.Parallel()
+	ns := nstest.New(t)
+	release, err := LockNetNS(ns)
+	must(t, err)
+	taken := make(chan error)
+	go func() {
+		second, err := LockNetNS(ns)
+		if err == nil {
+			second()
+		}
+		taken <- err
+	}()
+	select {
+	case err := <-taken:
+		t.Fatalf("two have the lock: %v", err)
+	case <-time.After(50 * time.Millisecond):
+	}
+	release()
+	must(t, <-taken)
+}
+
+// TestMakeDir refuses a directory that others could have filled.
+func TestMakeDir(t *testing.T) {
+	for name, spoil := range map[string]func() error{
+		"a mode for others": func() error { return os.Chmod(Dir, 0o750) },
+		"another owner":     func() error { return os.Chown(Dir, 1000, 0) },
+		"a file":            func() error { return errors.Join(os.Remove(Dir), os.WriteFile(Dir, nil, 0o600)) },
+		"a link":            func() error { return errors.Join(os.Remove(Dir), os.Symlink(t.TempDir(), Dir)) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			fresh(t)
+			must(t, spoil())
+			if err := MakeDir(); err == nil || !strings.Contains(err.Error(), "remove it") {
+				t.Errorf("got %v", err)
+			}
+		})
+	}
+	fresh(t)
+	must(t, MakeDir()) // again is no error
+	info, err := os.Stat(Dir)
+	must(t, err)
+	if info.Mode().Perm() != 0o700 {
+		t.Errorf("made with mode %v", info.Mode())
+	}
+}

@@ -1,0 +1,164 @@
+package tcp
+
+import (
+	"encoding/binary"
+	"fmt"
+	"sync"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/criu-netfreeze/criu-netfreeze/internal/proc"
+)
+
+// Stream is where one connection stood when it was frozen: what its owner has
+// sent and received, in sequence numbers modulo 2^32 (RFC 9293, section 3.3.1).
+type Stream struct {
+	Tuple
+	State int
+
+	SndUna, SndNxt uint32 // oldest byte that the peer has not acknowledged; next one to send
+	RcvNxt         uint32 // next byte expected from the peer
+	RcvAcked       uint32 // what the last acknowledgement said that was sent: RcvNxt or before
+	Window         uint16 // as in the header: already scaled
+	Unacked        []byte // the bytes from SndUna on that were sent, where they are known
+
+	MSS        int    // bytes per segment at most
+	Timestamps bool   // RFC 7323 timestamps are in use
+	Timestamp  uint32 // our clock then; a later value could make the peer drop what comes after it (PAWS)
+}
+
+// window returns the window as it stands in a segment: the free space up to
+// the right edge that the peer was told, scaled. rcvWup and rcvWnd are the
+// kernel's rcv_wup and rcv_wnd (tcp_receive_window in include/net/tcp.h).
+func window(rcvWup, rcvWnd, rcvNxt uint32, scale int) uint16 {
+	free := int32(rcvWup + rcvWnd - rcvNxt) //nolint:gosec // modulo 2^32
+	if free < 0 {
+		return 0
+	}
+	return uint16(min(uint32(free)>>scale, 0xffff)) //nolint:gosec // just limited
+}
+
+// NewStream is for who knows the connection's numbers from elsewhere, such as
+// CRIU's images: rcvWup and rcvWnd as in struct tcp_repair_window, scale as the
+// receiver's window scale (RFC 7323).
+func NewStream(t Tuple, state int, sndUna, sndNxt, rcvNxt, rcvWup, rcvWnd uint32, scale int) Stream {
+	return Stream{
+		Tuple: t, State: state, SndUna: sndUna, SndNxt: sndNxt, RcvNxt: rcvNxt, RcvAcked: rcvWup,
+		Window: window(rcvWup, rcvWnd, rcvNxt, scale),
+	}
+}
+
+// Queues of a socket in repair mode (linux/tcp.h).
+const (
+	noQueue = iota
+	recvQueue
+	sendQueue
+)
+
+// rcvScale returns tcpi_rcv_wscale: the upper half of the byte after
+// tcpi_options, which x/sys leaves out since it is a bit field.
+func rcvScale(info *unix.TCPInfo) int {
+	b := *(*byte)(unsafe.Add(unsafe.Pointer(&info.Options), 1))
+	if binary.NativeEndian.Uint16([]byte{1, 0}) == 1 {
+		return int(b >> 4)
+	}
+	return int(b & 0xf) // bit fields begin at the other end there
+}
+
+// readStream asks a connected socket in repair mode where it stands.
+func readStream(fd int, t Tuple) (Stream, error) {
+	info, err := unix.GetsockoptTCPInfo(fd, unix.IPPROTO_TCP, unix.TCP_INFO)
+	if err != nil {
+		return Stream{}, fmt.Errorf("read TCP_INFO: %w", err)
+	}
+	rcvNxt, err := queueSeq(fd, recvQueue)
+	if err != nil {
+		return Stream{}, err
+	}
+	writeSeq, err := queueSeq(fd, sendQueue)
+	if err != nil {
+		return Stream{}, err
+	}
+	if err := unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_REPAIR_QUEUE, noQueue); err != nil {
+		return Stream{}, fmt.Errorf("leave the queue: %w", err)
+	}
+	queued, err1 := unix.IoctlGetInt(fd, unix.SIOCOUTQ)
+	unsent, err2 := unix.IoctlGetInt(fd, unix.SIOCOUTQNSD)
+	if err1 != nil || err2 != nil {
+		return Stream{}, fmt.Errorf("read the send queue's size: %w, %w", err1, err2)
+	}
+	wnd, err := repairWindow(fd)
+	if err != nil {
+		return Stream{}, err
+	}
+	s := NewStream(t, int(info.State), writeSeq-uint32(queued), writeSeq-uint32(unsent), rcvNxt, wnd.rcvWup, wnd.rcvWnd, rcvScale(info))
+	s.MSS = int(info.Snd_mss)
+	const timestamps = 1 // TCPI_OPT_TIMESTAMPS
+	if s.Timestamps = info.Options&timestamps != 0; s.Timestamps {
+		ts, err := unix.GetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_TIMESTAMP)
+		if err != nil {
+			return Stream{}, fmt.Errorf("read TCP_TIMESTAMP: %w", err)
+		}
+		s.Timestamp = uint32(ts) //nolint:gosec // modulo 2^32
+	}
+	return s, nil
+}
+
+// Received returns, for those of the tree's sockets in repair mode that have one
+// of these connections, the next byte that each expects (rcv_nxt).
+func Received(tree proc.Tree, conns []Tuple) (map[Tuple]uint32, error) {
+	wanted := make(map[Tuple]bool, len(conns))
+	for _, c := range conns {
+		wanted[c] = true
+	}
+	next := make(map[Tuple]uint32, len(conns))
+	var mu sync.Mutex
+	err := eachTCP(tree, func(fd int, _ uint32) error {
+		if on, err := unix.GetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_REPAIR); err != nil || on != 1 {
+			return err
+		}
+		local, err1 := address(unix.Getsockname(fd))
+		remote, err2 := address(unix.Getpeername(fd))
+		t := Tuple{Local: local, Remote: remote}
+		if err1 != nil || err2 != nil || !wanted[t] {
+			return nil // not connected, or not asked for
+		}
+		seq, err := queueSeq(fd, recvQueue)
+		if err == nil {
+			err = unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_REPAIR_QUEUE, noQueue)
+		}
+		mu.Lock()
+		defer mu.Unlock()
+		next[t] = seq
+		return err
+	})
+	return next, err
+}
+
+func queueSeq(fd, queue int) (uint32, error) {
+	err := unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_REPAIR_QUEUE, queue)
+	var seq int
+	if err == nil {
+		seq, err = unix.GetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_QUEUE_SEQ)
+	}
+	if err != nil {
+		return 0, fmt.Errorf("read the sequence number of queue %d: %w", queue, err)
+	}
+	return uint32(seq), nil //nolint:gosec // modulo 2^32
+}
+
+// tcpRepairWindow is struct tcp_repair_window of linux/tcp.h.
+type tcpRepairWindow struct {
+	sndWl1, sndWnd, maxWindow, rcvWnd, rcvWup uint32
+}
+
+func repairWindow(fd int) (w tcpRepairWindow, err error) {
+	size := uint32(unsafe.Sizeof(w))
+	_, _, errno := unix.Syscall6(unix.SYS_GETSOCKOPT, uintptr(fd), unix.IPPROTO_TCP, unix.TCP_REPAIR_WINDOW,
+		uintptr(unsafe.Pointer(&w)), uintptr(unsafe.Pointer(&size)), 0)
+	if errno != 0 {
+		return w, fmt.Errorf("read TCP_REPAIR_WINDOW: %w", errno)
+	}
+	return w, nil
+}

@@ -1,0 +1,152 @@
+package rules
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/criu-netfreeze/criu-netfreeze/internal/netns"
+	"github.com/criu-netfreeze/criu-netfreeze/internal/tcp"
+)
+
+// iptConns is the iptables ConnFreezer. It has two rules per connection, which
+// the kernel tries one after the other for every packet: good for some
+// hundreds. Arriving segments are seen before the kernel undoes an address
+// translation, so those of a connection that this host itself translates are
+// not recognised; what leaves always is, which is what matters to the peer.
+type iptConns struct {
+	*ipt
+	chains iptChains
+}
+
+func openIPTConns(ns *netns.Namespace, k Kind, owner string) (ConnFreezer, error) {
+	i, err := openTools(ns, k)
+	if err != nil {
+		return nil, err
+	}
+	return &iptConns{i, ownerChains(owner)}, nil
+}
+
+func (f *iptConns) Backend() Kind { return f.kind }
+
+func (f *iptConns) Close() error { return nil }
+
+func (f *iptConns) Freeze(conns []tcp.Tuple, ttl time.Duration) error {
+	if err := checkTTL(ttl); err != nil {
+		return err
+	}
+	before, _, err := f.Frozen()
+	if err != nil {
+		return err
+	}
+	all, err := union(before, conns)
+	if err != nil {
+		return err
+	}
+	until := dropUntil(time.Now().Add(ttl))
+	err = f.each(fmt.Sprintf("freeze %d connections", len(all)), func(t *iptTool) error {
+		in, out := passRules(false), passRules(false)
+		for _, conn := range all {
+			if conn.Is4() == t.ipv6() {
+				continue
+			}
+			in = append(in, segment(conn.Remote, conn.Local)+until)
+			out = append(out, segment(conn.Local, conn.Remote)+until)
+		}
+		return f.chains.put(t, in, out)
+	})
+	if err != nil {
+		return errors.Join(err, f.Thaw())
+	}
+	return nil
+}
+
+func (f *iptConns) Thaw() error { return f.each("thaw connections", f.chains.remove) }
+
+func (f *iptConns) Frozen() ([]tcp.Tuple, time.Duration, error) {
+	now := time.Now()
+	var found [2][]tcp.Tuple
+	var ends [2]time.Time
+	err := f.each("read the frozen connections", func(t *iptTool) error {
+		n := 0
+		if t.ipv6() {
+			n = 1
+		}
+		_, out, _, err := f.chains.list(t)
+		if err != nil {
+			return err
+		}
+		for _, rule := range out {
+			match, end, ok := dropsUntil(rule, now)
+			if !ok {
+				continue
+			}
+			conn, err := parseSegment(match)
+			if err != nil {
+				return err
+			}
+			found[n], ends[n] = append(found[n], conn), end
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, 0, err
+	}
+	all := slices.Concat(found[0], found[1])
+	if len(all) == 0 {
+		return nil, 0, nil
+	}
+	end := ends[0]
+	if end.IsZero() || !ends[1].IsZero() && ends[1].Before(end) {
+		end = ends[1]
+	}
+	return all, end.Sub(now), nil
+}
+
+// segment matches TCP segments between two ends.
+func segment(from, to netip.AddrPort) string {
+	return fmt.Sprintf("-s %s -d %s -p tcp -m tcp --sport %d --dport %d ", from.Addr(), to.Addr(), from.Port(), to.Port())
+}
+
+// parseSegment reads what iptables -S makes of segment: the same, with the
+// length of the prefix behind each address.
+func parseSegment(match string) (tcp.Tuple, error) {
+	var src, dst netip.Addr
+	var sport, dport uint16
+	words := strings.Fields(match)
+	for len(words) >= 2 {
+		var err error
+		switch words[0] {
+		case "-s":
+			src, err = parseAddr(words[1])
+		case "-d":
+			dst, err = parseAddr(words[1])
+		case "--sport":
+			sport, err = parsePort(words[1])
+		case "--dport":
+			dport, err = parsePort(words[1])
+		}
+		if err != nil {
+			return tcp.Tuple{}, fmt.Errorf("read a rule of ours, %q: %w", match, err)
+		}
+		words = words[2:]
+	}
+	if !src.IsValid() || !dst.IsValid() {
+		return tcp.Tuple{}, fmt.Errorf("read a rule of ours, %q: it names no connection", match)
+	}
+	return tcp.Tuple{Local: netip.AddrPortFrom(src, sport), Remote: netip.AddrPortFrom(dst, dport)}, nil
+}
+
+func parseAddr(s string) (netip.Addr, error) {
+	addr, _, _ := strings.Cut(s, "/")
+	return netip.ParseAddr(addr)
+}
+
+func parsePort(s string) (uint16, error) {
+	n, err := strconv.ParseUint(s, 10, 16)
+	return uint16(n), err
+}

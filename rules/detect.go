@@ -1,0 +1,178 @@
+package rules
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"os/exec"
+	"slices"
+	"strings"
+
+	"github.com/google/nftables"
+	"golang.org/x/sys/unix"
+
+	"github.com/criu-netfreeze/criu-netfreeze/internal/netns"
+)
+
+// ThawAll removes what any back end made to freeze the whole of ns. It is what
+// to call when nobody knows which one it was. That nothing is there is fine.
+// An iptables program is run only if rules of its variant may be there. One
+// that is not installed cannot have made them: the raw table of the legacy
+// variant may be a container's own. Everything is tried even when something
+// fails.
+func ThawAll(ns *netns.Isolated) error {
+	var there []Kind
+	err := withNFT(ns, func(c *nftConn) (err error) {
+		there, err = c.backends()
+		return errors.Join(err, c.remove(tableName))
+	})
+	legacy, err2 := hasLegacyRaw(ns)
+	if legacy {
+		there = append(there, IPTablesLegacy)
+	}
+	errs := []error{err, err2}
+	for _, k := range there {
+		if k != NFTables {
+			errs = append(errs, thawOne(ns, k))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+func thawOne(ns *netns.Isolated, k Kind) error {
+	f, err := Open(ns, k)
+	if errors.Is(err, exec.ErrNotFound) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	return errors.Join(f.Thaw(), f.Close())
+}
+
+// Look returns what is in force in ns, whichever back end made it: the freeze
+// if there is one, else rules that wait for one. It changes nothing.
+func Look(ns *netns.Namespace) (State, error) {
+	there, err := lookForBackends(ns)
+	if err != nil {
+		return State{}, err
+	}
+	var found State
+	for _, k := range there {
+		st, err := stateBy(ns, k)
+		if err != nil {
+			return State{}, err
+		}
+		if found.Backend == "" || st.Frozen && !found.Frozen {
+			found = st
+		}
+	}
+	return found, nil
+}
+
+func stateBy(ns *netns.Namespace, k Kind) (State, error) {
+	if k == NFTables {
+		c, err := dialNFT(ns)
+		if err != nil {
+			return State{}, err
+		}
+		st, err := c.state()
+		return st, errors.Join(err, c.Close())
+	}
+	i, err := openTools(ns, k)
+	if errors.Is(err, exec.ErrNotFound) {
+		return State{}, nil
+	}
+	if err != nil {
+		return State{}, err
+	}
+	return i.state()
+}
+
+// lookForBackends returns the back ends that may have rules in ns, without
+// running a program.
+func lookForBackends(ns visitor) (there []Kind, err error) {
+	err = withNFT(ns, func(c *nftConn) (err error) {
+		there, err = c.backends()
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	legacy, err := hasLegacyRaw(ns)
+	if legacy {
+		there = append(there, IPTablesLegacy)
+	}
+	return there, err
+}
+
+// withNFT calls fn with a socket in ns, if the kernel has nf_tables.
+func withNFT(ns visitor, fn func(*nftConn) error) error {
+	c, err := dialNFT(ns)
+	if isWithoutNFT(err) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	return errors.Join(fn(c), c.Close())
+}
+
+// backends looks for our table, and for our chains among those of iptables'
+// nft variant, which are nftables chains of the families ip and ip6.
+func (c *nftConn) backends() (there []Kind, err error) {
+	t, err := c.table(tableName)
+	if err != nil {
+		return nil, fmt.Errorf("look for table %s in %s: %w", tableName, c.ns, err)
+	}
+	if t != nil {
+		there = append(there, NFTables)
+	}
+	chains, err := c.ListChains()
+	if err != nil {
+		return there, fmt.Errorf("list nftables' chains in %s: %w", c.ns, err)
+	}
+	if slices.ContainsFunc(chains, isWholeChain) {
+		there = append(there, IPTablesNFT)
+	}
+	return there, nil
+}
+
+func isWholeChain(c *nftables.Chain) bool {
+	ip := c.Table.Family == nftables.TableFamilyIPv4 || c.Table.Family == nftables.TableFamilyIPv6
+	return ip && c.Table.Name == rawTable && (c.Name == wholeChains.in || c.Name == wholeChains.out)
+}
+
+// isWithoutNFT tells whether the kernel has no nf_tables at all: it then knows
+// neither netfilter's netlink protocol or not this part of it.
+func isWithoutNFT(err error) bool {
+	return errors.Is(err, unix.EPROTONOSUPPORT) || errors.Is(err, unix.EINVAL) || errors.Is(err, unix.EOPNOTSUPP)
+}
+
+// hasLegacyRaw tells whether the legacy variant's raw table is in use in ns, for
+// IPv4 or IPv6.
+func hasLegacyRaw(ns visitor) (bool, error) {
+	tables, err := legacyTables(ns)
+	return slices.Contains(tables, rawTable), err
+}
+
+// legacyTables returns the names of the tables of the legacy variant that are
+// in use in ns, for IPv4 or IPv6. The kernel lists a table from the time of its
+// first use.
+func legacyTables(ns visitor) (tables []string, err error) {
+	err = ns.Do(func() error {
+		for _, list := range []string{"ip_tables_names", "ip6_tables_names"} {
+			names, err := os.ReadFile("/proc/thread-self/net/" + list)
+			if errors.Is(err, fs.ErrNotExist) {
+				continue // not in this kernel
+			}
+			if err != nil {
+				return fmt.Errorf("look for iptables-legacy's tables in %s: %w", ns, err)
+			}
+			tables = append(tables, strings.Fields(string(names))...)
+		}
+		return nil
+	})
+	return tables, err
+}

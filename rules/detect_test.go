@@ -1,0 +1,199 @@
+package rules
+
+import (
+	"errors"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/nftables"
+	"golang.org/x/sys/unix"
+
+	"github.com/criu-netfreeze/criu-netfreeze/internal/netns"
+	"github.com/criu-netfreeze/criu-netfreeze/internal/netns/nstest"
+	"github.com/criu-netfreeze/criu-netfreeze/internal/tcp"
+)
+
+// TestThawHalf thaws what an interrupted program may have left.
+func TestThawHalf(t *testing.T) {
+	t.Parallel()
+	const in, out = "CRIU-NETFREEZE-IN", "CRIU-NETFREEZE-OUT"
+	nft := func(script string) [][]string { return [][]string{{"nft", script}} }
+	halves := map[Kind]map[string][][]string{NFTables: {
+		"empty table":  nft("add table inet criu-netfreeze"),
+		"another form": nft("add table inet criu-netfreeze; add set inet criu-netfreeze frozen { type inet_service; }; add chain inet criu-netfreeze x"),
+	}}
+	for _, variant := range []string{"nft", "legacy"} {
+		ipt := func(family, args string) []string {
+			return append([]string{family + "tables-" + variant, "-w", "-t", "raw"}, strings.Fields(args)...)
+		}
+		halves[Kind("iptables-"+variant)] = map[string][][]string{
+			"a chain alone":    {ipt("ip", "-N "+in)},
+			"IPv6 alone":       {ipt("ip6", "-N "+out), ipt("ip6", "-A OUTPUT -j "+out)},
+			"no way to it":     {ipt("ip", "-N "+in), ipt("ip", "-N "+out), ipt("ip", "-A "+in+" -j DROP")},
+			"two ways to it":   {ipt("ip", "-N "+in), ipt("ip", "-A PREROUTING -j "+in), ipt("ip", "-A PREROUTING -j "+in), ipt("ip", "-N "+out), ipt("ip", "-A OUTPUT -j "+out)},
+			"one direction":    {ipt("ip", "-N "+in), ipt("ip", "-A PREROUTING -j "+in), ipt("ip", "-A "+in+" -j DROP")},
+			"nothing, but raw": {ipt("ip", "-N x"), ipt("ip", "-X x")},
+		}
+	}
+	thaws := map[string]func(*netns.Isolated, Kind) error{
+		"Thaw": func(ns *netns.Isolated, k Kind) error {
+			f, err := Open(ns, k)
+			if err != nil {
+				return err
+			}
+			return errors.Join(f.Thaw(), f.Close())
+		},
+		"Freeze and Thaw": func(ns *netns.Isolated, k Kind) error {
+			f, err := Open(ns, k)
+			if err != nil {
+				return err
+			}
+			return errors.Join(f.Freeze(time.Minute), f.Thaw(), f.Close())
+		},
+		"ThawAll": func(ns *netns.Isolated, _ Kind) error { return ThawAll(ns) },
+	}
+	for k, cases := range halves {
+		for name, commands := range cases {
+			for how, thaw := range thaws {
+				t.Run(string(k)+"/"+name+"/"+how, func(t *testing.T) {
+					t.Parallel()
+					ns := nstest.Isolated(t)
+					for _, c := range commands {
+						nstest.Run(t, ns.Namespace, c[0], c[1:]...)
+					}
+					must(t, thaw(ns, k))
+					if left := everything(t, ns.Namespace); strings.Contains(strings.ToLower(left), "criu") {
+						t.Errorf("left behind:\n%s", left)
+					}
+				})
+			}
+		}
+	}
+}
+
+// TestThawAll cleans up after all back ends at once.
+func TestThawAll(t *testing.T) {
+	t.Parallel()
+	ns := nstest.Isolated(t)
+	must(t, ThawAll(ns)) // nothing there, not even a table
+	foreign(t, ns.Namespace)
+	before := everything(t, ns.Namespace)
+	must(t, ThawAll(ns))
+	for _, k := range backends {
+		must(t, open(t, ns.Namespace, k).Freeze(time.Minute))
+	}
+	must(t, ThawAll(ns))
+	must(t, ThawAll(ns))
+	if got := everything(t, ns.Namespace); got != before {
+		t.Errorf("the rules are\n%s\nand were\n%s", got, before)
+	}
+	st, err := Look(ns.Namespace)
+	must(t, err)
+	checkState(t, "Look", st, State{})
+}
+
+// TestLook finds the freeze of one back end beside what another one left.
+func TestLook(t *testing.T) {
+	t.Parallel()
+	ns := nstest.New(t)
+	must(t, open(t, ns, NFTables).Prepare(0))
+	must(t, open(t, ns, IPTablesLegacy).Freeze(time.Minute))
+	st, err := Look(ns)
+	must(t, err)
+	checkState(t, "Look", st, State{Backend: IPTablesLegacy, Frozen: true, Left: time.Minute})
+}
+
+// TestAuto leaves nothing behind by trying, nor takes away what is there.
+func TestAuto(t *testing.T) {
+	t.Parallel()
+	ns := nstest.New(t)
+	f := open(t, ns, Auto)
+	if f.Backend() != NFTables {
+		t.Errorf("the back end is %s, want %s", f.Backend(), NFTables)
+	}
+	if left := ruleset(t, ns, NFTables); strings.Contains(left, "table") {
+		t.Errorf("left behind:\n%s", left)
+	}
+	must(t, f.Freeze(time.Minute))
+	st, err := open(t, ns, Auto).State()
+	must(t, err)
+	checkState(t, "State", st, State{Backend: NFTables, Frozen: true, Left: time.Minute})
+
+	c := openConns(t, ns, Auto, "x")
+	must(t, c.Freeze([]tcp.Tuple{tuple("127.0.0.1:1", "127.0.0.1:2")}, time.Minute))
+	checkConns(t, openConns(t, ns, Auto, "x"), tuple("127.0.0.1:1", "127.0.0.1:2"))
+}
+
+func TestPlainIPTables(t *testing.T) {
+	t.Parallel()
+	ns := nstest.New(t)
+	f := open(t, ns, IPTables)
+	if k := f.Backend(); k != IPTablesNFT && k != IPTablesLegacy {
+		t.Errorf("the back end is called %s", k)
+	}
+	must(t, f.Freeze(time.Minute))
+	st, err := Look(ns)
+	must(t, err)
+	checkState(t, "Look", st, State{Backend: f.Backend(), Frozen: true, Left: time.Minute})
+}
+
+func TestBadInput(t *testing.T) {
+	t.Parallel()
+	ns := nstest.Isolated(t)
+	good := tuple("127.0.0.1:1", "127.0.0.1:2")
+	check := func(what string, err error, want string) {
+		t.Helper()
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: the error is %v, want one with %q", what, err, want)
+		}
+	}
+	_, err := ParseKind("ipfw")
+	check("kind", err, "allowed: auto, nftables, iptables, iptables-nft, iptables-legacy")
+	_, err = Open(ns, "ipfw")
+	check("kind", err, `unknown back end "ipfw"`)
+	_, err = OpenConns(ns.Namespace, "ipfw", "x")
+	check("kind", err, `unknown back end "ipfw"`)
+	for _, owner := range []string{"", "UPPER", "a-b", "x y", "abcdefghijklm", "a;b"} {
+		_, err = OpenConns(ns.Namespace, NFTables, owner)
+		check("owner", err, "bad owner")
+	}
+	for _, k := range backends {
+		f, c := open(t, ns.Namespace, k), openConns(t, ns.Namespace, k, "x")
+		for _, ttl := range []time.Duration{0, -time.Second, 2 * maxTTL} {
+			check("ttl", f.Freeze(ttl), "time to live")
+			check("ttl", c.Freeze([]tcp.Tuple{good}, ttl), "time to live")
+		}
+		for _, bad := range []tcp.Tuple{{}, {Local: good.Local}, {Local: good.Local, Remote: tuple("[::1]:1", "[::1]:2").Remote}} {
+			check("connection", c.Freeze([]tcp.Tuple{good, bad}, time.Minute), "not a pair of addresses")
+		}
+	}
+	if left := everything(t, ns.Namespace); strings.Contains(strings.ToLower(left), "criu") {
+		t.Errorf("left behind:\n%s", left)
+	}
+}
+
+// TestLongBatch sends more rules at once than the kernel answers in one piece.
+func TestLongBatch(t *testing.T) {
+	t.Parallel()
+	ns := nstest.New(t)
+	c, err := dialNFT(ns)
+	must(t, err)
+	defer func() { must(t, c.Close()) }()
+	for range 2 {
+		table, err := c.replace("long")
+		must(t, err)
+		ch := c.baseChain(table, "output", nftables.ChainHookOutput, nftables.ChainPriorityRaw)
+		for range 100 {
+			c.passNeighbours(ch)
+		}
+		must(t, c.commit("add many rules"))
+	}
+	// A batch that fails leaves a socket that works.
+	c.DelTable(&nftables.Table{Name: "absent", Family: nftables.TableFamilyINet})
+	if err := c.commit("delete a table that is not there"); !errors.Is(err, unix.ENOENT) {
+		t.Errorf("the error is %v, want %v", err, unix.ENOENT)
+	}
+	must(t, c.remove("long"))
+	must(t, c.remove("long"))
+}

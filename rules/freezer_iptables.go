@@ -1,0 +1,172 @@
+package rules
+
+import (
+	"errors"
+	"slices"
+	"time"
+
+	"github.com/criu-netfreeze/criu-netfreeze/internal/netns"
+)
+
+// iptFreezer is the iptables Freezer. Its rules name the time, by the wall
+// clock, at which they cease to drop.
+type iptFreezer struct {
+	*ipt
+	// prepared says that this freezer put the unarmed rules in place, so that
+	// a freeze needs one more rule per chain: to replace a chain takes the nft
+	// variant five times as long, and the tasks are frozen meanwhile.
+	prepared bool
+	syn      time.Time // until when Prepare holds off new connections
+}
+
+func openIPT(ns *netns.Isolated, k Kind) (Freezer, error) {
+	i, err := openTools(ns, k)
+	if err != nil {
+		return nil, err
+	}
+	return &iptFreezer{ipt: i}, nil
+}
+
+func (f *iptFreezer) Backend() Kind { return f.kind }
+
+func (f *iptFreezer) Close() error { return nil }
+
+func (f *iptFreezer) Prepare(holdSYN time.Duration) error {
+	now := time.Now()
+	_, ends, err := f.ends(now)
+	if err != nil {
+		return err
+	}
+	ends.syn = time.Time{}
+	if holdSYN > 0 {
+		ends.syn = now.Add(holdSYN)
+	}
+	f.syn = ends.syn
+	err = f.put("prepare a freeze", ends)
+	f.prepared = err == nil && ends.frozen.IsZero()
+	return err
+}
+
+func (f *iptFreezer) Freeze(ttl time.Duration) error {
+	if err := checkTTL(ttl); err != nil {
+		return err
+	}
+	end := time.Now().Add(ttl)
+	if f.prepared && f.append(end) == nil {
+		f.prepared = false
+		return nil
+	}
+	// The rules may have changed since: all of them anew.
+	return f.put("freeze", iptEnds{frozen: end, syn: f.syn})
+}
+
+// append arms the rules that Prepare has put in place.
+func (f *iptFreezer) append(end time.Time) error {
+	return f.each("freeze", func(t *iptTool) error {
+		rule := []string{dropUntil(end)}
+		return t.apply(slices.Concat(onChain(wholeChains.in, rule), onChain(wholeChains.out, rule)))
+	})
+}
+
+// Lift is Thaw: what counts is how often a program is executed.
+func (f *iptFreezer) Lift() error { return f.Thaw() }
+
+func (f *iptFreezer) Thaw() error {
+	f.prepared, f.syn = false, time.Time{}
+	return f.each("thaw", wholeChains.remove)
+}
+
+// iptEnds is until when packets are dropped: all of them, and those that open
+// a TCP connection. The zero time means that they are not.
+type iptEnds struct{ frozen, syn time.Time }
+
+// synMatch matches TCP segments with SYN and without ACK.
+const synMatch = "-p tcp -m tcp --tcp-flags SYN,ACK SYN"
+
+// put writes the rules of both IP families, or takes away those of both: half
+// a freeze is none.
+func (f *iptFreezer) put(what string, ends iptEnds) error {
+	err := f.each(what, func(t *iptTool) error {
+		in, out := passRules(t.ipv6()), passRules(t.ipv6())
+		if !ends.syn.IsZero() {
+			in = append(in, synMatch+" "+dropUntil(ends.syn))
+		}
+		if !ends.frozen.IsZero() { // last, so that append makes the same rules
+			in = append(in, dropUntil(ends.frozen))
+			out = append(out, dropUntil(ends.frozen))
+		}
+		return wholeChains.put(t, in, out)
+	})
+	if err != nil {
+		return errors.Join(err, f.Thaw())
+	}
+	return nil
+}
+
+func (f *iptFreezer) State() (State, error) { return f.state() }
+
+// state reads the freeze of the whole namespace.
+func (i *ipt) state() (State, error) {
+	now := time.Now()
+	there, ends, err := i.ends(now)
+	if err != nil || !there {
+		return State{}, err
+	}
+	st := State{Backend: i.kind, Frozen: !ends.frozen.IsZero()}
+	if st.Frozen {
+		st.Left = ends.frozen.Sub(now)
+	}
+	st.SYNHeld = !ends.syn.IsZero() && !st.Frozen
+	return st, nil
+}
+
+// ends reads when what is in force ends. there tells whether there is any
+// chain of ours. Frozen is only what is so in both directions and both IP
+// families.
+func (i *ipt) ends(now time.Time) (there bool, ends iptEnds, err error) {
+	each := make([]iptEnds, len(i.tools))
+	found := make([]bool, len(i.tools))
+	err = i.each("read the rules", func(t *iptTool) error {
+		n := 0
+		if t.ipv6() {
+			n = 1
+		}
+		in, out, ok, err := wholeChains.list(t)
+		if err != nil || !ok {
+			return err
+		}
+		found[n] = true
+		each[n] = iptEnds{frozen: earliest(endOf(in, "", now), endOf(out, "", now)), syn: endOf(in, synMatch, now)}
+		return nil
+	})
+	if err != nil {
+		return false, iptEnds{}, err
+	}
+	ends = each[0]
+	there = found[0]
+	for n := 1; n < len(each); n++ {
+		there = there || found[n]
+		ends.frozen = earliest(ends.frozen, each[n].frozen)
+		ends.syn = earliest(ends.syn, each[n].syn)
+	}
+	return there, ends, nil
+}
+
+// endOf returns when the rule that drops what match says ceases to, or the
+// zero time if there is none.
+func endOf(rules []string, match string, now time.Time) time.Time {
+	for _, r := range rules {
+		if m, end, ok := dropsUntil(r, now); ok && m == match {
+			return end
+		}
+	}
+	return time.Time{}
+}
+
+// earliest returns the earlier time; the zero time is before all others.
+func earliest(a, b time.Time) time.Time {
+	if a.Before(b) {
+		return a
+	}
+	return b
+}

@@ -1,0 +1,170 @@
+package rules
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/google/nftables"
+	"golang.org/x/sys/unix"
+
+	"github.com/criu-netfreeze/criu-netfreeze/internal/netns"
+)
+
+// nftFreezer is the nftables Freezer. Its rules drop packets of the families
+// (IPv4, IPv6) that are in a set, and the set's elements have a time-out: this
+// is how the kernel itself ends a freeze. Every change is one batch, which the
+// kernel applies at one moment: no packet comes by a half-made table. The first
+// one replaces the whole table, so it matters not what was there before; after
+// that a freeze changes only the sets.
+type nftFreezer struct {
+	conn *nftConn
+	ours bool // the table is as this Freezer put it, unless somebody removed it
+}
+
+// The table's sets. The numbers tell them apart within one batch.
+var (
+	frozenSet = &nftables.Set{Name: "frozen", ID: 1, KeyType: nftables.TypeNFProto, HasTimeout: true}
+	synSet    = &nftables.Set{Name: "syn", ID: 2, KeyType: nftables.TypeNFProto, HasTimeout: true}
+)
+
+// wholeTable names the table, for changes of one that is there.
+var wholeTable = &nftables.Table{Name: tableName, Family: nftables.TableFamilyINet}
+
+func openNFT(ns *netns.Isolated) (Freezer, error) {
+	conn, err := dialNFT(ns)
+	if err != nil {
+		return nil, err
+	}
+	return &nftFreezer{conn: conn}, nil
+}
+
+func (f *nftFreezer) Backend() Kind { return NFTables }
+
+func (f *nftFreezer) Prepare(holdSYN time.Duration) error {
+	st, err := f.State()
+	if err != nil {
+		return err
+	}
+	return f.put("prepare a freeze", st.Left, holdSYN)
+}
+
+func (f *nftFreezer) Freeze(ttl time.Duration) error {
+	if err := checkTTL(ttl); err != nil {
+		return err
+	}
+	if f.ours && f.arm(ttl) == nil {
+		return nil
+	}
+	return f.put("freeze", ttl, 0)
+}
+
+// arm fills the set of a table that is there. The set is emptied first: an
+// element that is added anew would keep its old time-out before Linux 6.12.
+// Usually it is empty, and then the kernel has nothing to delete (see replace);
+// that is also why the SYNs' set is left alone.
+func (f *nftFreezer) arm(ttl time.Duration) error {
+	frozen := setOf(wholeTable, frozenSet)
+	f.conn.FlushSet(frozen)
+	if err := f.conn.SetAddElements(frozen, families(ttl)); err != nil {
+		return err
+	}
+	return f.conn.commit("freeze")
+}
+
+// Lift empties the sets: a small part of the work that deleting the table is.
+func (f *nftFreezer) Lift() error {
+	if !f.ours {
+		return f.Thaw()
+	}
+	f.conn.FlushSet(setOf(wholeTable, frozenSet))
+	f.conn.FlushSet(setOf(wholeTable, synSet))
+	if err := f.conn.commit("lift the freeze"); err != nil {
+		return f.Thaw() // somebody else removed the table, say
+	}
+	return nil
+}
+
+func (f *nftFreezer) Thaw() error {
+	f.ours = false
+	return f.conn.remove(tableName)
+}
+
+func (f *nftFreezer) Close() error { return f.conn.Close() }
+
+// put replaces the table: frozen for a time, new connections held off for a
+// time, or neither.
+func (f *nftFreezer) put(what string, frozen, syn time.Duration) error {
+	c := f.conn
+	t, err := c.replace(tableName)
+	if err != nil {
+		return err
+	}
+	frozenFor, err := c.protoSet(t, frozenSet, frozen)
+	if err != nil {
+		return fmt.Errorf("%s in %s: %w", what, c.ns, err)
+	}
+	synFor, err := c.protoSet(t, synSet, syn)
+	if err != nil {
+		return fmt.Errorf("%s in %s: %w", what, c.ns, err)
+	}
+	in := c.baseChain(t, "prerouting", nftables.ChainHookPrerouting, nftables.ChainPriorityRaw)
+	out := c.baseChain(t, "output", nftables.ChainHookOutput, nftables.ChainPriorityRaw)
+	for _, ch := range []*nftables.Chain{in, out} {
+		c.passMarked(ch)
+		c.passNeighbours(ch)
+		c.rule(ch, "frozen", protoIn(frozenFor), drop())
+	}
+	// The family last: nft cannot read its own text of it before the protocol,
+	// and CRIU restores a namespace's rules from that text.
+	c.rule(in, "new connections wait", isTCP(), opensConnection(), protoIn(synFor), drop())
+	err = c.commit(what)
+	f.ours = err == nil
+	return err
+}
+
+// protoSet adds a set to the batch that has both IP families in it for d, or
+// none if d is 0.
+func (c *nftConn) protoSet(t *nftables.Table, form *nftables.Set, d time.Duration) (*nftables.Set, error) {
+	s := setOf(t, form)
+	var elems []nftables.SetElement
+	if d > 0 {
+		elems = families(d)
+	}
+	return s, c.AddSet(s, elems)
+}
+
+// families are both IP families as elements that the kernel removes after d.
+func families(d time.Duration) []nftables.SetElement {
+	d = max(d, time.Millisecond) // the kernel's unit; 0 would mean for ever
+	return []nftables.SetElement{
+		{Key: []byte{unix.NFPROTO_IPV4}, Timeout: d},
+		{Key: []byte{unix.NFPROTO_IPV6}, Timeout: d},
+	}
+}
+
+func (f *nftFreezer) State() (State, error) { return f.conn.state() }
+
+// state reads the freeze of the whole namespace.
+func (c *nftConn) state() (State, error) {
+	t, err := c.table(tableName)
+	if err != nil {
+		return State{}, fmt.Errorf("look for table %s in %s: %w", tableName, c.ns, err)
+	}
+	if t == nil {
+		return State{}, nil
+	}
+	st := State{Backend: NFTables}
+	frozen, left, err := c.members(t, frozenSet)
+	if err != nil {
+		return State{}, err
+	}
+	if st.Frozen = len(frozen) > 0; st.Frozen {
+		st.Left = left
+	}
+	syn, _, err := c.members(t, synSet)
+	if err != nil {
+		return State{}, err
+	}
+	st.SYNHeld = len(syn) > 0 && !st.Frozen
+	return st, nil
+}
