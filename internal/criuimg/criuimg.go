@@ -145,7 +145,7 @@ func connection(sk *sk_inet.InetSkEntry) (tcp.Tuple, bool) {
 	}
 	local, ok1 := addrPort(sk.GetSrcAddr(), sk.GetSrcPort())
 	remote, ok2 := addrPort(sk.GetDstAddr(), sk.GetDstPort())
-	return tcp.Tuple{Local: local, Remote: remote}, ok1 && ok2
+	return tcp.NewTuple(local, remote), ok1 && ok2
 }
 
 // addrPort turns an address of the images, 32-bit words whose bytes in memory
@@ -159,7 +159,7 @@ func addrPort(words []uint32, port uint32) (netip.AddrPort, bool) {
 	if !ok || port == 0 || port > 65535 {
 		return netip.AddrPort{}, false
 	}
-	return netip.AddrPortFrom(a.Unmap(), uint16(port)), true
+	return netip.AddrPortFrom(a, uint16(port)), true
 }
 
 // first returns the only, or first, entry of an image file.

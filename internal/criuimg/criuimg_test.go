@@ -18,7 +18,7 @@ func TestRead(t *testing.T) {
 		{"dumped", Dumped, "", []string{"10.9.0.1:7000", "[::1]:7001"}},
 		{"shared", Shared, "", []string{"127.0.0.1:7000"}},
 	} {
-		cp, err := Read(filepath.Join("../testdata/images", tc.dir))
+		cp, err := Read(filepath.Join("../../testdata/images", tc.dir))
 		if err != nil {
 			t.Errorf("%s: %v", tc.dir, err)
 			continue
@@ -49,7 +49,7 @@ func TestReadFails(t *testing.T) {
 		t.Errorf("an empty directory: %v", err)
 	}
 	dir := t.TempDir()
-	copyImages(t, "../testdata/images/external", dir)
+	copyImages(t, "../../testdata/images/external", dir)
 	if err := os.WriteFile(filepath.Join(dir, "pstree.img"), []byte("no image"), 0o600); err != nil {
 		t.Fatal(err)
 	}
@@ -67,7 +67,7 @@ func copyImages(t testing.TB, from, to string) {
 
 // FuzzFiles damages files.img, the one with the addresses.
 func FuzzFiles(f *testing.F) {
-	sample, err := os.ReadFile("../testdata/images/external/files.img")
+	sample, err := os.ReadFile("../../testdata/images/external/files.img")
 	if err != nil {
 		f.Fatal(err)
 	}
@@ -76,7 +76,7 @@ func FuzzFiles(f *testing.F) {
 	f.Add([]byte{})
 	f.Fuzz(func(t *testing.T, data []byte) {
 		dir := t.TempDir()
-		copyImages(t, "../testdata/images/external", dir)
+		copyImages(t, "../../testdata/images/external", dir)
 		if err := os.WriteFile(filepath.Join(dir, "files.img"), data, 0o600); err != nil {
 			t.Fatal(err)
 		}

@@ -64,7 +64,10 @@ func (cp *Checkpoint) stream(t tcp.Tuple, sk *sk_inet.InetSkEntry) (tcp.Stream, 
 	case tcp.FinWait1, tcp.Closing, tcp.LastAck:
 		una-- // the FIN, which outq_len leaves out
 	}
-	s := tcp.NewStream(t, int(sk.GetState()), una, nxt, e.GetInqSeq(), e.GetRcvWup(), e.GetRcvWnd(), int(e.GetRcvWscale()))
+	s := tcp.NewStream(t, int(sk.GetState()), tcp.Counters{
+		SndUna: una, SndNxt: nxt,
+		RcvNxt: e.GetInqSeq(), RcvWup: e.GetRcvWup(), RcvWnd: e.GetRcvWnd(), RcvScale: int(e.GetRcvWscale()),
+	})
 	s.MSS = int(e.GetMssClamp())
 	const timestamps = 1 // TCPI_OPT_TIMESTAMPS
 	s.Timestamps, s.Timestamp = e.GetOptMask()&timestamps != 0, e.GetTimestamp()

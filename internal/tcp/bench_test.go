@@ -35,10 +35,10 @@ func BenchmarkInodes(b *testing.B) {
 	}
 }
 
-func BenchmarkSilenceForGood(b *testing.B) {
+func BenchmarkForceRepair(b *testing.B) {
 	tree := manySockets(b, 10_000)
 	for b.Loop() {
-		if err := SilenceForGood(tree); err != nil {
+		if err := ForceRepair(tree); err != nil {
 			b.Fatal(err)
 		}
 	}

@@ -10,18 +10,18 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Forget removes what the connection tracking of the calling thread's network
-// namespace remembers of these connections, in either direction, and returns
-// how many entries that were. An entry of a former life of a connection has
-// other sequence numbers, and may have the packets of the restored one declared
-// invalid. Entries with address translation are left alone: they may be what
-// leads the connection here. Nothing there, or no connection tracking at all,
-// is fine.
-func Forget(conns []Tuple) (int, error) {
-	f := staleFlows{}
+// DeleteConntrack removes the connection tracking entries of these connections,
+// in either direction, from the calling thread's network namespace and returns
+// how many there were. An entry from before a restore has other sequence numbers,
+// by which the packets of the restored connection may be declared invalid.
+// Entries with address translation are left alone: they may be what leads the
+// connection here. It is no error if there are no entries, or if the kernel has
+// no connection tracking.
+func DeleteConntrack(conns []Tuple) (int, error) {
+	f := make(staleFlows, 2*len(conns))
 	for _, c := range conns {
-		f[c] = true
-		f[Tuple{Local: c.Remote, Remote: c.Local}] = true
+		f[c] = struct{}{}
+		f[c.Reverse()] = struct{}{}
 	}
 	total := 0
 	for _, family := range []netlink.InetFamily{unix.AF_INET, unix.AF_INET6} {
@@ -32,14 +32,14 @@ func Forget(conns []Tuple) (int, error) {
 		case errors.Is(err, unix.EOPNOTSUPP), errors.Is(err, unix.EPROTONOSUPPORT), errors.Is(err, unix.EINVAL):
 			return total, nil // not in this kernel
 		default:
-			return total, fmt.Errorf("remove entries of connection tracking: %w", err)
+			return total, fmt.Errorf("delete connection tracking entries: %w", err)
 		}
 	}
 	return total, nil
 }
 
-// staleFlows are the connections whose entries are to go.
-type staleFlows map[Tuple]bool
+// staleFlows are the connections whose entries are to be deleted.
+type staleFlows Set
 
 // MatchConntrackFlow implements netlink.CustomConntrackFilter.
 func (f staleFlows) MatchConntrackFlow(flow *netlink.ConntrackFlow) bool {
@@ -47,10 +47,10 @@ func (f staleFlows) MatchConntrackFlow(flow *netlink.ConntrackFlow) bool {
 	translated := !there.SrcIP.Equal(back.DstIP) || !there.DstIP.Equal(back.SrcIP) ||
 		there.SrcPort != back.DstPort || there.DstPort != back.SrcPort
 	return there.Protocol == unix.IPPROTO_TCP && !translated &&
-		f[Tuple{Local: flowEnd(there.SrcIP, there.SrcPort), Remote: flowEnd(there.DstIP, there.DstPort)}]
+		Set(f).Has(NewTuple(flowEnd(there.SrcIP, there.SrcPort), flowEnd(there.DstIP, there.DstPort)))
 }
 
 func flowEnd(ip net.IP, port uint16) netip.AddrPort {
 	a, _ := netip.AddrFromSlice(ip)
-	return netip.AddrPortFrom(a.Unmap(), port)
+	return netip.AddrPortFrom(a, port)
 }

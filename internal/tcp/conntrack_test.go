@@ -23,7 +23,7 @@ func flow(src, dst, backSrc, backDst string) *netlink.ConntrackFlow {
 
 func TestStaleFlows(t *testing.T) {
 	const us, peer, vip = "192.0.2.1:443", "192.0.2.2:40000", "198.51.100.1:443"
-	f := staleFlows{{Local: netip.MustParseAddrPort(us), Remote: netip.MustParseAddrPort(peer)}: true}
+	f := staleFlows{{Local: netip.MustParseAddrPort(us), Remote: netip.MustParseAddrPort(peer)}: {}}
 	udp := flow(us, peer, peer, us)
 	udp.Forward.Protocol = unix.IPPROTO_UDP
 	for name, tc := range map[string]struct {
@@ -42,10 +42,10 @@ func TestStaleFlows(t *testing.T) {
 	}
 }
 
-// TestForget has the kernel track a connection and forget it.
-func TestForget(t *testing.T) {
+// TestDeleteConntrack has the kernel track a connection and forget it.
+func TestDeleteConntrack(t *testing.T) {
 	inNetNS(t, func() {
-		if _, err := Forget(nil); err != nil {
+		if _, err := DeleteConntrack(nil); err != nil {
 			t.Errorf("with nothing there: %v", err)
 		}
 		out, err := exec.Command("nft", "add table inet t; add chain inet t c { type filter hook input priority 0; }; add rule inet t c ct state established accept").CombinedOutput()
@@ -61,14 +61,14 @@ func TestForget(t *testing.T) {
 			return len(flows)
 		}
 		before := count()
-		n, err := Forget([]Tuple{k.tuple})
+		n, err := DeleteConntrack([]Tuple{k.tuple})
 		if err != nil || n != 1 || count() != before-1 {
 			t.Errorf("forgot %d of %d, %d are left: %v", n, before, count(), err)
 		}
-		if n, err := Forget([]Tuple{k.tuple}); n != 0 || err != nil {
+		if n, err := DeleteConntrack([]Tuple{k.tuple}); n != 0 || err != nil {
 			t.Errorf("the second time: %d, %v", n, err)
 		}
-		if n, err := Forget([]Tuple{{Local: other.tuple.Remote, Remote: other.tuple.Local}}); n != 1 || err != nil {
+		if n, err := DeleteConntrack([]Tuple{other.tuple.Reverse()}); n != 1 || err != nil {
 			t.Errorf("from the other side: %d, %v", n, err)
 		}
 	})

@@ -94,8 +94,7 @@ func parseSocket(msg []byte) (s Socket, ok bool) {
 	if s.family == unix.AF_INET {
 		local, remote = local[:4], remote[:4]
 	}
-	s.Local = addrPort(local, binary.BigEndian.Uint16(id))
-	s.Remote = addrPort(remote, binary.BigEndian.Uint16(id[2:]))
+	s.Tuple = NewTuple(addrPort(local, binary.BigEndian.Uint16(id)), addrPort(remote, binary.BigEndian.Uint16(id[2:])))
 	s.Inode = binary.NativeEndian.Uint32(counts[16:])
 	if s.State == Listen {
 		s.Backlog = binary.NativeEndian.Uint32(counts[4:]) // idiag_rqueue
@@ -105,7 +104,7 @@ func parseSocket(msg []byte) (s Socket, ok bool) {
 
 func addrPort(ip []byte, port uint16) netip.AddrPort {
 	a, _ := netip.AddrFromSlice(ip)
-	return netip.AddrPortFrom(a.Unmap(), port)
+	return netip.AddrPortFrom(a, port)
 }
 
 // Connected reports whether the socket has a peer that could send to it.
@@ -164,7 +163,8 @@ func Acked() (map[Tuple]uint64, error) {
 				continue
 			}
 			id := i.InetDiagMsg.ID
-			acked[Tuple{Local: addrPort(id.Source, id.SourcePort), Remote: addrPort(id.Destination, id.DestinationPort)}] = i.TCPInfo.Bytes_acked
+			t := NewTuple(addrPort(id.Source, id.SourcePort), addrPort(id.Destination, id.DestinationPort))
+			acked[t] = i.TCPInfo.Bytes_acked
 		}
 	}
 	return acked, nil

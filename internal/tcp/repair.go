@@ -15,17 +15,13 @@ import (
 // sends (TCP_REPAIR_OFF_NO_WP in linux/tcp.h, since Linux 4.19).
 const repairOffNoProbe = -1
 
-// Reuse remembers which sockets had SO_REUSEADDR, by socket inode: switching
-// TCP_REPAIR on and off overwrites it (tcp_setsockopt in net/ipv4/tcp.c).
-type Reuse map[uint32]bool
-
-// Silence switches TCP_REPAIR on for every TCP socket of the tree that can have
-// it. From then on closing the socket, by close(2) or by the end of the task,
-// sends nothing and leaves nothing behind. The tasks must be stopped: an
-// application that runs gets EINVAL from a socket in repair mode. Returned is
-// what Restore needs. A failure does not keep the other sockets from being
-// treated.
-func Silence(tree proc.Tree) (Reuse, error) {
+// EnterRepair switches TCP_REPAIR on for every TCP socket of the tree that can
+// have it. From then on closing the socket, by close(2) or by the end of the
+// task, sends nothing and leaves nothing behind. The tasks must be stopped: a
+// running application gets EINVAL from a socket in repair mode. The result is
+// what LeaveRepair needs to undo it; sockets that were in repair mode already are
+// not in it. A failure on one socket does not stop the others from being treated.
+func EnterRepair(tree proc.Tree) (Reuse, error) {
 	reuse := Reuse{}
 	var mu sync.Mutex
 	err := eachTCP(tree, func(fd int, inode uint32) error {
@@ -56,9 +52,10 @@ func Silence(tree proc.Tree) (Reuse, error) {
 	return reuse, err
 }
 
-// SilenceForGood is Silence for tasks that are about to be ended. It asks for
-// nothing and tries: whatever has no TCP_REPAIR has no connection either.
-func SilenceForGood(tree proc.Tree) error {
+// ForceRepair is EnterRepair for tasks that are about to be killed: it cannot be
+// undone. It does not look at a socket first but simply tries, which is faster: a
+// socket that cannot have TCP_REPAIR has no connection either.
+func ForceRepair(tree proc.Tree) error {
 	return eachSocket(tree, func(fd int, _ uint32) error {
 		err := unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_REPAIR, 1)
 		if err == nil || !isTCP(fd) {
@@ -71,12 +68,12 @@ func SilenceForGood(tree proc.Tree) error {
 	})
 }
 
-// Restore switches TCP_REPAIR off again wherever it is on and sends nothing. A
-// socket gets SO_REUSEADDR back if reuse says so, or if the tree listens on its
-// port with it: a connection inherits the option from its listener, and where
-// CRIU was killed half-way nobody is left who knows more. It returns how many
-// sockets were in repair mode, and where the connections among them stand.
-func Restore(tree proc.Tree, reuse Reuse) (n int, streams []Stream, err error) {
+// LeaveRepair switches TCP_REPAIR off again wherever it is on and sends nothing.
+// A socket gets SO_REUSEADDR back if reuse says so, or if the tree listens on its
+// port with it: a connection inherits the option from its listener, and if CRIU
+// was killed half-way nothing else tells. It returns how many sockets were in
+// repair mode, and where the connections among them stand.
+func LeaveRepair(tree proc.Tree, reuse Reuse) (n int, streams []Stream, err error) {
 	var mu sync.Mutex
 	listening := map[uint16]bool{}
 	err = eachTCP(tree, func(fd int, _ uint32) error {
@@ -108,7 +105,7 @@ func Restore(tree proc.Tree, reuse Reuse) (n int, streams []Stream, err error) {
 		}
 		var found []Stream
 		if remote, err := address(unix.Getpeername(fd)); err == nil {
-			if s, err := readStream(fd, Tuple{Local: local, Remote: remote}); err == nil {
+			if s, err := readStream(fd, NewTuple(local, remote)); err == nil {
 				found = append(found, s)
 			}
 		}
@@ -133,7 +130,7 @@ func address(sa unix.Sockaddr, err error) (netip.AddrPort, error) {
 	case *unix.SockaddrInet4:
 		return netip.AddrPortFrom(netip.AddrFrom4(sa.Addr), uint16(sa.Port)), err
 	case *unix.SockaddrInet6:
-		return netip.AddrPortFrom(netip.AddrFrom16(sa.Addr).Unmap(), uint16(sa.Port)), err
+		return netip.AddrPortFrom(netip.AddrFrom16(sa.Addr), uint16(sa.Port)), err
 	}
 	return netip.AddrPort{}, err
 }

@@ -28,25 +28,33 @@ type Stream struct {
 	Timestamp  uint32 // our clock then; a later value could make the peer drop what comes after it (PAWS)
 }
 
-// window returns the window as it stands in a segment: the free space up to
-// the right edge that the peer was told, scaled. rcvWup and rcvWnd are the
-// kernel's rcv_wup and rcv_wnd (tcp_receive_window in include/net/tcp.h).
-func window(rcvWup, rcvWnd, rcvNxt uint32, scale int) uint16 {
-	free := int32(rcvWup + rcvWnd - rcvNxt) //nolint:gosec // modulo 2^32
+// Counters are the numbers that tell where a connection stands, called as in the
+// kernel's struct tcp_sock. Sequence numbers are modulo 2^32.
+type Counters struct {
+	SndUna, SndNxt uint32 // oldest unacknowledged byte; next one to send
+	RcvNxt         uint32 // next byte expected from the peer
+	RcvWup, RcvWnd uint32 // struct tcp_repair_window: RcvNxt at the last window update sent; the window then, in bytes
+	RcvScale       int    // the scale of our window (RFC 7323), in bits
+}
+
+// NewStream returns the stream of a connection in a state, such as [Established],
+// with the counters that the kernel or CRIU's images give for it.
+func NewStream(t Tuple, state int, c Counters) Stream {
+	return Stream{
+		Tuple: t, State: state, SndUna: c.SndUna, SndNxt: c.SndNxt, RcvNxt: c.RcvNxt, RcvAcked: c.RcvWup,
+		Window: c.window(),
+	}
+}
+
+// window returns the window as it is written in a segment's header: the free
+// space up to the right edge that the peer was told of, scaled
+// (tcp_receive_window in include/net/tcp.h).
+func (c Counters) window() uint16 {
+	free := int32(c.RcvWup + c.RcvWnd - c.RcvNxt) //nolint:gosec // modulo 2^32
 	if free < 0 {
 		return 0
 	}
-	return uint16(min(uint32(free)>>scale, 0xffff)) //nolint:gosec // just limited
-}
-
-// NewStream is for who knows the connection's numbers from elsewhere, such as
-// CRIU's images: rcvWup and rcvWnd as in struct tcp_repair_window, scale as the
-// receiver's window scale (RFC 7323).
-func NewStream(t Tuple, state int, sndUna, sndNxt, rcvNxt, rcvWup, rcvWnd uint32, scale int) Stream {
-	return Stream{
-		Tuple: t, State: state, SndUna: sndUna, SndNxt: sndNxt, RcvNxt: rcvNxt, RcvAcked: rcvWup,
-		Window: window(rcvWup, rcvWnd, rcvNxt, scale),
-	}
+	return uint16(min(uint32(free)>>c.RcvScale, 0xffff)) //nolint:gosec // just limited
 }
 
 // Queues of a socket in repair mode (linux/tcp.h).
@@ -92,7 +100,10 @@ func readStream(fd int, t Tuple) (Stream, error) {
 	if err != nil {
 		return Stream{}, err
 	}
-	s := NewStream(t, int(info.State), writeSeq-uint32(queued), writeSeq-uint32(unsent), rcvNxt, wnd.rcvWup, wnd.rcvWnd, rcvScale(info))
+	s := NewStream(t, int(info.State), Counters{
+		SndUna: writeSeq - uint32(queued), SndNxt: writeSeq - uint32(unsent),
+		RcvNxt: rcvNxt, RcvWup: wnd.rcvWup, RcvWnd: wnd.rcvWnd, RcvScale: rcvScale(info),
+	})
 	s.MSS = int(info.Snd_mss)
 	const timestamps = 1 // TCPI_OPT_TIMESTAMPS
 	if s.Timestamps = info.Options&timestamps != 0; s.Timestamps {
@@ -108,10 +119,7 @@ func readStream(fd int, t Tuple) (Stream, error) {
 // Received returns, for those of the tree's sockets in repair mode that have one
 // of these connections, the next byte that each expects (rcv_nxt).
 func Received(tree proc.Tree, conns []Tuple) (map[Tuple]uint32, error) {
-	wanted := make(map[Tuple]bool, len(conns))
-	for _, c := range conns {
-		wanted[c] = true
-	}
+	wanted := SetOf(conns)
 	next := make(map[Tuple]uint32, len(conns))
 	var mu sync.Mutex
 	err := eachTCP(tree, func(fd int, _ uint32) error {
@@ -120,8 +128,8 @@ func Received(tree proc.Tree, conns []Tuple) (map[Tuple]uint32, error) {
 		}
 		local, err1 := address(unix.Getsockname(fd))
 		remote, err2 := address(unix.Getpeername(fd))
-		t := Tuple{Local: local, Remote: remote}
-		if err1 != nil || err2 != nil || !wanted[t] {
+		t := NewTuple(local, remote)
+		if err1 != nil || err2 != nil || !wanted.Has(t) {
 			return nil // not connected, or not asked for
 		}
 		seq, err := queueSeq(fd, recvQueue)

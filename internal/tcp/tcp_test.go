@@ -180,20 +180,20 @@ func (k *task) reuse(t *testing.T) (value int) {
 	return value
 }
 
-func TestSilenceAndRestore(t *testing.T) {
+func TestEnterAndLeaveRepair(t *testing.T) {
 	inNetNS(t, func() {
 		k := startTask(t)
 		before := k.reuse(t)
-		saved, err := Silence(k.tree)
+		saved, err := EnterRepair(k.tree)
 		if err != nil {
 			t.Fatal(err)
 		}
-		if again, err := Silence(k.tree); err != nil || len(again) != 0 {
+		if again, err := EnterRepair(k.tree); err != nil || len(again) != 0 {
 			t.Errorf("the second time: %v, %v", again, err)
 		}
-		n, streams, err := Restore(k.tree, saved)
+		n, streams, err := LeaveRepair(k.tree, saved)
 		if err != nil || n != 1 || len(streams) != 1 {
-			t.Fatalf("Restore: %d sockets, %d streams, %v; want 1", n, len(streams), err)
+			t.Fatalf("LeaveRepair: %d sockets, %d streams, %v; want 1", n, len(streams), err)
 		}
 		s := streams[0]
 		if s.Tuple != k.tuple || s.State != Established || s.SndUna != s.SndNxt || s.Window == 0 || s.MSS == 0 || !s.Timestamps {
@@ -202,18 +202,18 @@ func TestSilenceAndRestore(t *testing.T) {
 		if got := k.reuse(t); got != before {
 			t.Errorf("SO_REUSEADDR is %d, was %d", got, before)
 		}
-		if n, _, err = Restore(k.tree, nil); err != nil || n != 0 {
+		if n, _, err = LeaveRepair(k.tree, nil); err != nil || n != 0 {
 			t.Errorf("the second time: %d, %v", n, err)
 		}
 	})
 }
 
-// TestReceived asks a silenced socket how far it has received, before and after
+// TestReceived asks a socket in repair mode how far it has received, before and after
 // more comes in, as it does where nothing is frozen.
 func TestReceived(t *testing.T) {
 	inNetNS(t, func() {
 		k := startTask(t)
-		if _, err := Silence(k.tree); err != nil {
+		if _, err := EnterRepair(k.tree); err != nil {
 			t.Fatal(err)
 		}
 		ask := func() uint32 {
@@ -234,10 +234,10 @@ func TestReceived(t *testing.T) {
 		if n := ask() - before; n != 5 {
 			t.Errorf("%d bytes more, want 5", n)
 		}
-		if other, err := Received(k.tree, []Tuple{{Local: k.tuple.Remote, Remote: k.tuple.Local}}); err != nil || len(other) != 0 {
+		if other, err := Received(k.tree, []Tuple{k.tuple.Reverse()}); err != nil || len(other) != 0 {
 			t.Errorf("of another connection: %v, %v", other, err)
 		}
-		if _, _, err := Restore(k.tree, nil); err != nil {
+		if _, _, err := LeaveRepair(k.tree, nil); err != nil {
 			t.Fatal(err)
 		}
 		if open, err := Received(k.tree, []Tuple{k.tuple}); err != nil || len(open) != 0 {
@@ -250,9 +250,9 @@ func TestReceived(t *testing.T) {
 // leaves nothing behind, and its peer is told nothing.
 func TestSilentEnd(t *testing.T) {
 	for name, silence := range map[string]func(proc.Tree) error{
-		"held":     func(tree proc.Tree) error { _, err := Silence(tree); return err },
-		"for good": SilenceForGood,
-		"both":     func(tree proc.Tree) error { _, err := Silence(tree); return errors.Join(err, SilenceForGood(tree)) },
+		"held":     func(tree proc.Tree) error { _, err := EnterRepair(tree); return err },
+		"for good": ForceRepair,
+		"both":     func(tree proc.Tree) error { _, err := EnterRepair(tree); return errors.Join(err, ForceRepair(tree)) },
 	} {
 		t.Run(name, func(t *testing.T) { inNetNS(t, func() { silentEnd(t, silence) }) })
 	}
