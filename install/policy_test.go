@@ -11,6 +11,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
 
+	"github.com/criu-netfreeze/criu-netfreeze/internal/backend"
 	"github.com/criu-netfreeze/criu-netfreeze/internal/config"
 )
 
@@ -37,7 +38,10 @@ func TestDefaultConfig(t *testing.T) {
 			t.Errorf("default file does not explain policy %s", p)
 		}
 	}
-	words := append(config.Backends(), config.LogLevels()...)
+	words := config.LogLevels()
+	for _, k := range backend.All() {
+		words = append(words, string(k))
+	}
 	for _, r := range config.RestoreFailures() {
 		words = append(words, string(r))
 	}

@@ -1,16 +1,18 @@
 // Package config reads the suite's own configuration, /etc/criu/netfreeze.toml:
-// what happens to a container once it has been dumped, for how long and by
-// which firewall back end. It knows the file's syntax, the defaults and which
-// override concerns which container; it acts on nothing.
+// what happens to a container once it has been dumped, for how long its network
+// stays frozen and by which back end. It knows the file's syntax, the defaults
+// and which override applies to which container; it changes nothing anywhere.
 //
-// It is on the start path of every settler and of the CNI plugin, and
-// therefore does nothing at package initialisation.
+// Every settler and the CNI plugin load it when they start, so it does nothing at
+// package initialisation.
 package config
 
 import (
 	"fmt"
 	"strings"
 	"time"
+
+	"github.com/criu-netfreeze/criu-netfreeze/internal/backend"
 )
 
 // Path is where the configuration is looked for.
@@ -20,8 +22,8 @@ const Path = "/etc/criu/netfreeze.toml"
 // chooses the policy where [Config.Annotations] allows it.
 const PolicyAnnotation = "io.criu.netfreeze.policy"
 
-// Policy says what becomes of a tree after a dump whose caller asked for it to
-// go on running.
+// Policy says what happens to a process tree after a dump whose caller asked for
+// it to be left running.
 type Policy string
 
 const (
@@ -31,36 +33,36 @@ const (
 	Run Policy = "run"
 	// Isolate lets the tasks go on behind a frozen network.
 	Isolate Policy = "isolate"
-	// Kill is as Hold, then ends the tasks without a packet once CRIU succeeded.
+	// Kill holds until CRIU has succeeded, then ends the tasks without a packet.
 	Kill Policy = "kill"
 )
 
 // Policies returns all policies, the default one first.
 func Policies() []Policy { return []Policy{Hold, Run, Isolate, Kill} }
 
-// ParsePolicy turns a word into a Policy. The error names the allowed words.
+// ParsePolicy returns the policy called s. The error names the allowed ones.
 func ParsePolicy(s string) (Policy, error) {
 	return parseWord("policy", s, Policies())
 }
 
-// RestoreFailure says what becomes of a freeze when a restore has failed.
+// RestoreFailure says what happens to a freeze when a restore has failed.
 type RestoreFailure string
 
 const (
 	// Thaw lifts the freeze of a namespace whose restore failed.
 	Thaw RestoreFailure = "thaw"
-	// Keep leaves it frozen until its time to live is over, for another try.
+	// Keep leaves it frozen for another try, until its time to live is over.
 	Keep RestoreFailure = "keep"
 )
 
-// Resume says how traffic gets going again after a thaw.
+// Resume says how traffic is started again after a thaw.
 type Resume string
 
 // The ways to resume.
 const (
-	// Nudge has the peers, and our own kernel, repeat at once what was lost.
+	// Nudge makes the peers and our own kernel retransmit at once what was lost.
 	Nudge Resume = "nudge"
-	// None leaves that to everybody's timers.
+	// None waits for everybody's retransmission timers.
 	None Resume = "none"
 )
 
@@ -70,23 +72,16 @@ func Resumes() []Resume { return []Resume{Nudge, None} }
 // RestoreFailures returns all values of restore-failure, the default one first.
 func RestoreFailures() []RestoreFailure { return []RestoreFailure{Thaw, Keep} }
 
-// BackendAuto stands for the first back end that works.
-const BackendAuto = "auto"
-
-// Backends returns the names of the firewall back ends, the default one first.
-func Backends() []string {
-	return []string{BackendAuto, "nftables", "iptables", "iptables-nft", "iptables-legacy"}
-}
-
-// LogLevels returns the log levels, from the fewest messages to the most. They
-// are those that logrus.ParseLevel takes.
+// LogLevels returns the log levels, from the fewest messages to the most: those
+// that logrus.ParseLevel accepts.
 func LogLevels() []string {
 	return []string{"panic", "fatal", "error", "warning", "info", "debug", "trace"}
 }
 
 // Bounds of the durations. A time to live must be long enough for a dump to
-// commit and short enough to end an outage that everybody forgot; new
-// connections are held back during the drain, which must not become an outage.
+// commit, and short enough to end an outage that everybody has forgotten about.
+// New connections are held back during the drain, which must not become an outage
+// itself.
 const (
 	MinTTL   = time.Second
 	MaxTTL   = 24 * time.Hour
@@ -105,22 +100,22 @@ const (
 
 // Config is the whole configuration with all defaults filled in.
 type Config struct {
-	// Backend is one of [Backends].
-	Backend string
+	// Backend is how a freeze is made, unless an override says otherwise.
+	Backend backend.Kind
 	// Policy is what happens after a dump, unless an override says otherwise.
 	Policy Policy
-	// TTL is how long the kernel upholds a freeze at most.
+	// TTL is how long the kernel keeps a freeze at most.
 	TTL time.Duration
 	// Drain is how long new SYNs may be held back before a dump while the
 	// application accepts pending handshakes; 0 turns this off.
 	Drain time.Duration
 	// RestoreFailure is what happens to the freeze when a restore fails.
 	RestoreFailure RestoreFailure
-	// Resuming is how traffic gets going again.
+	// Resuming is how traffic is started again after a thaw.
 	Resuming
-	// Annotations allows [PolicyAnnotation] to choose the policy.
+	// Annotations says whether [PolicyAnnotation] may choose the policy.
 	Annotations bool
-	// Log is where messages go, and how many.
+	// Log says where messages go, and how many of them are written.
 	Log Log
 	// Containers are the overrides in the order of the file.
 	Containers []Rule
@@ -128,7 +123,7 @@ type Config struct {
 	name string // the file, for Settings.Why
 }
 
-// Resuming is how traffic gets going again after a thaw.
+// Resuming is how traffic is started again after a thaw.after a thaw.
 type Resuming struct {
 	// Resume says whether connections are nudged.
 	Resume Resume
@@ -148,10 +143,10 @@ type Log struct {
 	File string
 }
 
-// Rule is one [[container]] table: which containers it concerns and what is
-// different for them. All patterns that are given must match.
+// Rule is one [[container]] table: which containers it applies to and what is
+// different for them. All the patterns that are given must match.
 type Rule struct {
-	// ID is a glob, or the beginning of an id where it is plain hexadecimal.
+	// ID is a glob, or the beginning of an id if it is plain hexadecimal.
 	ID string
 	// Name is a glob over the container's name.
 	Name string
@@ -160,7 +155,7 @@ type Rule struct {
 
 	// Backend and Policy are empty, and TTL and Drain nil, where the rule
 	// leaves them as they are.
-	Backend string
+	Backend backend.Kind
 	Policy  Policy
 	TTL     *time.Duration
 	Drain   *time.Duration
@@ -169,10 +164,10 @@ type Rule struct {
 	Line int
 }
 
-// Default returns the configuration that is in force without a file.
+// Default returns the configuration that applies without a file.
 func Default() *Config {
 	return &Config{
-		Backend:        BackendAuto,
+		Backend:        backend.Auto,
 		Policy:         Hold,
 		TTL:            15 * time.Minute,
 		Drain:          100 * time.Millisecond,

@@ -5,11 +5,11 @@ import (
 	"strings"
 )
 
-// TOML prints the configuration in the syntax that [Parse] reads, every key
-// with the value that holds.
+// TOML prints the configuration in the syntax that [Parse] reads, with the value
+// of every key, defaults included.
 func (c *Config) TOML() string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "backend = %s\n", quote(c.Backend))
+	fmt.Fprintf(&b, "backend = %s\n", quote(string(c.Backend)))
 	fmt.Fprintf(&b, "policy = %s\n", quote(string(c.Policy)))
 	fmt.Fprintf(&b, "ttl = %s\n", quote(FormatDuration(c.TTL)))
 	fmt.Fprintf(&b, "drain = %s\n", quote(FormatDuration(c.Drain)))
@@ -32,7 +32,7 @@ func (r *Rule) encode(b *strings.Builder) {
 		{"id", r.ID},
 		{"name", r.Name},
 		{"pod", r.Pod},
-		{"backend", r.Backend},
+		{"backend", string(r.Backend)},
 		{"policy", string(r.Policy)},
 	} {
 		if f.value != "" {
@@ -47,7 +47,7 @@ func (r *Rule) encode(b *strings.Builder) {
 	}
 }
 
-// quote prints a basic string of TOML, whose escapes are not quite Go's.
+// quote prints a TOML basic string, whose escapes are not quite Go's.
 func quote(s string) string {
 	var b strings.Builder
 	b.WriteByte('"')

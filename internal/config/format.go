@@ -6,8 +6,8 @@ import (
 	"time"
 )
 
-// FormatDuration prints a duration as the configuration has it: "15m", not
-// "15m0s".
+// FormatDuration prints a duration as one would write it in the configuration:
+// "15m", not "15m0s".
 func FormatDuration(d time.Duration) string {
 	s := d.String()
 	if strings.HasSuffix(s, "m0s") {
@@ -19,7 +19,7 @@ func FormatDuration(d time.Duration) string {
 	return s
 }
 
-// withUnit proposes what a duration without a unit may have meant.
+// withUnit suggests what a duration without a unit was probably meant to be.
 func withUnit(s string) string {
 	for i := range len(s) {
 		if s[i] < '0' || s[i] > '9' {
@@ -32,7 +32,7 @@ func withUnit(s string) string {
 	return s + "s"
 }
 
-// show prints a value that has the wrong type; a long one is cut.
+// show prints a value of the wrong type for a message, composite ones shortened.
 func show(v any) string {
 	switch v := v.(type) {
 	case string:
@@ -46,8 +46,8 @@ func show(v any) string {
 	}
 }
 
-// join and key build and take apart the place of a value in the document, such
-// as container[1].policy.
+// join and key build and take apart the name of a place in the document, such as
+// container[1].policy.
 func join(at, key string) string {
 	if at == "" {
 		return key
@@ -57,12 +57,12 @@ func join(at, key string) string {
 
 func key(at string) string { return at[strings.LastIndexByte(at, '.')+1:] }
 
-// didYouMean proposes the nearest word, if one is near.
+// didYouMean suggests the word most like s, if any is similar enough.
 func didYouMean(s string, words []string) string {
-	best, least := "", 3
+	best, nearest := "", 3
 	for _, w := range words {
-		if d := distance(s, w); d < least && d < len(w) {
-			best, least = w, d
+		if d := distance(s, w); d < nearest && d < len(w) {
+			best, nearest = w, d
 		}
 	}
 	if best == "" {
@@ -71,8 +71,8 @@ func didYouMean(s string, words []string) string {
 	return fmt.Sprintf(" (did you mean %q?)", best)
 }
 
-// distance counts the single-byte edits from a to b (Levenshtein); words that
-// differ much in length are simply far apart.
+// distance returns the Levenshtein distance between a and b in bytes. For words
+// whose lengths differ a lot it returns some large number.
 func distance(a, b string) int {
 	if len(a) > len(b)+2 || len(b) > len(a)+2 {
 		return len(a) + len(b)

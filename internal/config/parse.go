@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"github.com/BurntSushi/toml"
+
+	"github.com/criu-netfreeze/criu-netfreeze/internal/backend"
 )
 
 // Problem is one thing that is wrong in a configuration file.
@@ -33,9 +35,9 @@ func (ps Problems) Error() string {
 	return strings.Join(lines, "\n")
 }
 
-// Parse reads a configuration; what data does not mention is as in [Default].
-// The name stands for the file in messages. An error is always a [Problems]
-// with all that is wrong, not only the first.
+// Parse reads a configuration. What data does not mention is as in [Default]; name
+// is the file's name in messages. The error is always a [Problems] that lists
+// everything that is wrong, not only the first thing.
 func Parse(data []byte, name string) (*Config, error) {
 	var doc map[string]any
 	if _, err := toml.Decode(string(data), &doc); err != nil {
@@ -45,7 +47,7 @@ func Parse(data []byte, name string) (*Config, error) {
 	c := Default()
 	c.name = name
 	p.table("", doc, []field{
-		{"backend", word(&p, &c.Backend, Backends())},
+		{"backend", word(&p, &c.Backend, backend.All())},
 		{"policy", word(&p, &c.Policy, Policies())},
 		{"ttl", p.duration(&c.TTL, MinTTL, MaxTTL)},
 		{"drain", p.duration(&c.Drain, MinDrain, MaxDrain)},
@@ -67,7 +69,7 @@ func Parse(data []byte, name string) (*Config, error) {
 	return c, nil
 }
 
-// syntaxProblem keeps the line that the TOML library reports.
+// syntaxProblem returns what the TOML library reports, with its line.
 func syntaxProblem(err error, name string) Problem {
 	var pe toml.ParseError
 	if errors.As(err, &pe) {
@@ -83,7 +85,7 @@ type parser struct {
 	problems Problems
 }
 
-// setter checks the value found at a place of the document and stores it.
+// setter checks the value found at a place in the document and stores it.
 type setter func(at string, v any)
 
 type field struct {
@@ -95,7 +97,7 @@ func (p *parser) problem(at, format string, args ...any) {
 	p.problems = append(p.problems, Problem{File: p.name, Line: p.lines.line(at), Text: fmt.Sprintf(format, args...)})
 }
 
-// table hands each value to its field and reports the keys that have none.
+// table passes each value to its field's setter and reports unknown keys.
 func (p *parser) table(at string, t map[string]any, fields []field) {
 	keys := make([]string, len(fields))
 	for i, f := range fields {
@@ -140,7 +142,7 @@ func (p *parser) rules(rules *[]Rule) setter {
 				{"id", p.pattern(&r.ID)},
 				{"name", p.pattern(&r.Name)},
 				{"pod", p.podPattern(&r.Pod)},
-				{"backend", word(p, &r.Backend, Backends())},
+				{"backend", word(p, &r.Backend, backend.All())},
 				{"policy", word(p, &r.Policy, Policies())},
 				{"ttl", p.optionalDuration(&r.TTL, MinTTL, MaxTTL)},
 				{"drain", p.optionalDuration(&r.Drain, MinDrain, MaxDrain)},
@@ -153,7 +155,8 @@ func (p *parser) rules(rules *[]Rule) setter {
 	}
 }
 
-// tablesOf takes both ways to write a list of tables.
+// tablesOf accepts both ways to write a list of tables: [[container]] and
+// container = [{…}].
 func tablesOf(v any) ([]map[string]any, bool) {
 	if tables, ok := v.([]map[string]any); ok {
 		return tables, true
@@ -202,18 +205,18 @@ func (p *parser) boolean(dst *bool) setter {
 	}
 }
 
-func (p *parser) number(dst *int, least, most int) setter {
+func (p *parser) number(dst *int, lowest, highest int) setter {
 	return func(at string, v any) {
 		n, ok := v.(int64)
-		if !ok || n < int64(least) || n > int64(most) {
-			p.problem(at, "%s = %s: must be a whole number from %d to %d", key(at), show(v), least, most)
+		if !ok || n < int64(lowest) || n > int64(highest) {
+			p.problem(at, "%s = %s: must be a whole number from %d to %d", key(at), show(v), lowest, highest)
 			return
 		}
 		*dst = int(n)
 	}
 }
 
-func (p *parser) duration(dst *time.Duration, least, most time.Duration) setter {
+func (p *parser) duration(dst *time.Duration, lowest, highest time.Duration) setter {
 	return func(at string, v any) {
 		s, ok := v.(string)
 		if !ok {
@@ -225,19 +228,19 @@ func (p *parser) duration(dst *time.Duration, least, most time.Duration) setter 
 			p.problem(at, "%s = %q: must be a number with a unit (ms, s, m, h), such as %q", key(at), s, withUnit(s))
 			return
 		}
-		if d < least || d > most {
-			p.problem(at, "%s = %q: must be from %q to %q", key(at), s, FormatDuration(least), FormatDuration(most))
+		if d < lowest || d > highest {
+			p.problem(at, "%s = %q: must be from %q to %q", key(at), s, FormatDuration(lowest), FormatDuration(highest))
 			return
 		}
 		*dst = d
 	}
 }
 
-func (p *parser) optionalDuration(dst **time.Duration, least, most time.Duration) setter {
+func (p *parser) optionalDuration(dst **time.Duration, lowest, highest time.Duration) setter {
 	return func(at string, v any) {
-		d := least - 1
-		p.duration(&d, least, most)(at, v)
-		if d >= least {
+		d := lowest - 1 // stays if v is refused
+		p.duration(&d, lowest, highest)(at, v)
+		if d >= lowest {
 			*dst = &d
 		}
 	}

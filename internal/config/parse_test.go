@@ -10,6 +10,8 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
 	"github.com/sirupsen/logrus"
+
+	"github.com/criu-netfreeze/criu-netfreeze/internal/identity"
 )
 
 const full = `# a comment
@@ -212,7 +214,7 @@ func FuzzParse(f *testing.F) {
 		if diff := cmp.Diff(c, again, cmpopts.IgnoreUnexported(Config{}), cmpopts.IgnoreFields(Rule{}, "Line")); diff != "" {
 			t.Error(diff)
 		}
-		if _, err := c.For(Container{ID: "3f2a", Name: "n", PodNamespace: "s", PodName: "p"}); err != nil {
+		if _, err := c.For(identity.Container{ID: "3f2a", Name: "n", Pod: "s/p"}); err != nil {
 			t.Error(err)
 		}
 	})

@@ -5,39 +5,28 @@ import (
 	"path"
 	"strings"
 	"time"
+
+	"github.com/criu-netfreeze/criu-netfreeze/internal/backend"
+	"github.com/criu-netfreeze/criu-netfreeze/internal/identity"
 )
 
-// Container is what is known of the container that is dumped or restored. Any
-// field may be empty; an empty field is matched by no pattern.
-type Container struct {
-	// ID is the runtime's full container id.
-	ID string
-	// Name is the container's name, as its engine knows it.
-	Name string
-	// PodNamespace and PodName name the Kubernetes pod.
-	PodNamespace string
-	PodName      string
-	// Annotations are the OCI annotations of the container and its pod.
-	Annotations map[string]string
-}
-
-// Settings are what holds for one container.
+// Settings are what applies to one container.
 type Settings struct {
-	Backend        string
+	Backend        backend.Kind
 	Policy         Policy
 	TTL            time.Duration
 	Drain          time.Duration
 	RestoreFailure RestoreFailure
 
 	Resuming
-	// Why says what chose the policy, for logs and for the status.
+	// Why says what chose the policy, for the log and for netfreeze status.
 	Why string
 }
 
-// For returns what holds for a container: the file's general settings, then
-// the first rule that matches, then the annotation where it is allowed. It
-// fails only on an annotation with a value that is no policy.
-func (c *Config) For(t Container) (Settings, error) {
+// For returns the settings that apply to a container: the file's general settings,
+// overridden by the first rule that matches, and then by the annotation if it is
+// allowed to. The only error is an annotation whose value is not a policy.
+func (c *Config) For(t identity.Container) (Settings, error) {
 	s := Settings{
 		Backend:        c.Backend,
 		Policy:         c.Policy,
@@ -83,20 +72,20 @@ func (c *Config) For(t Container) (Settings, error) {
 }
 
 // matches reports whether every pattern of the rule matches the container.
-func (r *Rule) matches(t Container) bool {
+func (r *Rule) matches(t identity.Container) bool {
 	if r.ID != "" && !glob(r.ID, t.ID) && !(isHex(r.ID) && strings.HasPrefix(t.ID, r.ID)) {
 		return false
 	}
 	if r.Name != "" && !glob(r.Name, t.Name) {
 		return false
 	}
-	if r.Pod != "" && (t.PodName == "" || !glob(r.Pod, t.PodNamespace+"/"+t.PodName)) {
+	if r.Pod != "" && !glob(r.Pod, t.Pod) {
 		return false
 	}
 	return r.ID != "" || r.Name != "" || r.Pod != ""
 }
 
-// patterns prints the rule's patterns the way the file has them.
+// patterns prints the rule's patterns as they stand in the file.
 func (r *Rule) patterns() string {
 	var parts []string
 	for _, p := range []struct{ key, pattern string }{{"id", r.ID}, {"name", r.Name}, {"pod", r.Pod}} {
@@ -107,7 +96,8 @@ func (r *Rule) patterns() string {
 	return strings.Join(parts, ", ")
 }
 
-// glob matches as path.Match does; Parse has checked the pattern.
+// glob matches as path.Match does, but never the empty string. Parse has checked
+// the pattern.
 func glob(pattern, s string) bool {
 	ok, err := path.Match(pattern, s)
 	return err == nil && ok && s != ""

@@ -5,6 +5,8 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+
+	"github.com/criu-netfreeze/criu-netfreeze/internal/identity"
 )
 
 func TestFor(t *testing.T) {
@@ -40,26 +42,26 @@ policy = "run"
 	}
 	tests := []struct {
 		name string
-		in   Container
+		in   identity.Container
 		want Settings
 	}{
-		{"unknown container", Container{}, general},
-		{"no rule", Container{ID: "ffff", Name: "x"}, general},
-		{"id prefix", Container{ID: "ab12cd", Name: "db"}, with(func(s *Settings) {
+		{"unknown container", identity.Container{}, general},
+		{"no rule", identity.Container{ID: "ffff", Name: "x"}, general},
+		{"id prefix", identity.Container{ID: "ab12cd", Name: "db"}, with(func(s *Settings) {
 			s.Policy, s.Why = Kill, `f:4: container rule 1 (id = "ab12")`
 		})},
-		{"id not a prefix", Container{ID: "ab1", Name: "x"}, general},
-		{"pod and name", Container{ID: "cc", Name: "db", PodNamespace: "kube-system", PodName: "p"}, with(func(s *Settings) {
+		{"id not a prefix", identity.Container{ID: "ab1", Name: "x"}, general},
+		{"pod and name", identity.Container{ID: "cc", Name: "db", Pod: "kube-system/p"}, with(func(s *Settings) {
 			s.Policy, s.TTL, s.Why = Isolate, time.Hour, `f:7: container rule 2 (name = "db", pod = "kube-*/*")`
 		})},
-		{"pod, other name", Container{ID: "cc", Name: "cache", PodNamespace: "kube-system", PodName: "p"}, general},
-		{"no pod, later rule", Container{ID: "cc", Name: "db"}, with(func(s *Settings) {
+		{"pod, other name", identity.Container{ID: "cc", Name: "cache", Pod: "kube-system/p"}, general},
+		{"no pod, later rule", identity.Container{ID: "cc", Name: "db"}, with(func(s *Settings) {
 			s.Policy, s.Why = Run, `f:16: container rule 4 (id = "*", name = "db")`
 		})},
-		{"rule without policy", Container{ID: "cc", Name: "web-1"}, with(func(s *Settings) {
+		{"rule without policy", identity.Container{ID: "cc", Name: "web-1"}, with(func(s *Settings) {
 			s.Backend, s.Drain = "iptables", 0
 		})},
-		{"annotation", Container{ID: "ab12cd", Annotations: map[string]string{PolicyAnnotation: "run"}}, with(func(s *Settings) {
+		{"annotation", identity.Container{ID: "ab12cd", Annotations: map[string]string{PolicyAnnotation: "run"}}, with(func(s *Settings) {
 			s.Policy, s.Why = Run, "annotation io.criu.netfreeze.policy"
 		})},
 	}
@@ -77,7 +79,7 @@ policy = "run"
 }
 
 func TestForAnnotation(t *testing.T) {
-	bad := Container{ID: "ab", Annotations: map[string]string{PolicyAnnotation: "Kill"}}
+	bad := identity.Container{ID: "ab", Annotations: map[string]string{PolicyAnnotation: "Kill"}}
 	c := Default()
 	got, err := c.For(bad)
 	if err != nil {

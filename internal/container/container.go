@@ -1,6 +1,6 @@
-// Package container finds out which container a checkpoint or a restore is about. It
-// asks the runtime that started CRIU: its command line, the state it keeps and
-// the OCI bundle. Nothing has to be told to the hooks for that.
+// Package container finds out which container a dump or a restore is about. It
+// looks at the runtime that started CRIU: its command line, the state that it
+// keeps and the OCI bundle. So the runtime need not pass anything to the hooks.
 package container
 
 import (
@@ -14,27 +14,24 @@ import (
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 
+	"github.com/criu-netfreeze/criu-netfreeze/internal/identity"
 	"github.com/criu-netfreeze/criu-netfreeze/internal/proc"
 )
 
 // Container is what is known about a container; every field may be empty.
 type Container struct {
-	ID           string
-	Name         string
-	PodNamespace string
-	PodName      string
-	Bundle       string // directory of config.json
-	Annotations  map[string]string
+	identity.Container
+	Bundle string // directory of config.json
 
-	// HasNetNS says that the bundle asks for a network namespace of its own,
-	// NetNSPath which one; empty: the runtime lets CRIU make it.
+	// HasNetNS says whether the bundle asks for a network namespace, and
+	// NetNSPath for which one; if empty, the runtime makes it, or lets CRIU do so.
 	HasNetNS  bool
 	NetNSPath string
 }
 
-// Runtime reads what the runtime above CRIU was told. criu is CRIU's pid. It
-// returns nil without an error where the process above is no OCI runtime that
-// checkpoints or restores: a shell, a service, init.
+// Runtime returns the container that CRIU's parent process, an OCI runtime, dumps
+// or restores. criu is CRIU's pid. It returns nil without an error if the parent
+// is no OCI runtime doing that, but a shell, a service or init, say.
 func Runtime(criu int) (*Container, error) {
 	st, err := proc.ReadStat(criu)
 	if err != nil {
@@ -44,7 +41,7 @@ func Runtime(criu int) (*Container, error) {
 	if !ok {
 		return nil, nil
 	}
-	c := &Container{ID: cmd.id, Bundle: cmd.bundle}
+	c := &Container{Container: identity.Container{ID: cmd.id}, Bundle: cmd.bundle}
 	if c.Bundle == "" && cmd.verb == "checkpoint" {
 		c.Bundle = bundleFromState(cmd)
 	}
@@ -67,7 +64,7 @@ func Runtime(criu int) (*Container, error) {
 	return c, nil
 }
 
-// command is a runtime's command line, as far as it matters here.
+// command is the part of a runtime's command line that matters here.
 type command struct {
 	verb    string // checkpoint or restore
 	id      string
@@ -76,7 +73,7 @@ type command struct {
 	runtime string
 }
 
-// parseCommand takes apart the command line that runc, crun and their likes
+// parseCommand takes apart the command line that runc, crun and similar runtimes
 // share: RUNTIME [global options] checkpoint|restore [options] ID. It reports
 // false for anything else.
 func parseCommand(args []string) (command, bool) {
@@ -115,9 +112,9 @@ func parseCommand(args []string) (command, bool) {
 	return c, true
 }
 
-// bundleFromState looks the bundle up in the state that the runtime keeps:
-// runc in state.json as a label, crun in status. It returns "" where nothing
-// is found; the container is then known by its id only.
+// bundleFromState looks the bundle up in the state that the runtime keeps: runc
+// has it in state.json as a label, crun in status. It returns "" if there is
+// nothing; only the container's id is known then.
 func bundleFromState(cmd command) string {
 	roots := []string{cmd.root}
 	if cmd.root == "" {
@@ -152,7 +149,7 @@ func (c *Container) readBundle() error {
 		return err
 	}
 	c.Annotations = spec.Annotations
-	c.name()
+	c.nameFromAnnotations()
 	if spec.Linux == nil {
 		return nil
 	}
@@ -164,9 +161,9 @@ func (c *Container) readBundle() error {
 	return nil
 }
 
-// name fills in the names from the annotations that CRI-O, containerd's CRI
-// plugin and the kubelet give to a container.
-func (c *Container) name() {
+// nameFromAnnotations fills in the names of the container and its pod from the
+// annotations that CRI-O, containerd's CRI plugin and the kubelet set.
+func (c *Container) nameFromAnnotations() {
 	pick := func(keys ...string) string {
 		for _, k := range keys {
 			if v := c.Annotations[k]; v != "" {
@@ -175,13 +172,15 @@ func (c *Container) name() {
 		}
 		return ""
 	}
-	c.PodNamespace = pick("io.kubernetes.pod.namespace", "io.kubernetes.cri-o.Namespace", "io.kubernetes.cri.sandbox-namespace")
-	c.PodName = pick("io.kubernetes.pod.name", "io.kubernetes.cri-o.KubeName", "io.kubernetes.cri.sandbox-name")
+	namespace := pick("io.kubernetes.pod.namespace", "io.kubernetes.cri-o.Namespace", "io.kubernetes.cri.sandbox-namespace")
+	if pod := pick("io.kubernetes.pod.name", "io.kubernetes.cri-o.KubeName", "io.kubernetes.cri.sandbox-name"); pod != "" {
+		c.Pod = namespace + "/" + pod
+	}
 	c.Name = pick("io.kubernetes.container.name", "io.kubernetes.cri.container-name", "io.kubernetes.cri-o.ContainerName")
 }
 
-// readJSON reads a file that a container runtime wrote. The size is bounded: a
-// runtime writes kilobytes.
+// readJSON reads a file that a container runtime wrote into v. It reads a bounded
+// part: what a runtime writes has kilobytes.
 func readJSON(path string, v any) error {
 	const limit = 16 << 20
 	f, err := os.Open(path)

@@ -5,6 +5,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/criu-netfreeze/criu-netfreeze/internal/identity"
 )
 
 func TestParseCommand(t *testing.T) {
@@ -83,11 +85,11 @@ func TestBundle(t *testing.T) {
 
 	write("config.json", `{"annotations":{"io.kubernetes.cri.sandbox-name":"web-0","io.kubernetes.pod.namespace":"shop"},
 		"linux":{"namespaces":[{"type":"pid"},{"type":"network","path":"/run/netns/web"}]}}`)
-	c := &Container{ID: "c1", Bundle: dir}
+	c := &Container{Container: identity.Container{ID: "c1"}, Bundle: dir}
 	if err := c.readBundle(); err != nil {
 		t.Fatal(err)
 	}
-	if c.PodName != "web-0" || c.PodNamespace != "shop" || !c.HasNetNS || c.NetNSPath != "/run/netns/web" {
+	if c.Pod != "shop/web-0" || !c.HasNetNS || c.NetNSPath != "/run/netns/web" {
 		t.Errorf("got %+v", c)
 	}
 	write("config.json", `{"annotations":`)

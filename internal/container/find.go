@@ -9,13 +9,12 @@ import (
 	"github.com/criu-netfreeze/criu-netfreeze/internal/proc"
 )
 
-// minPrefix is how much of an id a person has to type at least.
+// minPrefix is the length of the shortest prefix of an id that is accepted.
 const minPrefix = 3
 
 // FindByID looks for a running container by a prefix of its id, in the names of
 // the control groups that the runtimes make for their containers, and returns
-// its first process. A prefix that fits more than one container is an error
-// that names them.
+// its first process. If the prefix fits several containers, the error names them.
 func FindByID(prefix string) (proc.Ref, error) {
 	if len(prefix) < minPrefix {
 		return proc.Ref{}, fmt.Errorf("container id prefix %q is too short: give at least %d characters", prefix, minPrefix)
@@ -39,7 +38,7 @@ func FindByID(prefix string) (proc.Ref, error) {
 		if id == "" || err != nil {
 			continue
 		}
-		// The oldest process is the container's first.
+		// A container's first process is its oldest one.
 		if old, ok := found[id]; !ok || st.Start < old.Start || st.Start == old.Start && pid < old.PID {
 			found[id] = proc.Ref{PID: pid, Start: st.Start}
 		}

@@ -7,11 +7,13 @@ import (
 	"io"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
+
+	"github.com/criu-netfreeze/criu-netfreeze/internal/identity"
 )
 
-// ReadState reads the state that a runtime gives to a hook (OCI runtime
-// specification, "State"), and returns the container and the pid of its first
-// process.
+// ReadState reads the state that a runtime passes to a hook on its standard input
+// (OCI runtime specification, "State"). It returns the container and the pid of
+// its first process.
 func ReadState(r io.Reader) (*Container, int, error) {
 	const limit = 16 << 20 // annotations are kilobytes
 	var st specs.State
@@ -21,7 +23,7 @@ func ReadState(r io.Reader) (*Container, int, error) {
 	if st.ID == "" || st.Pid <= 0 {
 		return nil, 0, errors.New("the state on stdin names no container with a process: this is for a runtime to call, as a createRuntime hook")
 	}
-	c := &Container{ID: st.ID, Bundle: st.Bundle, Annotations: st.Annotations}
-	c.name()
+	c := &Container{Container: identity.Container{ID: st.ID, Annotations: st.Annotations}, Bundle: st.Bundle}
+	c.nameFromAnnotations()
 	return c, st.Pid, nil
 }

@@ -8,7 +8,7 @@ import (
 func TestReadState(t *testing.T) {
 	c, pid, err := ReadState(strings.NewReader(`{"ociVersion": "1.0.2", "id": "abc", "status": "creating", "pid": 4711, "bundle": "/b",
 		"annotations": {"io.kubernetes.cri.sandbox-namespace": "shop", "io.kubernetes.cri.sandbox-name": "db-0"}}`))
-	if err != nil || pid != 4711 || c.ID != "abc" || c.Bundle != "/b" || c.PodNamespace != "shop" || c.PodName != "db-0" {
+	if err != nil || pid != 4711 || c.ID != "abc" || c.Bundle != "/b" || c.Pod != "shop/db-0" {
 		t.Errorf("got %+v, %d, %v", c, pid, err)
 	}
 	for _, bad := range []string{"", "[]", "{}", `{"id": "a"}`, `{"id": "a", "pid": -1}`, `{"pid": 1}`, `{"id": "a", "pid": "1"}`} {
