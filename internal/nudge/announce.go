@@ -2,19 +2,23 @@ package nudge
 
 import (
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"net"
 	"net/netip"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
+
+	"github.com/criu-netfreeze/criu-netfreeze/internal/netlinksafe"
 )
 
 // announcements builds the frames that announce every address of the calling
-// thread's namespace, by the interface that has it.
+// thread's namespace, each on the interface that has it. If the addresses do not
+// stop changing, it announces those that it has seen: there is another round.
 func announcements() ([]frame, error) {
-	links, err := netlink.LinkList()
-	if err != nil {
+	links, err := netlinksafe.LinkList()
+	if err != nil && !errors.Is(err, netlink.ErrDumpInterrupted) {
 		return nil, fmt.Errorf("list the interfaces: %w", err)
 	}
 	var all []frame
@@ -23,8 +27,8 @@ func announcements() ([]frame, error) {
 		if a.Flags&net.FlagUp == 0 || a.Flags&net.FlagLoopback != 0 || len(a.HardwareAddr) != 6 {
 			continue
 		}
-		addrs, err := netlink.AddrList(l, netlink.FAMILY_ALL)
-		if err != nil {
+		addrs, err := netlinksafe.AddrList(l, netlink.FAMILY_ALL)
+		if err != nil && !errors.Is(err, netlink.ErrDumpInterrupted) {
 			return nil, fmt.Errorf("list the addresses of %s: %w", a.Name, err)
 		}
 		for _, addr := range addrs {
@@ -37,7 +41,7 @@ func announcements() ([]frame, error) {
 	return all, nil
 }
 
-// Ethernet's types.
+// EtherTypes.
 const (
 	etherARP  = 0x0806
 	etherIPv6 = 0x86dd
@@ -59,7 +63,7 @@ func announcement(mac net.HardwareAddr, ip netip.Addr) []byte {
 	return advertisement(mac, ip)
 }
 
-// gratuitousARP builds a request of ip for itself (RFC 826).
+// gratuitousARP builds an ARP request from ip for ip itself (RFC 826).
 func gratuitousARP(mac net.HardwareAddr, ip netip.Addr) []byte {
 	b := ethernet(broadcast, mac, etherARP)
 	b = append(b, 0, 1, 8, 0, 6, 4, 0, 1) // Ethernet, IPv4, their lengths, request
@@ -68,30 +72,30 @@ func gratuitousARP(mac net.HardwareAddr, ip netip.Addr) []byte {
 	return b
 }
 
-// advertisement builds an unsolicited neighbour advertisement to all nodes.
+// advertisement builds an unsolicited neighbor advertisement to all nodes.
 func advertisement(mac net.HardwareAddr, ip netip.Addr) []byte {
 	const override, targetLinkLayer = 0x20, 2
 	na := append([]byte{136, 0, 0, 0, override, 0, 0, 0}, ip.AsSlice()...)
 	na = append(append(na, targetLinkLayer, 1), mac...)
-	return neighbourDiscovery(mac, ip, [16]byte{0: 0xff, 1: 2, 15: 1}, na)
+	return neighborDiscovery(mac, ip, [16]byte{0: 0xff, 1: 2, 15: 1}, na)
 }
 
-// solicitation builds a neighbour solicitation from ip for target (RFC 4861,
+// solicitation builds a neighbor solicitation from ip for target (RFC 4861,
 // section 4.3).
 func solicitation(mac net.HardwareAddr, ip, target netip.Addr) []byte {
 	const sourceLinkLayer = 1
 	ns := append([]byte{135, 0, 0, 0, 0, 0, 0, 0}, target.AsSlice()...)
 	ns = append(append(ns, sourceLinkLayer, 1), mac...)
 	t := target.As16()
-	return neighbourDiscovery(mac, ip, [16]byte{0: 0xff, 1: 2, 11: 1, 12: 0xff, 13: t[13], 14: t[14], 15: t[15]}, ns)
+	return neighborDiscovery(mac, ip, [16]byte{0: 0xff, 1: 2, 11: 1, 12: 0xff, 13: t[13], 14: t[14], 15: t[15]}, ns)
 }
 
-// neighbourDiscovery puts the headers before an ICMPv6 message to a multicast
+// neighborDiscovery puts the headers before an ICMPv6 message to a multicast
 // address.
-func neighbourDiscovery(mac net.HardwareAddr, from netip.Addr, group [16]byte, msg []byte) []byte {
+func neighborDiscovery(mac net.HardwareAddr, from netip.Addr, group [16]byte, msg []byte) []byte {
 	to := netip.AddrFrom16(group)
 	binary.BigEndian.PutUint16(msg[2:], checksum(pseudo(from, to, protoICMPv6, len(msg)), msg))
 	p := packet(from, to, protoICMPv6, msg)
-	p[7] = 255 // neighbours accept nothing else: it was not routed
+	p[7] = 255 // neighbors accept nothing else: it shows that no router passed it on
 	return append(ethernet(net.HardwareAddr{0x33, 0x33, group[12], group[13], group[14], group[15]}, mac, etherIPv6), p...)
 }

@@ -12,11 +12,12 @@ import (
 	"github.com/criu-netfreeze/criu-netfreeze/internal/netns"
 )
 
-// Prime has the kernel find out the next hops' MAC addresses towards the peers,
-// so that the first packet after the thaw does not wait for that.
-func (l *Line) Prime(ns *netns.Namespace, peers []netip.Addr) error {
+// ProbeNeighbors makes the kernel of ns resolve the MAC addresses of the next hops
+// towards the peers, so that the first packet after the thaw does not wait for
+// that. A failure with one peer does not stop the others from being looked up.
+func (s *Sender) ProbeNeighbors(ns *netns.Namespace, peers []netip.Addr) error {
 	return ns.Do(func() error {
-		asked := map[netip.Addr]bool{}
+		probed := map[netip.Addr]bool{}
 		var errs []error
 		for _, p := range peers {
 			routes, err := netlink.RouteGet(p.AsSlice())
@@ -28,11 +29,11 @@ func (l *Line) Prime(ns *netns.Namespace, peers []netip.Addr) error {
 			if gw, ok := netip.AddrFromSlice(routes[0].Gw); ok {
 				hop = gw.Unmap()
 			}
-			if asked[hop] {
+			if probed[hop] {
 				continue
 			}
-			asked[hop] = true
-			if err := l.ask(routes[0], hop); err != nil {
+			probed[hop] = true
+			if err := s.probe(routes[0], hop); err != nil {
 				errs = append(errs, fmt.Errorf("ask for the MAC address of %s: %w", hop, err))
 			}
 		}
@@ -40,11 +41,11 @@ func (l *Line) Prime(ns *netns.Namespace, peers []netip.Addr) error {
 	})
 }
 
-// ask makes a neighbour entry and has the question sent, as if a packet were
-// waiting (NTF_USE, neigh_add in net/core/neighbour.c). For IPv6 the kernel
-// asks from its link-local address then, and not at all while that one is still
-// tentative, as in a namespace just made; so the question comes from us.
-func (l *Line) ask(route netlink.Route, hop netip.Addr) error {
+// probe adds a neighbor entry and makes the kernel resolve it, as if a packet were
+// waiting (NTF_USE, neigh_add in net/core/neighbour.c). For IPv6 the kernel would
+// ask from its link-local address, and not at all while that is tentative, as in
+// a new namespace, so we send the solicitation ourselves.
+func (s *Sender) probe(route netlink.Route, hop netip.Addr) error {
 	err := netlink.NeighSet(&netlink.Neigh{
 		LinkIndex: route.LinkIndex, IP: hop.AsSlice(), Flags: netlink.NTF_USE, State: netlink.NUD_NONE,
 	})
@@ -58,8 +59,8 @@ func (l *Line) ask(route netlink.Route, hop netip.Addr) error {
 	from, ok := netip.AddrFromSlice(route.Src)
 	if mac := out.Attrs().HardwareAddr; ok && len(mac) == 6 && out.Attrs().Flags&net.FlagLoopback == 0 {
 		f := frame{route.LinkIndex, solicitation(mac, from, hop)}
-		l.asked = append(l.asked, f)
-		return l.sendFrame(f)
+		s.solicitations = append(s.solicitations, f)
+		return s.sendFrame(f)
 	}
 	return nil
 }

@@ -1,69 +1,139 @@
+// Package nudge gets traffic going again at once when a freeze is lifted. Left
+// to themselves both sides wait for timers that have backed off meanwhile:
+//
+//   - A peer with unacknowledged data retransmits it at growing intervals. An
+//     ICMP error "host unreachable" that quotes the segment makes it take back
+//     one step of that (RFC 6069, tcp_ld_RTO_revert in the kernel), so a few of
+//     them make it send now. They must name the oldest byte that the peer has
+//     not seen acknowledged, so a pure ACK goes first: what we acknowledged just
+//     before the freeze may never have arrived.
+//   - Our own unacknowledged data waits for a timer of seconds after a restore.
+//     The nudge sends the first of it: the same bytes with the same sequence
+//     numbers that the kernel would send.
+//   - A new MAC address stays unknown until the neighbours' entries have aged:
+//     it is announced (announce.go).
+//
+// Nothing here can invent data: acknowledgements name what really was received,
+// and segments carry what really was queued. ICMP errors are hints that a peer
+// may ignore (RFC 5927); one that does not run Linux does, and waits for its timer.
 package nudge
 
-import "github.com/criu-netfreeze/criu-netfreeze/internal/tcp"
+import (
+	"net/netip"
 
-// maxRepeats is how many segments are repeated at most: TCP's initial window
-// would allow ten (RFC 6928); the first is what matters.
-const maxRepeats = 4
+	"github.com/criu-netfreeze/criu-netfreeze/internal/tcp"
+)
 
-// Packets returns what to send for one connection, in order, at most limit
-// packets. Where we have received more than we had acknowledged the peer has
-// most likely that acknowledgement, so it gets the errors for that first: once
-// it hears of more, it takes no error until it has waited for its timer again
-// (icsk_retransmits is 0 then).
-func Packets(s tcp.Stream, limit int) [][]byte {
-	var all [][]byte
-	if !talks(s) {
+const (
+	// maxSegments is how many segments are sent again at most. TCP's initial
+	// window would allow ten (RFC 6928), but it is the first one that matters.
+	maxSegments = 4
+
+	// errorsPerPeer is how many ICMP errors one peer gets. Each halves the time
+	// that the peer still wants to wait: after six it waits for a 64th of it.
+	errorsPerPeer = 6
+
+	// urgent is how many packets of each connection are sent before the rest of
+	// any connection's: the acknowledgement and one error, which is enough for
+	// every other peer (or, if the peer may know of less than was received, two
+	// errors about that).
+	urgent = 2
+)
+
+// Remote returns the connections whose other end is outside the namespace. Those
+// within it need no nudge, since both their ends were frozen together. It does
+// not change streams.
+func Remote(streams []tcp.Stream) []tcp.Stream {
+	ours := map[netip.Addr]bool{}
+	for _, s := range streams {
+		ours[s.Local.Addr()] = true
+	}
+	var remote []tcp.Stream
+	for _, s := range streams {
+		if peer := s.Remote.Addr(); !peer.IsLoopback() && !ours[peer] {
+			remote = append(remote, s)
+		}
+	}
+	return remote
+}
+
+// Plan returns the packets that nudge the connections, in the order in which
+// [Sender.Send] is to send them: at most limit for each connection's peer. What
+// they leave of the limit is for [Sender.Retransmit]. If backed is set, our own
+// kernel has backed off too and is to retransmit what it has sent: then there
+// are a few more packets for each connection, which stay within the namespace.
+func Plan(streams []tcp.Stream, limit int, backed bool) [][]byte {
+	var first, rest [][]byte
+	for _, s := range streams {
+		packets := toPeer(s, limit)
+		if backed {
+			packets = append(packets, toOwnKernel(s, errorsPerPeer)...)
+		}
+		n := min(urgent, len(packets))
+		first, rest = append(first, packets[:n]...), append(rest, packets[n:]...)
+	}
+	return append(first, rest...)
+}
+
+// toPeer returns what to send for one connection, in order, at most limit
+// packets. If we have received more than the last acknowledgement that we know
+// of covers, then most likely the peer has received no later one, so the errors
+// that quote that come first: once the peer hears of more, it accepts no error
+// until its timer has expired again (icsk_retransmits is 0 then).
+func toPeer(s tcp.Stream, limit int) [][]byte {
+	if !canAck(s) {
 		return nil
 	}
-	errors := func(seq uint32) {
-		for range min(Errors, limit-len(all)) {
+	var all [][]byte
+	addErrors := func(seq uint32) {
+		for range min(errorsPerPeer, limit-len(all)) {
 			all = append(all, unreachable(s.Remote.Addr(), s.Local.Addr(), s.Remote, s.Local, seq))
 		}
 	}
-	rest := 1 // for the ACK, without which nothing is certain
-	if s.RcvAcked != s.RcvNxt && limit > Errors+rest {
-		errors(s.RcvAcked)
+	const ackLen = 1 // one packet is for the ACK, without which nothing is certain
+	if s.RcvAcked != s.RcvNxt && limit > errorsPerPeer+ackLen {
+		addErrors(s.RcvAcked)
 	}
 	var data [][]byte
 	if s.State == tcp.Established || s.State == tcp.CloseWait {
-		data = repeats(s, min(maxRepeats, limit-len(all)))
+		data = unackedSegments(s, min(maxSegments, limit-len(all)))
 	}
 	if len(data) == 0 {
 		data = [][]byte{ack(s)}
 	}
 	all = append(all, data...)
-	errors(s.RcvNxt)
+	addErrors(s.RcvNxt)
 	return all
 }
 
-// Own returns the errors that make our own kernel take back its backoff and
-// repeat what it has not seen acknowledged. They never leave the namespace.
-func Own(s tcp.Stream, limit int) [][]byte {
-	var all [][]byte
+// toOwnKernel returns n errors that make our own kernel take back its backoff and
+// retransmit, or none if nothing is unacknowledged. They never leave the namespace.
+func toOwnKernel(s tcp.Stream, n int) [][]byte {
 	if s.SndUna == s.SndNxt {
 		return nil
 	}
+	var all [][]byte
 	us := s.Local.Addr()
-	for range limit {
+	for range n {
 		all = append(all, unreachable(us, us, s.Local, s.Remote, s.SndUna))
 	}
 	return all
 }
 
-// Acks returns an ACK for each connection, of all that has been received.
+// Acks returns, for each connection, an ACK of all that has been received.
 func Acks(streams []tcp.Stream) [][]byte {
 	var all [][]byte
 	for _, s := range streams {
-		if talks(s) {
+		if canAck(s) {
 			all = append(all, ack(s))
 		}
 	}
 	return all
 }
 
-// talks tells whether something was acknowledged, and somebody is there to know.
-func talks(s tcp.Stream) bool {
+// canAck reports whether the connection is in a state in which we have received
+// something, and there is a peer that can use an acknowledgement of it.
+func canAck(s tcp.Stream) bool {
 	switch s.State {
 	case tcp.Established, tcp.CloseWait, tcp.FinWait1, tcp.FinWait2, tcp.Closing, tcp.LastAck:
 		return true

@@ -1,21 +1,3 @@
-// Package nudge gets traffic going again at once when a freeze is lifted. Left
-// to themselves both sides wait for timers that have backed off meanwhile:
-//
-//   - A peer with unacknowledged data repeats it at growing intervals. An ICMP
-//     error "host unreachable" that quotes the segment makes it take back one
-//     step of that (RFC 6069, tcp_ld_RTO_revert in the kernel), so a few of them
-//     make it send now. They must name the oldest byte that the peer has not
-//     seen acknowledged, so a pure ACK goes first: what we acknowledged just
-//     before the freeze may never have arrived.
-//   - Our own unacknowledged data waits for a timer of seconds after a restore.
-//     The nudge repeats the first of it: the same bytes with the same numbers
-//     as the kernel would.
-//   - A new MAC address is unknown until neighbours' entries have aged: it is
-//     announced (announce.go).
-//
-// Nothing here can invent data: acknowledgements name what really was received,
-// and segments carry what really was queued. ICMP errors are hints that a peer
-// may ignore (RFC 5927); one that is no Linux does, and waits for its timer.
 package nudge
 
 import (
@@ -33,7 +15,7 @@ const (
 	tsLen  = 12 // the timestamps option with two no-operations, as the kernel sends it
 )
 
-// IP protocol numbers and the hop limit of what is sent.
+// IP protocol numbers, and the hop limit of all packets.
 const (
 	protoICMP   = 1
 	protoTCP    = 6
@@ -47,12 +29,12 @@ const (
 	flagACK = 0x10
 )
 
-// ack builds a pure ACK: what we have received, and nothing else. Its sequence
-// number is the next one that we would use, so the peer finds it in order.
+// ack builds a pure ACK of what we have received. Its sequence number is the next
+// one that we would use, so that the peer finds it in order.
 func ack(s tcp.Stream) []byte { return segment(s, s.SndNxt, flagACK, nil) }
 
-// repeats builds the first unacknowledged segments anew, at most n.
-func repeats(s tcp.Stream, n int) [][]byte {
+// unackedSegments builds the first unacknowledged segments again, at most n.
+func unackedSegments(s tcp.Stream, n int) [][]byte {
 	size := s.MSS
 	if s.Timestamps {
 		size -= tsLen
@@ -70,8 +52,9 @@ func repeats(s tcp.Stream, n int) [][]byte {
 	return all
 }
 
-// segment builds one segment from us to the peer. The timestamp is the image's
-// own. The echo is 0: with that the peer takes no round-trip time from it.
+// segment builds one segment from us to the peer. Its timestamp is the stream's,
+// from before the freeze. The echo is 0, which keeps the peer from measuring a
+// round-trip time with it.
 func segment(s tcp.Stream, seq uint32, flags byte, data []byte) []byte {
 	size := tcpLen
 	if s.Timestamps {
@@ -94,10 +77,10 @@ func segment(s tcp.Stream, seq uint32, flags byte, data []byte) []byte {
 	return packet(s.Local.Addr(), s.Remote.Addr(), protoTCP, b)
 }
 
-// unreachable builds an ICMP error from us that quotes the segment whose first
-// byte is seq, on its way from one end of the connection to the other. For IPv4
-// it says host unreachable, for IPv6 no route: the codes that RFC 6069 names.
-func unreachable(to netip.Addr, us netip.Addr, from, dest netip.AddrPort, seq uint32) []byte {
+// unreachable builds an ICMP error from us to one end of the connection. It quotes
+// the segment whose first byte is seq, on its way from one end to the other. For
+// IPv4 it says host unreachable, for IPv6 no route: the codes that RFC 6069 names.
+func unreachable(to, us netip.Addr, from, dest netip.AddrPort, seq uint32) []byte {
 	quoted := make([]byte, tcpLen) // its first 8 bytes, ports and sequence number, identify it
 	binary.BigEndian.PutUint16(quoted[0:], from.Port())
 	binary.BigEndian.PutUint16(quoted[2:], dest.Port())
@@ -107,7 +90,7 @@ func unreachable(to netip.Addr, us netip.Addr, from, dest netip.AddrPort, seq ui
 		binary.BigEndian.PutUint16(b[2:], checksum(0, b))
 		return packet(us, to, protoICMP, b)
 	}
-	quoted[12] = tcpLen / 4 << 4 // RFC 4443 wants as much as fits
+	quoted[12] = tcpLen / 4 << 4 // the whole header: RFC 4443 asks for as much as fits
 	b := append([]byte{1, 0, 0, 0, 0, 0, 0, 0}, packet(from.Addr(), dest.Addr(), protoTCP, quoted)...)
 	binary.BigEndian.PutUint16(b[2:], checksum(pseudo(us, to, protoICMPv6, len(b)), b))
 	return packet(us, to, protoICMPv6, b)

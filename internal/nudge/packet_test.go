@@ -14,7 +14,7 @@ import (
 
 func stream(local, remote string) tcp.Stream {
 	return tcp.Stream{
-		Tuple: tcp.Tuple{Local: netip.MustParseAddrPort(local), Remote: netip.MustParseAddrPort(remote)},
+		Tuple: tcp.NewTuple(netip.MustParseAddrPort(local), netip.MustParseAddrPort(remote)),
 		State: tcp.Established, SndUna: 0xfffffff0, SndNxt: 0xfffffff0, RcvNxt: 2000, RcvAcked: 2000, Window: 501,
 		MSS: 100, Timestamps: true, Timestamp: 77,
 	}
@@ -93,16 +93,16 @@ func TestAck(t *testing.T) {
 	}
 }
 
-// TestRepeats cuts the unacknowledged data into segments, across the end of the
+// TestUnackedSegments cuts the unacknowledged data into segments, across the end of the
 // sequence space, and never beyond the limit.
-func TestRepeats(t *testing.T) {
+func TestUnackedSegments(t *testing.T) {
 	for _, e := range ends {
 		s := stream(e[0], e[1])
 		data := bytes.Repeat([]byte("0123456789"), 25) // 250 bytes in segments of 88
 		s.Unacked, s.SndNxt = data, s.SndUna+250
 		var got []byte
 		seq := s.SndUna
-		for _, b := range repeats(s, 10) {
+		for _, b := range unackedSegments(s, 10) {
 			h := decode(t, b).Layer(layers.LayerTypeTCP).(*layers.TCP)
 			if h.Seq != seq || h.Ack != s.RcvNxt || h.FIN || h.SYN || h.RST {
 				t.Errorf("got %+v, want sequence number %d", h, seq)
@@ -113,7 +113,7 @@ func TestRepeats(t *testing.T) {
 		if !bytes.Equal(got, data) {
 			t.Errorf("repeated %d bytes, want the %d that were queued", len(got), len(data))
 		}
-		if n := len(repeats(s, 2)); n != 2 {
+		if n := len(unackedSegments(s, 2)); n != 2 {
 			t.Errorf("%d segments, allowed were 2", n)
 		}
 	}
@@ -149,66 +149,39 @@ func TestUnreachable(t *testing.T) {
 	}
 }
 
-func TestPackets(t *testing.T) {
+func TestToPeer(t *testing.T) {
 	for _, tc := range []struct {
 		name           string
 		state, unacked int
 		limit, want    int
 	}{
-		{"nothing in flight", tcp.Established, 0, 16, 1 + Errors},
-		{"one segment", tcp.Established, 50, 16, 1 + Errors},
-		{"many segments", tcp.CloseWait, 5000, 16, maxRepeats + Errors},
+		{"nothing in flight", tcp.Established, 0, 16, 1 + errorsPerPeer},
+		{"one segment", tcp.Established, 50, 16, 1 + errorsPerPeer},
+		{"many segments", tcp.CloseWait, 5000, 16, maxSegments + errorsPerPeer},
 		{"a tight limit", tcp.Established, 5000, 2, 2},
-		{"our FIN is out", tcp.FinWait2, 0, 16, 1 + Errors},
+		{"our FIN is out", tcp.FinWait2, 0, 16, 1 + errorsPerPeer},
 		{"not open yet", tcp.SynSent, 0, 16, 0},
 		{"listening", tcp.Listen, 0, 16, 0},
 	} {
 		s := stream(ends[0][0], ends[0][1])
 		s.State, s.Unacked = tc.state, make([]byte, tc.unacked)
 		s.SndNxt = s.SndUna + uint32(tc.unacked)
-		if got := len(Packets(s, tc.limit)); got != tc.want {
+		if got := len(toPeer(s, tc.limit)); got != tc.want {
 			t.Errorf("%s: %d packets, want %d", tc.name, got, tc.want)
 		}
 	}
 	s := stream(ends[0][0], ends[0][1])
 	s.RcvAcked -= 100
-	if got := len(Packets(s, 16)); got != Errors+1+Errors {
+	if got := len(toPeer(s, 16)); got != errorsPerPeer+1+errorsPerPeer {
 		t.Errorf("with data that was not acknowledged: %d packets", got)
 	}
 	s = stream(ends[1][0], ends[1][1])
-	if got := Own(s, 3); got != nil {
+	if got := toOwnKernel(s, 3); got != nil {
 		t.Errorf("our kernel is told about nothing in flight: %d packets", len(got))
 	}
 	s.SndNxt++
-	if got := Own(s, 3); len(got) != 3 {
+	if got := toOwnKernel(s, 3); len(got) != 3 {
 		t.Errorf("%d packets, want 3", len(got))
-	}
-}
-
-func TestMissing(t *testing.T) {
-	s := stream(ends[0][0], ends[0][1])
-	s.Unacked, s.SndNxt = make([]byte, 150), s.SndUna+150
-	for _, tc := range []struct {
-		name  string
-		acked map[tcp.Tuple]uint64
-		open  int
-		seq   uint32
-	}{
-		{"nothing yet", map[tcp.Tuple]uint64{s.Tuple: 0}, 1, s.SndUna},
-		{"some of it", map[tcp.Tuple]uint64{s.Tuple: 88}, 1, s.SndUna + 88},
-		{"all of it", map[tcp.Tuple]uint64{s.Tuple: 150}, 0, 0},
-		{"nothing in flight any more", nil, 0, 0},
-	} {
-		packets, open := missing([]tcp.Stream{s}, tc.acked)
-		if len(packets) != tc.open || len(open) != tc.open {
-			t.Errorf("%s: %d packets, %d open; want %d", tc.name, len(packets), len(open), tc.open)
-			continue
-		}
-		if tc.open == 1 {
-			if h := decode(t, packets[0]).Layer(layers.LayerTypeTCP).(*layers.TCP); h.Seq != tc.seq {
-				t.Errorf("%s: sequence number %d, want %d", tc.name, h.Seq, tc.seq)
-			}
-		}
 	}
 }
 

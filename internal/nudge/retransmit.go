@@ -7,56 +7,83 @@ import (
 	"github.com/criu-netfreeze/criu-netfreeze/internal/tcp"
 )
 
-// Errors is how many ICMP errors one peer gets: each halves the time that it
-// still wants to wait, so that six leave one peer in 64 waiting at all.
-const Errors = 6
+// Retransmit sends the first unacknowledged segment again of those connections
+// whose peer was not reached by the packets of [Plan] (it may be frozen itself,
+// or be restored a moment later). It does so at growing intervals, until the
+// segment is acknowledged or the connection has had limit packets, the ones of
+// Plan included, which must have had the same limit. By then the kernel's own
+// timer has taken over. It returns how many packets it sent.
+func (s *Sender) Retransmit(ns *netns.Namespace, streams []tcp.Stream, limit int) (sent int, err error) {
+	r := retransmission{
+		acked: func() (acked map[tcp.Tuple]uint64, err error) {
+			err = ns.Do(func() error {
+				acked, err = tcp.Acked()
+				return err
+			})
+			return acked, err
+		},
+		send:  func(packets [][]byte) error { return s.Send(packets, 0) },
+		sleep: time.Sleep,
+	}
+	return r.run(streams, limit)
+}
 
-// Again repeats the first unacknowledged segment of connections whose peer was
-// not reached by the first nudge (it may be frozen itself, or restored a moment
-// later), at growing intervals, until it is acknowledged or the budget of
-// packets per connection is spent. By then the kernel's own timer has taken
-// over. It returns how many packets it sent.
-func (l *Line) Again(ns *netns.Namespace, streams []tcp.Stream, budget int) (sent int, err error) {
+// retransmission holds what a retransmission needs from outside, so that tests can
+// replace it.
+type retransmission struct {
+	acked func() (map[tcp.Tuple]uint64, error) // as tcp.Acked
+	send  func(packets [][]byte) error
+	sleep func(time.Duration)
+}
+
+// unreached is a connection with data that the peer has not acknowledged.
+type unreached struct {
+	tcp.Stream
+	left int // packets that it may still be sent
+}
+
+func (r retransmission) run(streams []tcp.Stream, limit int) (sent int, err error) {
 	const first = 20 * time.Millisecond
-	var open []tcp.Stream
+	var open []unreached
 	for _, s := range streams {
-		if len(s.Unacked) > 0 {
-			open = append(open, s)
+		if len(s.Unacked) == 0 {
+			continue
+		}
+		if left := limit - len(toPeer(s, limit)); left > 0 {
+			open = append(open, unreached{s, left})
 		}
 	}
-	for wait := first; len(open) > 0 && budget > 0; wait, budget = 2*wait, budget-1 {
-		time.Sleep(wait)
-		var acked map[tcp.Tuple]uint64
-		err = ns.Do(func() (err error) {
-			acked, err = tcp.Acked()
-			return err
-		})
+	for wait := first; len(open) > 0; wait *= 2 {
+		r.sleep(wait)
+		acked, err := r.acked()
 		if err != nil {
 			return sent, err
 		}
 		var packets [][]byte
 		packets, open = missing(open, acked)
 		sent += len(packets)
-		if err = l.Send(packets, 0); err != nil {
+		if err := r.send(packets); err != nil {
 			return sent, err
 		}
 	}
 	return sent, nil
 }
 
-// missing returns one segment for each connection whose old data is not
-// acknowledged yet, and these connections.
-func missing(streams []tcp.Stream, acked map[tcp.Tuple]uint64) (packets [][]byte, open []tcp.Stream) {
+// missing returns one segment for each connection whose old data is not yet
+// acknowledged, and those of the connections that may be sent more.
+func missing(streams []unreached, acked map[tcp.Tuple]uint64) (packets [][]byte, open []unreached) {
 	for _, s := range streams {
 		n, waiting := acked[s.Tuple]
 		if !waiting || n >= uint64(len(s.Unacked)) {
 			continue
 		}
-		rest := s
+		rest := s.Stream
 		rest.Unacked = s.Unacked[n:]
 		rest.SndUna += uint32(n) //nolint:gosec // less than a queue's length
-		packets = append(packets, repeats(rest, 1)...)
-		open = append(open, s)
+		packets = append(packets, unackedSegments(rest, 1)...)
+		if s.left--; s.left > 0 {
+			open = append(open, s)
+		}
 	}
 	return packets, open
 }

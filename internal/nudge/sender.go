@@ -12,15 +12,15 @@ import (
 	"github.com/criu-netfreeze/criu-netfreeze/internal/netns"
 )
 
-// Line is what it takes to send from within a namespace without a moment's
-// delay: open sockets there, and once Look was called the announcements of its
-// addresses. A socket stays in the namespace that it was made in, whoever uses
-// it.
-type Line struct {
-	fd4, fd6 int // for whole IP packets
-	link     int // for whole Ethernet frames
-	news     []frame
-	asked    []frame // IPv6 neighbour solicitations of Prime
+// Sender sends packets from within a network namespace without any delay: it has
+// sockets open there, which stay in that namespace whichever thread uses them.
+// It may announce (FindAddresses, Announce) and send (Send, Retransmit) at the
+// same time, but is otherwise not for concurrent use.
+type Sender struct {
+	fd4, fd6      int     // for whole IP packets
+	link          int     // for whole Ethernet frames
+	announcements []frame // found by FindAddresses
+	solicitations []frame // for IPv6, sent by ProbeNeighbors
 }
 
 // frame is an Ethernet frame and the interface that it leaves by.
@@ -29,38 +29,39 @@ type frame struct {
 	data  []byte
 }
 
-// Open opens a Line in ns. A kernel without IPv6 is fine.
-func Open(ns *netns.Namespace) (*Line, error) {
-	l := &Line{fd4: -1, fd6: -1, link: -1}
-	if err := ns.Do(l.open); err != nil {
-		l.Close()
+// Open returns a Sender in ns, to be closed by the caller. On a kernel without
+// IPv6 it sends IPv4 only.
+func Open(ns *netns.Namespace) (*Sender, error) {
+	s := &Sender{fd4: -1, fd6: -1, link: -1}
+	if err := ns.Do(s.open); err != nil {
+		s.Close()
 		return nil, fmt.Errorf("prepare to send from %s: %w", ns, err)
 	}
-	return l, nil
+	return s, nil
 }
 
-// Look finds out which addresses the namespace has now, for Announce.
-func (l *Line) Look(ns *netns.Namespace) error {
+// FindAddresses looks up the addresses that ns has now, for [Sender.Announce].
+func (s *Sender) FindAddresses(ns *netns.Namespace) error {
 	return ns.Do(func() (err error) {
-		l.news, err = announcements()
+		s.announcements, err = announcements()
 		return err
 	})
 }
 
-func (l *Line) open() (err error) {
-	if l.fd4, err = unix.Socket(unix.AF_INET, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.IPPROTO_RAW); err != nil {
+func (s *Sender) open() (err error) {
+	if s.fd4, err = unix.Socket(unix.AF_INET, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.IPPROTO_RAW); err != nil {
 		return fmt.Errorf("open a raw socket: %w", err)
 	}
-	if l.link, err = unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC, 0); err != nil {
+	if s.link, err = unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC, 0); err != nil {
 		return fmt.Errorf("open a packet socket: %w", err)
 	}
-	l.fd6, err = unix.Socket(unix.AF_INET6, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.IPPROTO_RAW)
+	s.fd6, err = unix.Socket(unix.AF_INET6, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.IPPROTO_RAW)
 	if errors.Is(err, unix.EAFNOSUPPORT) {
-		l.fd6 = -1
+		s.fd6 = -1
 		return nil
 	}
 	if err == nil {
-		err = unix.SetsockoptInt(l.fd6, unix.IPPROTO_IPV6, unix.IPV6_HDRINCL, 1)
+		err = unix.SetsockoptInt(s.fd6, unix.IPPROTO_IPV6, unix.IPV6_HDRINCL, 1)
 	}
 	if err != nil {
 		return fmt.Errorf("open a raw IPv6 socket: %w", err)
@@ -68,12 +69,12 @@ func (l *Line) open() (err error) {
 	return nil
 }
 
-// Close closes the sockets. It does nothing to a nil Line.
-func (l *Line) Close() {
-	if l == nil {
+// Close closes the sockets. It may be called on a nil Sender.
+func (s *Sender) Close() {
+	if s == nil {
 		return
 	}
-	for _, fd := range []*int{&l.fd4, &l.fd6, &l.link} {
+	for _, fd := range []*int{&s.fd4, &s.fd6, &s.link} {
 		if *fd >= 0 {
 			_ = unix.Close(*fd)
 			*fd = -1
@@ -81,9 +82,10 @@ func (l *Line) Close() {
 	}
 }
 
-// Mark puts a packet mark on what Send sends from now on.
-func (l *Line) Mark(mark int) error {
-	for _, fd := range []int{l.fd4, l.fd6} {
+// Mark sets the packet mark of everything that is sent from now on, except
+// announcements and solicitations.
+func (s *Sender) Mark(mark int) error {
+	for _, fd := range []int{s.fd4, s.fd6} {
 		if fd < 0 {
 			continue
 		}
@@ -94,30 +96,30 @@ func (l *Line) Mark(mark int) error {
 	return nil
 }
 
-// Announce tells the neighbours which MAC address every address had that the
-// namespace had at the last Look: by a gratuitous ARP request (RFC 5227, section
-// 3) and an unsolicited neighbour advertisement with the override flag (RFC 4861,
-// section 7.2.6). Both pass a freeze.
-func (l *Line) Announce() error {
+// Announce tells the neighbors the MAC addresses of all addresses that the last
+// FindAddresses found: by gratuitous ARP requests (RFC 5227, section 3) and
+// unsolicited neighbor advertisements with the override flag (RFC 4861, section
+// 7.2.6). A freeze lets both through.
+func (s *Sender) Announce() error {
 	var errs []error
-	for _, f := range l.news {
-		errs = append(errs, l.sendFrame(f))
+	for _, f := range s.announcements {
+		errs = append(errs, s.sendFrame(f))
 	}
 	return errors.Join(errs...)
 }
 
-func (l *Line) sendFrame(f frame) error {
-	return unix.Sendto(l.link, f.data, 0, &unix.SockaddrLinklayer{Ifindex: f.index, Halen: 6})
+func (s *Sender) sendFrame(f frame) error {
+	return unix.Sendto(s.link, f.data, 0, &unix.SockaddrLinklayer{Ifindex: f.index, Halen: 6})
 }
 
-// Send sends packets that Packets or Own built, those of each IP family in their
-// order. CRIU takes its own network lock away only after the action at which we
-// thaw, and until then the kernel refuses packets with EPERM: for at most wait
-// the first one of a family is tried again. That lock has dropped the answers to
-// IPv6 neighbour solicitations too, so the questions are repeated. What the
-// kernel refuses then (no route, say) is counted and reported once; nothing
-// depends on a nudge.
-func (l *Line) Send(packets [][]byte, wait time.Duration) error {
+// Send sends packets of [Plan] or [Acks], each IP family's in their order. CRIU
+// removes its own network lock only after the action at which we thaw, and until
+// then the kernel refuses packets with EPERM: the first packet of each family is
+// tried again for at most wait. That lock has also dropped the answers to IPv6
+// neighbor solicitations, so those are sent again. Packets that the kernel
+// refuses later (for want of a route, say) are skipped, and the error says how
+// many they were: nothing depends on a nudge.
+func (s *Sender) Send(packets [][]byte, wait time.Duration) error {
 	var families [2][][]byte
 	for _, p := range packets {
 		i := 0
@@ -128,25 +130,27 @@ func (l *Line) Send(packets [][]byte, wait time.Duration) error {
 	}
 	var errs [2]error
 	var both sync.WaitGroup
-	for i, ask := range [][]frame{nil, l.asked} {
-		both.Go(func() { errs[i] = l.sendAll(families[i], ask, wait) })
+	for i, solicitations := range [][]frame{nil, s.solicitations} {
+		both.Go(func() { errs[i] = s.sendAll(families[i], solicitations, wait) })
 	}
 	both.Wait()
 	return errors.Join(errs[:]...)
 }
 
-// lockStep is how often is tried whether CRIU's lock is gone.
-const lockStep = 500 * time.Microsecond
+// lockPollInterval is how long to wait before trying again whether CRIU's lock is
+// gone.
+const lockPollInterval = 500 * time.Microsecond
 
-// sendAll sends the packets of one family, and ask as soon as it can.
-func (l *Line) sendAll(packets [][]byte, ask []frame, wait time.Duration) error {
+// sendAll sends the packets of one family, and the solicitations as soon as one
+// packet was accepted.
+func (s *Sender) sendAll(packets [][]byte, solicitations []frame, wait time.Duration) error {
 	failed, passed, deadline := 0, false, time.Now().Add(wait)
 	var last error
 	for _, p := range packets {
-		err := l.send(p)
+		err := s.send(p)
 		for errors.Is(err, unix.EPERM) && !passed && time.Now().Before(deadline) {
-			time.Sleep(lockStep)
-			err = l.send(p)
+			time.Sleep(lockPollInterval)
+			err = s.send(p)
 		}
 		if err != nil {
 			failed++
@@ -155,8 +159,8 @@ func (l *Line) sendAll(packets [][]byte, ask []frame, wait time.Duration) error 
 		}
 		if !passed {
 			passed = true
-			for _, f := range ask {
-				_ = l.sendFrame(f) // the kernel asks a second later
+			for _, f := range solicitations {
+				_ = s.sendFrame(f) // if this fails, the kernel asks a second later
 			}
 		}
 	}
@@ -166,14 +170,14 @@ func (l *Line) sendAll(packets [][]byte, ask []frame, wait time.Duration) error 
 	return nil
 }
 
-// send sends one packet to where its header says, without waiting.
-func (l *Line) send(p []byte) error {
+// send sends one packet to the destination in its header, without blocking.
+func (s *Sender) send(p []byte) error {
 	if p[0]>>4 == 4 {
 		to := netip.AddrFrom4([4]byte(p[16:20]))
-		return unix.Sendto(l.fd4, p, unix.MSG_DONTWAIT, &unix.SockaddrInet4{Addr: to.As4()})
+		return unix.Sendto(s.fd4, p, unix.MSG_DONTWAIT, &unix.SockaddrInet4{Addr: to.As4()})
 	}
-	if l.fd6 < 0 {
+	if s.fd6 < 0 {
 		return unix.EAFNOSUPPORT
 	}
-	return unix.Sendto(l.fd6, p, unix.MSG_DONTWAIT, &unix.SockaddrInet6{Addr: [16]byte(p[24:40])})
+	return unix.Sendto(s.fd6, p, unix.MSG_DONTWAIT, &unix.SockaddrInet6{Addr: [16]byte(p[24:40])})
 }

@@ -28,21 +28,21 @@ func TestSendLocked(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer lock.Close() //nolint:errcheck // nothing to lose
-	l, err := Open(ns)
+	s, err := Open(ns)
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer l.Close()
+	defer s.Close()
 	var packets [][]byte
 	for _, addr := range []string{"127.0.0.1:5", "[::1]:5"} {
 		end := netip.MustParseAddrPort(addr)
 		for range 2 {
-			packets = append(packets, ack(tcp.Stream{Tuple: tcp.Tuple{Local: end, Remote: end}}))
+			packets = append(packets, ack(tcp.Stream{Tuple: tcp.NewTuple(end, end)}))
 		}
 	}
 	send := func(wait time.Duration) (time.Duration, error) {
 		began := time.Now()
-		err := l.Send(packets, wait)
+		err := s.Send(packets, wait)
 		return time.Since(began), err
 	}
 	if _, err := send(0); err != nil {

@@ -1,0 +1,79 @@
+package nudge
+
+import (
+	"bytes"
+	"slices"
+	"testing"
+
+	"github.com/google/gopacket/layers"
+
+	"github.com/criu-netfreeze/criu-netfreeze/internal/tcp"
+)
+
+func TestRemote(t *testing.T) {
+	const us, peer, us6, peer6 = "192.0.2.1:443", "192.0.2.2:40000", "[2001:db8::1]:443", "[2001:db8::2]:40000"
+	streams := []tcp.Stream{
+		stream(us, peer),
+		stream(us, "192.0.2.1:40000"), // to ourselves
+		stream("127.0.0.1:443", "127.0.0.1:40000"),
+		stream("127.0.0.1:443", "127.0.0.2:40000"), // loopback, though not an address of ours
+		stream(us, "[2001:db8::1]:40000"),          // to an address that only another connection shows to be ours
+		stream(us6, peer6),
+	}
+	var before, got []tcp.Tuple
+	for _, s := range streams {
+		before = append(before, s.Tuple)
+	}
+	for _, s := range Remote(streams) {
+		got = append(got, s.Tuple)
+	}
+	if want := []tcp.Tuple{streams[0].Tuple, streams[5].Tuple}; !slices.Equal(got, want) {
+		t.Errorf("got %v, want %v", got, want)
+	}
+	for i, s := range streams {
+		if s.Tuple != before[i] {
+			t.Errorf("stream %d was %v and is %v", i, before[i], s.Tuple)
+		}
+	}
+	if got := Remote(nil); len(got) != 0 {
+		t.Errorf("of none: %v", got)
+	}
+}
+
+// TestPlan has what is urgent of every connection before the rest of any, and our
+// own kernel's errors beyond the limit, which is for what leaves the namespace.
+func TestPlan(t *testing.T) {
+	a, b := stream(ends[0][0], ends[0][1]), stream(ends[1][0], ends[1][1])
+	a.Unacked, a.SndNxt = make([]byte, 5000), a.SndUna+5000
+	streams := []tcp.Stream{a, b}
+	const limit = 8
+	of := func(s tcp.Stream) [][]byte { return toPeer(s, limit) }
+	want := slices.Concat(of(a)[:urgent], of(b)[:urgent], of(a)[urgent:], of(b)[urgent:])
+	if got := Plan(streams, limit, false); !slices.EqualFunc(got, want, bytes.Equal) {
+		t.Errorf("got %x, want %x", got, want)
+	}
+	own := 0
+	backed := Plan(streams, limit, true)
+	for _, p := range backed {
+		d := decode(t, p)
+		from, to := d.NetworkLayer().NetworkFlow().Endpoints()
+		if from != to {
+			continue
+		}
+		own++
+		if d.Layer(layers.LayerTypeICMPv4) == nil || to.String() != a.Local.Addr().String() {
+			t.Errorf("to ourselves: %v", d)
+		}
+	}
+	if own != errorsPerPeer || len(backed) != len(want)+own {
+		t.Errorf("%d packets, %d of them to ourselves; want %d more than %d", len(backed), own, errorsPerPeer, len(want))
+	}
+	for _, limit := range []int{1, 2, 3} {
+		if got := len(Plan(streams, limit, false)); got != 2*limit {
+			t.Errorf("limit %d: %d packets", limit, got)
+		}
+	}
+	if got := Plan(nil, limit, true); len(got) != 0 {
+		t.Errorf("of no connections: %x", got)
+	}
+}
