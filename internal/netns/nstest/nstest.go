@@ -74,6 +74,14 @@ func settle() error {
 	return nil
 }
 
+// Must ends the test if err is an error.
+func Must(tb testing.TB, err error) {
+	tb.Helper()
+	if err != nil {
+		tb.Fatal(err)
+	}
+}
+
 // New makes a network namespace, with loopback up, which goes with the test.
 func New(tb testing.TB) *netns.Namespace {
 	tb.Helper()
