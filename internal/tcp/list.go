@@ -9,6 +9,8 @@ import (
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
+
+	"github.com/criu-netfreeze/criu-netfreeze/internal/netlinksafe"
 )
 
 // States of a TCP socket, numbered as in the kernel's include/net/tcp_states.h,
@@ -40,24 +42,19 @@ type Socket struct {
 }
 
 // List returns all TCP sockets, IPv4 and IPv6, of the calling thread's network
-// namespace (sock_diag(7)). It asks again when the kernel says that the table
-// changed under the dump.
-func List() (socks []Socket, err error) {
-	for range 5 {
-		socks, err = dump()
-		if !errors.Is(err, netlink.ErrDumpInterrupted) {
-			break
-		}
-	}
+// namespace (sock_diag(7)). If the kernel's table does not stop changing, it
+// returns what it has seen.
+func List() ([]Socket, error) {
+	socks, err := netlinksafe.Retry(dump)
 	if err != nil && !errors.Is(err, netlink.ErrDumpInterrupted) {
 		return nil, fmt.Errorf("list TCP sockets by sock_diag (is the kernel's tcp_diag module there?): %w", err)
 	}
-	return socks, nil // of a table that never rests what was seen is the best there is
+	return socks, nil
 }
 
-// dump reads the kernel's table once, for both families: it has one table for
-// all sockets of all namespaces. Only the first form of the request can ask so
-// (TCPDIAG_GETSOCK and inet_diag_dump_compat in net/ipv4/inet_diag.c).
+// dump reads the kernel's table once, for both families: the kernel has one table
+// for all sockets of all namespaces. Only the older form of the request can ask
+// for that (TCPDIAG_GETSOCK and inet_diag_dump_compat in net/ipv4/inet_diag.c).
 func dump() ([]Socket, error) {
 	const tcpdiagGetSock = 18
 	req := nl.NewNetlinkRequest(tcpdiagGetSock, unix.NLM_F_DUMP)
@@ -112,9 +109,9 @@ func (s Socket) Connected() bool {
 	return s.State != Listen && s.State != Close && s.Remote.Port() != 0
 }
 
-// Pending counts the handshakes in flight among the sockets: half-open ones,
-// and complete ones that the application has not accepted yet. CRIU can dump
-// neither («In-flight connection», criu/sk-inet.c).
+// Pending returns how many handshakes are in flight among the sockets: half-open
+// connections, and complete ones that the application has not accepted yet. CRIU
+// can dump neither («In-flight connection», criu/sk-inet.c).
 func Pending(socks []Socket) int {
 	n := 0
 	for _, s := range socks {
@@ -129,9 +126,9 @@ func Pending(socks []Socket) int {
 }
 
 // Destroy removes a socket from the calling thread's network namespace
-// (SOCK_DESTROY, tcp_abort in net/ipv4/tcp.c). The kernel sends a RST for it
-// where the state asks for one, so the namespace or the connection has to be
-// frozen. That the socket is gone already is no error.
+// (SOCK_DESTROY, tcp_abort in net/ipv4/tcp.c). In some states the kernel sends a
+// RST for it, so the namespace or the connection must be frozen. It is no error
+// if the socket is gone already.
 func Destroy(s Socket) error {
 	req := nl.NewNetlinkRequest(nl.SOCK_DESTROY, unix.NLM_F_ACK)
 	// struct inet_diag_req_v2 of linux/inet_diag.h
@@ -154,7 +151,9 @@ func Destroy(s Socket) error {
 func Acked() (map[Tuple]uint64, error) {
 	acked := map[Tuple]uint64{}
 	for _, family := range []uint8{unix.AF_INET, unix.AF_INET6} {
-		infos, err := netlink.SocketDiagTCPInfo(family)
+		infos, err := netlinksafe.Retry(func() ([]*netlink.InetDiagTCPInfoResp, error) {
+			return netlink.SocketDiagTCPInfo(family)
+		})
 		if err != nil && !errors.Is(err, netlink.ErrDumpInterrupted) {
 			return nil, fmt.Errorf("list TCP sockets by sock_diag: %w", err)
 		}

@@ -11,8 +11,8 @@ import (
 	"github.com/criu-netfreeze/criu-netfreeze/internal/proc"
 )
 
-// repairOffNoProbe leaves repair mode without the window probe that a plain 0
-// sends (TCP_REPAIR_OFF_NO_WP in linux/tcp.h, since Linux 4.19).
+// repairOffNoProbe is the value of TCP_REPAIR that leaves repair mode without the
+// window probe that 0 sends (TCP_REPAIR_OFF_NO_WP in linux/tcp.h, since Linux 4.19).
 const repairOffNoProbe = -1
 
 // EnterRepair switches TCP_REPAIR on for every TCP socket of the tree that can

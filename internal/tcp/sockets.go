@@ -23,7 +23,7 @@ type descriptor struct {
 	inode uint32
 }
 
-// Inodes returns the inodes of all sockets that the tree holds.
+// Inodes returns the inodes of all sockets that the tree's processes have open.
 func Inodes(tree proc.Tree) (map[uint32]bool, error) {
 	set := map[uint32]bool{}
 	for _, p := range tree {
@@ -38,21 +38,20 @@ func Inodes(tree proc.Tree) (map[uint32]bool, error) {
 	return set, nil
 }
 
-// Connections returns the connections among socks that any process has.
+// Connections returns the connections among socks that a process has open.
 func Connections(socks []Socket) []Tuple {
 	return connections(socks, func(inode uint32) bool { return inode != 0 })
 }
 
-// Owned returns the connections among socks that belong to the tree with these
-// inodes.
+// Owned returns the connections among socks whose inode is one of inodes.
 func Owned(socks []Socket, inodes map[uint32]bool) []Tuple {
 	return connections(socks, func(inode uint32) bool { return inodes[inode] })
 }
 
-func connections(socks []Socket, of func(inode uint32) bool) []Tuple {
+func connections(socks []Socket, include func(inode uint32) bool) []Tuple {
 	tuples := make([]Tuple, 0, len(socks))
 	for _, s := range socks {
-		if s.Connected() && of(s.Inode) {
+		if s.Connected() && include(s.Inode) {
 			tuples = append(tuples, s.Tuple)
 		}
 	}
@@ -71,8 +70,8 @@ func eachTCP(tree proc.Tree, f func(fd int, inode uint32) error) error {
 }
 
 // eachSocket calls f with a duplicate of every socket of the tree, once per
-// socket however many tasks share it, on all processors at once. All failures
-// are reported.
+// socket however many tasks share it, and on all processors at once. A failure on
+// one socket does not stop the others; the error joins them all.
 func eachSocket(tree proc.Tree, f func(fd int, inode uint32) error) error {
 	var (
 		all  []descriptor
@@ -103,7 +102,7 @@ func (d descriptor) with(f func(fd int, inode uint32) error) error {
 	dup, err := d.task.Dup(d.fd)
 	if err != nil {
 		if errors.Is(err, unix.EBADF) || errors.Is(err, unix.ESRCH) {
-			return nil // closed, or ended, since it was listed
+			return nil // the file was closed, or the task has ended, since it was listed
 		}
 		return err
 	}
@@ -111,8 +110,8 @@ func (d descriptor) with(f func(fd int, inode uint32) error) error {
 	return f(dup, d.inode)
 }
 
-// isTCP asks for domain and protocol both: other domains number protocols of
-// their own.
+// isTCP reports whether fd is a TCP socket. It looks at both domain and protocol,
+// since other domains have protocol numbers of their own.
 func isTCP(fd int) bool {
 	domain, err1 := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_DOMAIN)
 	proto, err2 := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_PROTOCOL)
@@ -121,8 +120,8 @@ func isTCP(fd int) bool {
 }
 
 // sockets returns the descriptors of p that are sockets. Other files are not
-// touched: to close a duplicate of one may call for the program behind its file
-// system, which may be stopped.
+// duplicated: closing a duplicate may need an answer from the program behind its
+// file system, which may be stopped.
 func sockets(p *proc.Process) ([]descriptor, error) {
 	path := fmt.Sprintf("/proc/%d/fd", p.PID)
 	dir, err := os.Open(path)
@@ -140,8 +139,8 @@ func sockets(p *proc.Process) ([]descriptor, error) {
 	)
 	for at := int(dir.Fd()); err == nil; {
 		var names []string
-		names, err = dir.Readdirnames(share)
-		wg.Go(func() { // while the next names are read
+		names, err = dir.Readdirnames(batch)
+		wg.Go(func() { // meanwhile the next names are read
 			some := make([]descriptor, 0, len(names))
 			for _, name := range names {
 				inode := socketInode(at, name)
@@ -161,8 +160,8 @@ func sockets(p *proc.Process) ([]descriptor, error) {
 	return found, nil
 }
 
-// socketInode reads one link of /proc/PID/fd, which is to "socket:[INODE]", or
-// to anything else: 0 then, as if it was closed since it was listed.
+// socketInode reads one link of /proc/PID/fd. It returns INODE if the target is
+// "socket:[INODE]", and 0 if it is anything else or was closed since it was listed.
 func socketInode(dir int, name string) uint32 {
 	var buf [64]byte
 	n, err := unix.Readlinkat(dir, name, buf[:])
@@ -180,20 +179,20 @@ func socketInode(dir int, name string) uint32 {
 	return uint32(inode)
 }
 
-// share is how many descriptors one processor looks at before it takes more.
-const share = 256
+// batch is how many descriptors one goroutine takes at a time.
+const batch = 256
 
-// parallel calls f with 0 to n-1, on all processors, and waits for the end.
-// What it is for takes the kernel a microsecond or a few each.
+// parallel calls f with 0 to n-1 on all processors and waits until all calls have
+// returned. It is meant for calls of a few microseconds each.
 func parallel(n int, f func(i int)) {
 	var (
 		next atomic.Int64
 		wg   sync.WaitGroup
 	)
-	for range min(runtime.GOMAXPROCS(0), (n+share-1)/share) {
+	for range min(runtime.GOMAXPROCS(0), (n+batch-1)/batch) {
 		wg.Go(func() {
-			for end := int(next.Add(share)); end-share < n; end = int(next.Add(share)) {
-				for i := end - share; i < min(end, n); i++ {
+			for end := int(next.Add(batch)); end-batch < n; end = int(next.Add(batch)) {
+				for i := end - batch; i < min(end, n); i++ {
 					f(i)
 				}
 			}

@@ -11,7 +11,7 @@ import (
 	"github.com/criu-netfreeze/criu-netfreeze/internal/proc"
 )
 
-// Stream is where one connection stood when it was frozen: what its owner has
+// Stream tells where one connection stood when it was frozen: what its owner had
 // sent and received, in sequence numbers modulo 2^32 (RFC 9293, section 3.3.1).
 type Stream struct {
 	Tuple
@@ -19,13 +19,13 @@ type Stream struct {
 
 	SndUna, SndNxt uint32 // oldest byte that the peer has not acknowledged; next one to send
 	RcvNxt         uint32 // next byte expected from the peer
-	RcvAcked       uint32 // what the last acknowledgement said that was sent: RcvNxt or before
-	Window         uint16 // as in the header: already scaled
-	Unacked        []byte // the bytes from SndUna on that were sent, where they are known
+	RcvAcked       uint32 // acknowledgement number of the last segment sent: RcvNxt or before
+	Window         uint16 // as in the header, which means scaled
+	Unacked        []byte // the bytes from SndUna on that were sent, if they are known
 
 	MSS        int    // bytes per segment at most
 	Timestamps bool   // RFC 7323 timestamps are in use
-	Timestamp  uint32 // our clock then; a later value could make the peer drop what comes after it (PAWS)
+	Timestamp  uint32 // our clock then; if we sent a later value, the peer could drop what follows it (PAWS)
 }
 
 // Counters are the numbers that tell where a connection stands, called as in the
@@ -74,7 +74,7 @@ func rcvScale(info *unix.TCPInfo) int {
 	return int(b & 0xf) // bit fields begin at the other end there
 }
 
-// readStream asks a connected socket in repair mode where it stands.
+// readStream reads where a connected socket in repair mode stands.
 func readStream(fd int, t Tuple) (Stream, error) {
 	info, err := unix.GetsockoptTCPInfo(fd, unix.IPPROTO_TCP, unix.TCP_INFO)
 	if err != nil {
@@ -116,8 +116,8 @@ func readStream(fd int, t Tuple) (Stream, error) {
 	return s, nil
 }
 
-// Received returns, for those of the tree's sockets in repair mode that have one
-// of these connections, the next byte that each expects (rcv_nxt).
+// Received returns the next sequence number that each of these connections expects
+// (rcv_nxt), for those that are sockets of the tree in repair mode.
 func Received(tree proc.Tree, conns []Tuple) (map[Tuple]uint32, error) {
 	wanted := SetOf(conns)
 	next := make(map[Tuple]uint32, len(conns))
@@ -130,7 +130,7 @@ func Received(tree proc.Tree, conns []Tuple) (map[Tuple]uint32, error) {
 		remote, err2 := address(unix.Getpeername(fd))
 		t := NewTuple(local, remote)
 		if err1 != nil || err2 != nil || !wanted.Has(t) {
-			return nil // not connected, or not asked for
+			return nil // not connected, or not wanted
 		}
 		seq, err := queueSeq(fd, recvQueue)
 		if err == nil {
