@@ -12,10 +12,10 @@ import (
 	"testing"
 )
 
-// TestTwice has every action called twice, as by a CRIU that reads its
-// configuration twice.
+// TestTwice has CRIU call the hook twice for every action, as it does when it
+// reads two configuration files that both name the hook.
 func TestTwice(t *testing.T) {
-	withSuite(t, settings{policy: "kill"})
+	withNetfreeze(t, settings{policy: "kill"})
 	for _, name := range []string{"default.conf", "runc.conf", "crun.conf"} {
 		f, err := os.OpenFile(filepath.Join(criuDir, name), os.O_APPEND|os.O_WRONLY, 0)
 		if err != nil {
@@ -33,12 +33,12 @@ func TestTwice(t *testing.T) {
 	})
 }
 
-// TestMisuse calls the hook as CRIU never would: it says what is wrong, and
-// changes nothing.
+// TestMisuse calls the hook in ways that CRIU never would: the hook says what is
+// wrong, and changes nothing.
 func TestMisuse(t *testing.T) {
-	withSuite(t, settings{policy: "kill"}, plainCRIU{})
-	w := newWorld(t)
-	app := w.newHost("app")
+	withNetfreeze(t, settings{policy: "kill"}, plainCRIU{})
+	topo := newTopology(t)
+	app := topo.newHost("app")
 	k := serve(t, plainCRIU{}, app)
 	gone := exec.Command("true")
 	if err := gone.Run(); err != nil {
@@ -46,7 +46,7 @@ func TestMisuse(t *testing.T) {
 	}
 	pid := func(n int) string { return fmt.Sprintf("CRTOOLS_INIT_PID=%d", n) }
 	action := func(name string) string { return "CRTOOLS_SCRIPT_ACTION=" + name }
-	// The caller's own descriptor, as CRIU has it, or the directory as such.
+	// CRIU passes a descriptor of its own; a plain path must be refused.
 	const images = "CRTOOLS_IMAGE_DIR=/proc/$$/fd/9"
 	foreign := "CRTOOLS_IMAGE_DIR=" + k.images()
 	const noBegin = "no pre-dump or pre-restore came before from this CRIU; nothing was changed"
@@ -72,41 +72,42 @@ func TestMisuse(t *testing.T) {
 			ours, hosts := ruleset(t, app.netns), ruleset(t, "")
 			ctx, cancel := context.WithTimeout(context.Background(), patience)
 			defer cancel()
-			// By a parent that ends with it, as CRIU does; the shell stays.
+			// Called by a shell that stays as the hook's parent, as CRIU does, and
+			// ends after it.
 			call := fmt.Sprintf("exec 9<%s; env %s %s; exit $?", k.images(), strings.Join(test.environment, " "), hook)
 			cmd := exec.CommandContext(ctx, "sh", "-c", call)
 			cmd.Env = []string{"PATH=" + os.Getenv("PATH")}
-			said, err := cmd.CombinedOutput()
+			output, err := cmd.CombinedOutput()
 			if err == nil {
-				t.Errorf("the hook succeeded: %s", said)
+				t.Errorf("the hook succeeded: %s", output)
 			}
-			if !strings.HasPrefix(string(said), "netfreeze: error: ") || !strings.Contains(string(said), test.message) {
-				t.Errorf("the hook should say %q, and says %q", test.message, said)
+			if !strings.HasPrefix(string(output), "netfreeze: error: ") || !strings.Contains(string(output), test.message) {
+				t.Errorf("the hook printed %q, want %q in it", output, test.message)
 			}
 			noRecords(t, app.netns, fmt.Sprint(cmd.Process.Pid))
-			released(t, back, app.netns, ours)
-			released(t, back, "", hosts)
+			awaitRelease(t, back, app.netns, ours)
+			awaitRelease(t, back, "", hosts)
 			if err := k.healthy(); err != nil || !alive(k.pid) {
-				t.Errorf("the task has suffered: %v", err)
+				t.Errorf("the task was harmed: %v", err)
 			}
 		})
 	}
 }
 
-// TestNoBackend takes the tools of the chosen back end away: the dump fails,
-// says why, and the task goes on.
+// TestNoBackend removes the tools of the selected back end: the dump fails and
+// says why, and the task keeps running.
 func TestNoBackend(t *testing.T) {
-	withSuite(t, settings{policy: "kill", backend: "iptables-legacy"}, plainCRIU{})
+	withNetfreeze(t, settings{policy: "kill", backend: "iptables-legacy"}, plainCRIU{})
 	const tool = "/usr/sbin/xtables-legacy-multi"
 	p := newPair(t, plainCRIU{}, true, few)
 	mustRun(t, "", "", "mount", "--bind", "/dev/null", tool)
 	err := p.dumped.engine.dump(p.dumped, true)
 	mustRun(t, "", "", "umount", tool)
 	if err == nil || !strings.Contains(err.Error(), "iptables") {
-		t.Errorf("the dump should fail for want of iptables: %v", err)
+		t.Errorf("the dump should have failed because iptables is missing: %v", err)
 	}
 	if err := p.packets.since(p.from).stray(); err != nil {
 		t.Error(err)
 	}
-	p.settle()
+	p.checkAllBytes()
 }

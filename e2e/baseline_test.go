@@ -8,12 +8,12 @@ import (
 	"time"
 )
 
-// live is how long an address is on the network before CRIU is started to
-// restore what had it: as long as a node takes to set up a pod.
+// live is how long an address is on the network before CRIU starts to restore
+// the task that had it: about as long as a node takes to set up a pod.
 const live = 2 * time.Second
 
-// handFreeze is the least that stops a namespace's packets: the same two
-// chains that the suite makes, written by hand.
+// handFreeze is the minimum that stops a namespace's packets: two chains like
+// those of criu-netfreeze, written by hand.
 const handFreeze = `
 table inet by_hand {
 	chain in { type filter hook input priority -400; meta mark 0xc114 accept; drop; }
@@ -26,10 +26,10 @@ var mixed = []string{"push=4,interval=5ms", "reqrep=4,interval=5ms", "bulk=2"}
 // halfClosed is traffic on connections of which one side has closed its half.
 var halfClosed = []string{"push=2,half,interval=5ms", "pull=2,half,interval=5ms"}
 
-// TestBaseline shows what goes wrong without the suite, and so that these
-// tests would see it.
+// TestBaseline shows what goes wrong without criu-netfreeze, and thereby that
+// these tests would notice it.
 func TestBaseline(t *testing.T) {
-	withoutSuite(t)
+	withoutNetfreeze(t)
 	t.Run("stopped", func(t *testing.T) {
 		forEngines(t, func(t *testing.T, e engine) {
 			p := newPair(t, e, true, mixed)
@@ -37,7 +37,7 @@ func TestBaseline(t *testing.T) {
 			e.remove(p.server)
 			poll(t, patience, "the peer to lose its connections", func() error {
 				if n := p.client.broken(); n != 20 {
-					return fmt.Errorf("%d of 20 are lost", n)
+					return fmt.Errorf("%d of 20 have been lost", n)
 				}
 				return nil
 			})
@@ -49,17 +49,17 @@ func TestBaseline(t *testing.T) {
 	t.Run("restored", func(t *testing.T) {
 		forEngines(t, func(t *testing.T, e engine) {
 			p := newPair(t, e, true, mixed)
-			// Even if nothing is heard of the old namespace's end.
+			// Even if nothing of the old task's end reaches the peer.
 			mustRun(t, p.app.netns, handFreeze, "nft", "-f", "-")
 			p.dump()
 			e.remove(p.server)
-			p.app.move(p.app.elsewhere(func(string) {}))
+			p.app.move(p.app.nextNetns(func(string) {}))
 			time.Sleep(live)
-			// It cannot go well, and how CRIU calls it is its affair.
+			// Whether CRIU reports success does not matter: the peer's view does.
 			_ = e.restore(p.server)
 			poll(t, patience, "the peer to lose a connection", func() error {
 				if p.client.broken() == 0 {
-					return fmt.Errorf("none is lost")
+					return fmt.Errorf("none has been lost")
 				}
 				return nil
 			})
@@ -70,11 +70,11 @@ func TestBaseline(t *testing.T) {
 	})
 }
 
-// TestByHand does what the suite does, by hand and in the right order. It
-// shows that what the other tests ask for can be had, and that they measure it
-// without an error of their own.
+// TestByHand does by hand, in the right order, what criu-netfreeze does. It
+// shows that what the other tests demand can be achieved, and that the test
+// code adds no errors of its own.
 func TestByHand(t *testing.T) {
-	withoutSuite(t)
+	withoutNetfreeze(t)
 	for name, kinds := range map[string][]string{"mixed": mixed, "half closed": halfClosed} {
 		t.Run(name, func(t *testing.T) {
 			forEngines(t, func(t *testing.T, e engine) {
@@ -83,16 +83,16 @@ func TestByHand(t *testing.T) {
 				freeze(p.app.netns)
 				p.dump()
 				e.remove(p.server)
-				p.app.move(p.app.elsewhere(freeze))
+				p.app.move(p.app.nextNetns(freeze))
 				time.Sleep(live)
 				if err := e.restore(p.server); err != nil {
 					t.Fatal(err)
 				}
 				restored := time.Now()
 				mustRun(t, p.app.netns, "", "nft", "delete", "table", "inet", "by_hand")
-				p.progress(patience, restored)
+				p.awaitTraffic(patience, restored)
 				t.Logf("every connection carried traffic after %s", time.Since(restored))
-				p.settle()
+				p.checkAllBytes()
 				if err := p.packets.since(p.from).stray(); err != nil {
 					t.Error(err)
 				}

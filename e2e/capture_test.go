@@ -23,10 +23,10 @@ import (
 	"github.com/google/gopacket/pcapgo"
 )
 
-// everyPort is all interfaces of a namespace at once.
+// everyPort stands for all interfaces of a namespace.
 const everyPort = "any"
 
-// capture records all that one interface of the world sees, both ways.
+// capture records every packet on one interface of a topology, both ways.
 type capture struct {
 	t      *testing.T
 	netns  string
@@ -34,17 +34,17 @@ type capture struct {
 	file   string
 	cmd    *command
 	done   bool
-	tally  tally // of the last look
+	tally  tally // result of the last call of since
 }
 
-// startCapture returns when packets are being recorded.
+// startCapture starts a capture, and returns once packets are being recorded.
 func startCapture(t *testing.T, netns, device string) *capture {
 	t.Helper()
 	c := &capture{t: t, netns: netns, device: device, file: filepath.Join(t.TempDir(), "capture.pcap")}
-	// Headers are enough, but for the packet that an ICMP error quotes.
+	// Long enough for all headers, and for the packet that an ICMP error quotes.
 	args := []string{"tcpdump", "--immediate-mode", "-U", "-n", "-s", "200", "-B", "16384", "-Z", "root", "-i", device, "-w", c.file}
 	if device == everyPort {
-		// The form that gopacket can read, and a port to mark it by.
+		// A link type that gopacket can read, and a device to send the mark on.
 		args = append(args, "-y", "LINUX_SLL")
 		c.device = "br0"
 	}
@@ -58,8 +58,8 @@ func startCapture(t *testing.T, netns, device string) *capture {
 	return c
 }
 
-// mark sends frames of a protocol that nobody speaks until one is recorded:
-// all that went before it is then recorded too.
+// mark sends frames with an unused protocol number until one of them has been
+// recorded: everything before it has then been recorded too.
 func (c *capture) mark(what string) {
 	c.t.Helper()
 	text := fmt.Sprintf("mark %d", time.Now().UnixNano())
@@ -69,13 +69,14 @@ func (c *capture) mark(what string) {
 		}
 		recorded, err := os.ReadFile(c.file)
 		if err == nil && !bytes.Contains(recorded, []byte(text)) {
-			err = errors.New("the mark is not recorded")
+			err = errors.New("the marker frame has not been recorded")
 		}
 		return err
 	})
 }
 
-// sendFrame sends a frame with the number that Ethernet has for experiments.
+// sendFrame sends a frame with the EtherType reserved for local experiments
+// (IEEE 802, 0x88b5).
 func sendFrame(device, text string) error {
 	const experimental = 0x88b5
 	link, err := net.InterfaceByName(device)
@@ -105,9 +106,9 @@ func (c *capture) stop() {
 	}
 }
 
-// keep copies the capture of a test that has failed (or, with
-// NETFREEZE_KEEP_ALL, of every test) to the directory that
-// NETFREEZE_KEEP names, if it does, for whoever wants to look at every packet.
+// keep copies the capture of a failed test (or, with NETFREEZE_KEEP_ALL, of
+// every test) to the directory named by NETFREEZE_KEEP, if that is set, so that
+// every packet can be looked at.
 func (c *capture) keep() {
 	dir := os.Getenv("NETFREEZE_KEEP")
 	if dir == "" || !c.t.Failed() && os.Getenv("NETFREEZE_KEEP_ALL") == "" {
@@ -123,14 +124,14 @@ func (c *capture) keep() {
 	}
 }
 
-// tally is what a stretch of a capture contained.
+// tally counts what a part of a capture contains.
 type tally struct {
 	tcp, fin, rst, icmpErrors int
-	first                     []string       // a few of the FIN and RST, in words
+	first                     []string       // the first few FIN and RST, as text
 	announced                 map[string]int // gratuitous ARP requests, by MAC address
 }
 
-// stray is an error that names the first FIN and RST, if there are any.
+// stray returns an error that lists the first FIN and RST, nil if there are none.
 func (n tally) stray() error {
 	if n.fin+n.rst == 0 {
 		return nil
@@ -138,7 +139,7 @@ func (n tally) stray() error {
 	return fmt.Errorf("%d FIN, %d RST:\n%s", n.fin, n.rst, strings.Join(n.first, "\n"))
 }
 
-// since ends the capture and counts what it has from a time on.
+// since ends the capture and counts what it has recorded from the given time on.
 func (c *capture) since(from time.Time) tally {
 	c.t.Helper()
 	n := tally{announced: map[string]int{}}
@@ -151,7 +152,7 @@ func (c *capture) since(from time.Time) tally {
 	return n
 }
 
-// packets ends the capture and returns what it has, with the times.
+// packets ends the capture and returns the recorded packets with their times.
 func (c *capture) packets() iter.Seq2[time.Time, gopacket.Packet] {
 	c.t.Helper()
 	if !c.done {
@@ -204,7 +205,7 @@ func (n *tally) add(p gopacket.Packet, after time.Duration) {
 	n.icmpErrors += icmpErrors(p)
 }
 
-// icmpErrors is 1 for a packet that says «destination unreachable».
+// icmpErrors returns 1 for an ICMP "destination unreachable" message, else 0.
 func icmpErrors(p gopacket.Packet) int {
 	if icmp, ok := p.Layer(layers.LayerTypeICMPv4).(*layers.ICMPv4); ok &&
 		icmp.TypeCode.Type() == layers.ICMPv4TypeDestinationUnreachable {
@@ -217,8 +218,8 @@ func icmpErrors(p gopacket.Packet) int {
 	return 0
 }
 
-// payload is the length of a TCP segment's data, in bytes, by its IP header:
-// the capture may have less of it.
+// payload returns the length of a TCP segment's data in bytes, according to its
+// IP header: the capture may hold only the beginning of it.
 func payload(p gopacket.Packet) uint32 {
 	tcp, ok := p.Layer(layers.LayerTypeTCP).(*layers.TCP)
 	if !ok {

@@ -15,48 +15,49 @@ import (
 // cnitool is the CNI project's own runtime, in its simplest form.
 var cnitool = filepath.Join(build, "cnitool")
 
-// Where CNI's plugins are: Debian's, and ours as it is installed.
+// cniPath lists the directories of CNI plugins: Debian's, and the one that ours
+// is installed in.
 var cniPath = strings.Join([]string{"/usr/lib/cni", filepath.Join(build, "dest", "opt", "cni", "bin")}, ":")
 
-// cniNet is a network of the switch's namespace, which is the node here, that
-// CNI's plugins connect hosts to.
+// cniNet is a CNI network in the switch's namespace, which plays the node here.
 type cniNet struct {
-	w    *world
+	topo *topology
 	name string
 	conf string // directory of the configuration list
-	pod  string // NAMESPACE/NAME, "" for none
+	pod  string // NAMESPACE/NAME, or "" for no pod
 }
 
-// The plugins that connect a host to the world's switch: to its bridge, or by
-// macvlan through an interface that is cabled to it.
+// The plugins that connect a host to the topology's switch: to its bridge, or
+// by macvlan on an interface that is connected to the bridge.
 const (
 	bridgePlugin  = `{"type": "bridge", "bridge": "br0", "capabilities": {"ips": true, "mac": true}, "ipam": {"type": "static"}}`
 	macvlanPlugin = `{"type": "macvlan", "master": "uplink", "capabilities": {"ips": true, "mac": true}, "ipam": {"type": "static"}}`
-	// Addresses by host-local; what it keeps is in the lab alone.
+	// With addresses from host-local, whose files stay in the lab.
 	hostLocalPlugin = `{"type": "bridge", "bridge": "br0", "capabilities": {"mac": true}, "ipam": {"type": "host-local", "ranges": [[{"subnet": "10.88.%d.0/24", "rangeStart": "10.88.%[1]d.100"}]]}}`
 )
 
-// ours is our plugin's entry in a list, with more of its configuration.
-func ours(more string) string {
+// netfreezePlugin returns our plugin's entry for a plugin list, with additional
+// configuration.
+func netfreezePlugin(more string) string {
 	return `{"type": "netfreeze-cni", "capabilities": {"ips": true}` + more + `}`
 }
 
-// newCNI makes a network of these plugins.
-func newCNI(w *world, version string, plugins ...string) *cniNet {
-	w.t.Helper()
-	n := &cniNet{w: w, name: fmt.Sprintf("w%d-net", w.n), conf: w.t.TempDir()}
+// newCNI creates a network with these plugins.
+func newCNI(topo *topology, version string, plugins ...string) *cniNet {
+	topo.t.Helper()
+	n := &cniNet{topo: topo, name: fmt.Sprintf("t%d-net", topo.n), conf: topo.t.TempDir()}
 	list := fmt.Sprintf(`{"cniVersion": %q, "name": %q, "plugins": [%s]}`, version, n.name, strings.Join(plugins, ", "))
 	if err := os.WriteFile(filepath.Join(n.conf, "net.conflist"), []byte(list), 0o600); err != nil {
-		w.t.Fatal(err)
+		topo.t.Fatal(err)
 	}
 	if strings.Contains(list, "macvlan") {
-		w.ip(w.sw, "link add uplink type veth peer name uplink-port",
+		topo.ip(topo.switchNetns, "link add uplink type veth peer name uplink-port",
 			"link set uplink addrgenmode none up", "link set uplink-port master br0 addrgenmode none up")
 	}
 	return n
 }
 
-// do has cnitool do something for a host in a namespace.
+// do runs a cnitool command for a host in a namespace.
 func (n *cniNet) do(verb string, h *host, netns string) (string, error) {
 	args := []string{
 		"env", "CNI_PATH=" + cniPath, "NETCONFPATH=" + n.conf, "CNI_IFNAME=" + iface,
@@ -66,77 +67,78 @@ func (n *cniNet) do(verb string, h *host, netns string) (string, error) {
 		namespace, name, _ := strings.Cut(n.pod, "/")
 		args = append(args, fmt.Sprintf("CNI_ARGS=IgnoreUnknown=1;K8S_POD_NAMESPACE=%s;K8S_POD_NAME=%s", namespace, name))
 	}
-	return runIn(n.w.sw, "", append(args, cnitool, verb, n.name, netnsPath(netns))...)
+	return runIn(n.topo.switchNetns, "", append(args, cnitool, verb, n.name, netnsPath(netns))...)
 }
 
 func (n *cniNet) must(verb string, h *host, netns string) string {
-	n.w.t.Helper()
+	n.topo.t.Helper()
 	out, err := n.do(verb, h, netns)
 	if err != nil {
-		n.w.t.Fatal(err)
+		n.topo.t.Fatal(err)
 	}
 	return out
 }
 
-// newHost makes a host that the network's plugins connect.
+// newHost creates a host that the network's plugins connect.
 func (n *cniNet) newHost(name string) *host {
-	n.w.t.Helper()
-	h := n.w.describeHost(name)
-	h.netns = n.w.newNetns(name)
+	n.topo.t.Helper()
+	h := n.topo.describeHost(name)
+	h.netns = n.topo.newNetns(name)
 	n.birth(h.netns)
 	n.must("add", h, h.netns)
 	return h
 }
 
-// birth spares a namespace the detection of duplicate IPv6 addresses, as the
-// bridge plugin does and macvlan does not: nobody can bind to an address while
-// it goes on, CRIU included.
+// birth turns off duplicate address detection for IPv6 in a new namespace, as
+// the bridge plugin does and macvlan does not: while it goes on, nobody can bind
+// to the address, CRIU included.
 func (n *cniNet) birth(netns string) {
-	n.w.t.Helper()
-	mustRun(n.w.t, netns, "", "sysctl", "-qw", "net.ipv6.conf.default.accept_dad=0")
+	n.topo.t.Helper()
+	mustRun(n.topo.t, netns, "", "sysctl", "-qw", "net.ipv6.conf.default.accept_dad=0")
 }
 
-// move takes a host to a new namespace, in the order of a container runtime.
+// move moves a host to a new namespace, in the order that a container runtime
+// follows.
 func (n *cniNet) move(h *host) {
-	n.w.t.Helper()
+	n.topo.t.Helper()
 	n.must("del", h, h.netns)
-	n.w.removeNetns(h.netns)
-	h.netns = h.elsewhere(n.birth)
+	n.topo.removeNetns(h.netns)
+	h.netns = h.nextNetns(n.birth)
 	n.must("add", h, h.netns)
 }
 
-// isFrozen asks the kernel.
+// isFrozen reports whether our rules are in a namespace.
 func isFrozen(t *testing.T, netns string) bool {
 	t.Helper()
 	return strings.Contains(ruleset(t, netns), "criu-netfreeze")
 }
 
-// expect announces a restore, and takes that back at the test's end.
+// expect announces a restore, and cancels the announcement at the test's end.
 func expect(t *testing.T, args ...string) {
 	t.Helper()
 	mustRun(t, "", "", append([]string{netfreeze, "expect", "--for", "10m"}, args...)...)
 	t.Cleanup(func() { mustRun(t, "", "", append([]string{netfreeze, "expect", "--cancel"}, args...)...) })
 }
 
-// TestCNI has cnitool drive real plugins with ours among them, first and last.
+// TestCNI has cnitool run real plugins, with ours first or last in the list.
 func TestCNI(t *testing.T) {
-	withSuite(t, settings{policy: "kill"})
+	withNetfreeze(t, settings{policy: "kill"})
 	for _, version := range []string{"0.4.0", "1.0.0", "1.1.0"} {
 		for _, first := range []bool{true, false} {
 			t.Run(fmt.Sprintf("%s/%s", version, map[bool]string{true: "first", false: "last"}[first]), func(t *testing.T) {
 				t.Parallel()
-				w := newWorld(t)
-				plugins := []string{bridgePlugin, ours(`, "pods": ["shop/db-*"]`)}
+				topo := newTopology(t)
+				plugins := []string{bridgePlugin, netfreezePlugin(`, "pods": ["shop/db-*"]`)}
 				if first {
 					plugins[0], plugins[1] = plugins[1], plugins[0]
 				}
-				n := newCNI(w, version, plugins...)
-				h := w.describeHost("app")
+				n := newCNI(topo, version, plugins...)
+				h := topo.describeHost("app")
 
-				// A pod that nobody expects: as if the plugin was not there.
-				unmatched := fmt.Sprintf("shop/web-%d", w.n)
+				// A pod that nobody expects: as if our plugin were not there.
+				unmatched := fmt.Sprintf("shop/web-%d", topo.n)
 				n.pod = unmatched
-				other := w.newNetns("other")
+				other := topo.newNetns("other")
 				result := n.must("add", h, other)
 				for _, want := range []string{h.v4.String(), h.v6.String(), h.mac, `"cniVersion": "` + version} {
 					if !strings.Contains(result, want) {
@@ -144,37 +146,37 @@ func TestCNI(t *testing.T) {
 					}
 				}
 				if isFrozen(t, other) || status(t, other) != "" {
-					t.Error("a pod that is not expected was touched")
+					t.Error("a pod that was not expected has been frozen")
 				}
 				n.must("check", h, other)
 				n.must("del", h, other)
 
-				// By a pattern, by the pod and by the address.
+				// Expected by a pattern, by the pod's name and by the address.
 				for i, how := range [][2]string{{"shop/db-0", ""}, {unmatched, "--pod=" + unmatched}, {"", "--address=" + h.v6.String()}} {
 					n.pod = how[0]
 					if how[1] != "" {
 						expect(t, how[1])
 					}
-					netns := w.newNetns(fmt.Sprintf("app%d", i))
+					netns := topo.newNetns(fmt.Sprintf("app%d", i))
 					n.must("add", h, netns)
 					if !isFrozen(t, netns) || !strings.Contains(status(t, netns), "netfreeze-cni") {
 						t.Fatalf("%v: not frozen: %s", how, status(t, netns))
 					}
 					n.must("check", h, netns)
 					mustRun(t, "", "", netfreeze, "thaw", netns)
-					n.must("check", h, netns) // somebody wanted it so
+					n.must("check", h, netns) // thawed on purpose: no error
 					n.must("del", h, netns)
 					n.must("add", h, netns)
 					if version == "1.1.0" {
 						n.must("status", h, netns)
-						n.must("gc", h, netns) // with no attachment that is valid
+						n.must("gc", h, netns) // with no valid attachment
 						if s := status(t, netns); s != "" {
-							t.Errorf("gc left the record: %s", s)
+							t.Errorf("gc has left the record: %s", s)
 						}
 					}
 					n.must("del", h, netns)
 					n.must("del", h, netns)
-					w.removeNetns(netns)
+					topo.removeNetns(netns)
 					n.must("del", h, netns)
 				}
 			})
@@ -182,31 +184,31 @@ func TestCNI(t *testing.T) {
 	}
 }
 
-// TestCNICheck takes the rules of a waiting freeze away behind the plugin's back.
+// TestCNICheck removes the rules of a pending freeze behind the plugin's back.
 func TestCNICheck(t *testing.T) {
-	withSuite(t, settings{policy: "kill"})
-	w := newWorld(t)
-	n := newCNI(w, "1.0.0", ours(`, "pods": ["shop/*"]`), bridgePlugin)
+	withNetfreeze(t, settings{policy: "kill"})
+	topo := newTopology(t)
+	n := newCNI(topo, "1.0.0", netfreezePlugin(`, "pods": ["shop/*"]`), bridgePlugin)
 	n.pod = "shop/db-0"
 	h := n.newHost("app")
 	n.must("check", h, h.netns)
 	mustRun(t, h.netns, "", "nft", "delete", "table", "inet", "criu-netfreeze")
 	if out, err := n.do("check", h, h.netns); err == nil || !strings.Contains(out, "is no longer") {
-		t.Errorf("a freeze that has gone was not noticed: %v", err)
+		t.Errorf("CHECK did not notice that the freeze is gone: %v", err)
 	}
 	n.must("del", h, h.netns)
 }
 
-// TestCNIHostLocal has host-local choose the address, which only a plugin
-// behind it can know.
+// TestCNIHostLocal has host-local choose the address, so that only a plugin that
+// runs after it can know the address.
 func TestCNIHostLocal(t *testing.T) {
-	withSuite(t, settings{policy: "kill"})
-	w := newWorld(t)
-	n := newCNI(w, "1.0.0", fmt.Sprintf(hostLocalPlugin, w.n), ours(""))
-	expect(t, "--address", fmt.Sprintf("10.88.%d.101", w.n))
-	h := w.describeHost("app")
+	withNetfreeze(t, settings{policy: "kill"})
+	topo := newTopology(t)
+	n := newCNI(topo, "1.0.0", fmt.Sprintf(hostLocalPlugin, topo.n), netfreezePlugin(""))
+	expect(t, "--address", fmt.Sprintf("10.88.%d.101", topo.n))
+	h := topo.describeHost("app")
 	for i, frozen := range []bool{false, true, false} {
-		netns := w.newNetns(fmt.Sprintf("app%d", i))
+		netns := topo.newNetns(fmt.Sprintf("app%d", i))
 		var result struct {
 			IPs []struct{ Address string }
 		}
@@ -220,18 +222,18 @@ func TestCNIHostLocal(t *testing.T) {
 	}
 	list := mustRun(t, "", "", netfreeze, "expect", "--list")
 	if !strings.Contains(list, "netfreeze-cni, net:[") {
-		t.Errorf("the list does not say what was met: %s", list)
+		t.Errorf("the list does not say which expectation was met: %s", list)
 	}
 }
 
-// TestCNIFails has the plugin unable to freeze a pod that is expected: the pod
+// TestCNIFails keeps the plugin from freezing a pod that is expected: the pod
 // must not be set up.
 func TestCNIFails(t *testing.T) {
-	withSuite(t, settings{policy: "kill"})
-	w := newWorld(t)
-	n := newCNI(w, "1.0.0", ours(`, "pods": ["shop/*"]`), bridgePlugin)
-	h := w.describeHost("app")
-	netns := w.newNetns("app")
+	withNetfreeze(t, settings{policy: "kill"})
+	topo := newTopology(t)
+	n := newCNI(topo, "1.0.0", netfreezePlugin(`, "pods": ["shop/*"]`), bridgePlugin)
+	h := topo.describeHost("app")
+	netns := topo.newNetns("app")
 	if err := os.WriteFile(filepath.Join(criuDir, "netfreeze.toml"), []byte("backend = \"none\"\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
@@ -243,17 +245,18 @@ func TestCNIFails(t *testing.T) {
 	if links := mustRun(t, netns, "", "ip", "-o", "link"); strings.Contains(links, iface) {
 		t.Errorf("the namespace was connected: %s", links)
 	}
-	// Others do not suffer from it.
+	// Pods that are not expected are not affected.
 	n.pod = "else/db-0"
 	n.must("add", h, netns)
 	n.must("del", h, netns)
-	bad := newCNI(newWorld(t), "1.0.0", ours(`, "pods": ["shop"]`), bridgePlugin)
+	bad := newCNI(newTopology(t), "1.0.0", netfreezePlugin(`, "pods": ["shop"]`), bridgePlugin)
 	if out, err := bad.do("add", h, netns); err == nil || !strings.Contains(out, `"shop" is not a pattern`) {
 		t.Errorf("got %v, want an error that names the pattern", err)
 	}
 }
 
-// TestCNIVersion asks the plugin itself.
+// TestCNIVersion asks the plugin for the versions of the CNI specification that
+// it supports.
 func TestCNIVersion(t *testing.T) {
 	cmd := newCommand(context.Background(), "", filepath.Join(build, "dest", "opt", "cni", "bin", "netfreeze-cni"))
 	cmd.Env = append(os.Environ(), "CNI_COMMAND=VERSION")

@@ -13,24 +13,25 @@ import (
 	"time"
 )
 
-// engine is a program that runs, dumps and restores tasks. The host of a task
-// says in which namespace it is run or restored.
+// engine is a program that runs, dumps and restores tasks. A task is run or
+// restored in its host's current namespace.
 type engine interface {
 	fmt.Stringer
 	// start runs the traffic program and sets the task's pid.
 	start(k *task, args []string)
-	// dump writes the images; the caller asks for leave-running or not.
+	// dump writes the images and, with leaveRunning, asks CRIU to leave the task
+	// running.
 	dump(k *task, leaveRunning bool, options ...string) error
 	// restore brings the task back from its images and sets its pid.
 	restore(k *task, options ...string) error
-	// remove ends what is left of the task and makes room for its restore.
+	// remove ends what is left of the task, so that it can be restored.
 	remove(k *task)
 }
 
-// engines are all there are.
+// engines are the engines that tests run with by default.
 var engines = []engine{plainCRIU{}, runtimeEngine("runc"), runtimeEngine("crun")}
 
-// forEngines runs a test with each engine, at the same time.
+// forEngines runs a test with each engine, in parallel.
 func forEngines(t *testing.T, test func(t *testing.T, e engine)) {
 	for _, e := range engines {
 		t.Run(e.String(), func(t *testing.T) {
@@ -41,12 +42,12 @@ func forEngines(t *testing.T, test func(t *testing.T, e engine)) {
 }
 
 // plainCRIU is the criu command. Its tasks live in the lab's own namespaces,
-// but for the network.
+// except for the network namespace.
 type plainCRIU struct{}
 
 func (plainCRIU) String() string { return "criu" }
 
-// netnsKey is the name that the images know the namespace by.
+// netnsKey is the name of the external network namespace in the images.
 const netnsKey = "extRootNetNS"
 
 func (plainCRIU) start(k *task, args []string) {
@@ -55,13 +56,13 @@ func (plainCRIU) start(k *task, args []string) {
 	args = append(args, "--stats", k.data("stats"), "--log", k.data("log"))
 	cmd := newCommand(context.Background(), k.host.netns, args...)
 	cmd.Dir = "/"
-	// A session of its own: what is dumped must not belong to ours.
+	// A session of its own: CRIU cannot dump a task of the caller's session.
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 	if err := cmd.start(); err != nil {
 		k.t.Fatal(err)
 	}
 	k.pid = cmd.Process.Pid
-	// Reaped at once, since a restore needs the number.
+	// Reaped at once: the restore needs the pid to be free.
 	go func() { _ = cmd.Wait() }()
 }
 
@@ -106,31 +107,33 @@ func (plainCRIU) restore(k *task, options ...string) error {
 
 func (plainCRIU) remove(k *task) { end(k.t, k.pid) }
 
-// withLog adds to an error what CRIU's log has to say about it.
+// withLog adds an excerpt of CRIU's log to an error.
 func withLog(err error, path string) error {
 	if err == nil {
 		return nil
 	}
-	return fmt.Errorf("%w:\n%s", err, tell(path))
+	return fmt.Errorf("%w:\n%s", err, logExcerpt(path))
 }
 
-// tell takes from CRIU's log what matters: the last errors, and what is ours.
-func tell(path string) string {
+// logExcerpt returns the lines of CRIU's log that matter: the last errors and
+// our own messages.
+func logExcerpt(path string) string {
 	log, err := os.ReadFile(path)
 	if err != nil {
 		return ""
 	}
-	var told []string
+	var excerpt []string
 	for line := range strings.Lines(string(log)) {
 		if strings.Contains(line, "Error") || strings.Contains(line, "netfreeze") {
-			told = append(told, line)
+			excerpt = append(excerpt, line)
 		}
 	}
-	return strings.Join(told[max(0, len(told)-30):], "")
+	return strings.Join(excerpt[max(0, len(excerpt)-30):], "")
 }
 
-// stopped waits until nothing of a task runs: it is gone, or in state T.
-func (k *task) stopped() {
+// awaitStop waits until the task does not run any more: it has ended, or is in
+// state T.
+func (k *task) awaitStop() {
 	k.t.Helper()
 	poll(k.t, time.Second, k.id+" to stop", func() error {
 		if state, err := processState(k.pid); err == nil && !strings.ContainsRune("TZX", rune(state)) {

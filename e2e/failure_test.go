@@ -12,26 +12,25 @@ import (
 	"time"
 )
 
-// back is how soon the network is back when a dump has failed.
+// back is the time within which the network is back after a failed dump.
 const back = time.Second
 
-// scripted makes options for a dump with two action-scripts, ours and another
-// one; the one that CRIU runs first is the one that is named last. They take
-// the place of what is in default.conf.
+// scripted returns CRIU's options for two action-scripts, ours and another one,
+// in place of those in default.conf. CRIU runs the last one given first.
 func scripted(other string, oursFirst bool) []string {
 	order := []string{hook, other}
 	if oursFirst {
 		order = []string{other, hook}
 	}
-	// CRIU's own lock after a SIGKILL is TestCRIULock's subject.
+	// TestCRIULock covers what CRIU's own lock leaves after a SIGKILL.
 	return []string{"--no-default-config", "--network-lock", "skip", "--action-script", order[0], "--action-script", order[1]}
 }
 
-// TestFailure has dumps fail at each point, before and after our own script,
-// by another script's exit code and by an end of CRIU without notice. The
-// network is back, and the application goes on as if nobody had tried.
+// TestFailure makes dumps fail at each action, before and after our own script,
+// by another script's exit code or by a SIGKILL to CRIU. The network comes back,
+// and the application continues as if nobody had tried to dump it.
 func TestFailure(t *testing.T) {
-	withSuite(t, settings{policy: "kill"}, plainCRIU{})
+	withNetfreeze(t, settings{policy: "kill"}, plainCRIU{})
 	type failure struct {
 		action, how, do string
 		oursFirst       bool
@@ -40,9 +39,9 @@ func TestFailure(t *testing.T) {
 	for _, action := range []string{"pre-dump", "network-lock", "post-dump"} {
 		for _, oursFirst := range []bool{false, true} {
 			failures = append(failures, failure{action, "exit", "exit 1", oursFirst})
-			// A CRIU that is killed while it writes the images leaves running
-			// tasks whose sockets are in repair mode and cannot be read; what
-			// it leaves after our post-dump is stopped first.
+			// A CRIU that is killed while it writes the images leaves behind
+			// running tasks whose sockets are in repair mode and cannot be read;
+			// after our post-dump the tasks are stopped by then.
 			if action != "post-dump" || oursFirst {
 				failures = append(failures, failure{action, "SIGKILL", "kill -KILL $PPID", oursFirst})
 			}
@@ -64,22 +63,22 @@ func TestFailure(t *testing.T) {
 				t.Fatal(err)
 			}
 			noRecords(t, p.app.netns, strings.TrimSpace(string(criu)))
-			released(t, back, p.app.netns, p.rules)
-			p.unharmed(failed)
+			awaitRelease(t, back, p.app.netns, p.rules)
+			p.checkUnharmed(failed)
 		})
 	}
 }
 
-// noRecords waits until no state is kept of a namespace, nor any file of the
-// transaction of the CRIU with this process number. It comes before status is
-// asked, which clears up what is stale.
+// noRecords waits until no state file mentions the namespace or belongs to the
+// transaction of the CRIU with this pid. It is to be called before "netfreeze
+// status", which removes stale files.
 func noRecords(t *testing.T, netns, criu string) {
 	t.Helper()
 	var ns syscall.Stat_t
 	if err := syscall.Stat(netnsPath(netns), &ns); err != nil {
 		t.Fatal(err)
 	}
-	poll(t, back, "end of the transaction's files", func() error {
+	poll(t, back, "removal of the transaction's files", func() error {
 		files, err := filepath.Glob(filepath.Join(stateDir, "*"))
 		if err != nil {
 			return err
@@ -96,13 +95,13 @@ func noRecords(t *testing.T, netns, criu string) {
 	})
 }
 
-// TestNobodyLeft ends CRIU and all of ours in the middle of a dump: the kernel
-// lets the packets go when the time to live is over.
+// TestNobodyLeft kills CRIU and every process of ours in the middle of a dump:
+// the kernel lets packets through again when the time to live is over.
 func TestNobodyLeft(t *testing.T) {
 	const ttl = 4 * time.Second
 	for _, backend := range []string{"nftables", "iptables-nft", "iptables-legacy"} {
 		t.Run(backend, func(t *testing.T) {
-			withSuite(t, settings{policy: "kill", backend: backend, ttl: ttl}, plainCRIU{})
+			withNetfreeze(t, settings{policy: "kill", backend: backend, ttl: ttl}, plainCRIU{})
 			p := newPair(t, plainCRIU{}, true, few)
 			// Right after the freeze, before CRIU has touched a socket.
 			end := script(t, "network-lock", "kill -KILL $(pidof netfreeze) $PPID")
@@ -110,13 +109,13 @@ func TestNobodyLeft(t *testing.T) {
 				t.Fatal("the dump has not failed")
 			}
 			failed := time.Now()
-			p.progress(ttl+patience, failed)
+			p.awaitTraffic(ttl+patience, failed)
 			took := time.Since(failed)
 			t.Logf("every connection carried traffic after %s", took)
 			if took < ttl/2 {
-				t.Errorf("that is before the time to live of %s is over: was it frozen at all?", ttl)
+				t.Errorf("that is before the end of the time to live of %s: was it frozen at all?", ttl)
 			}
-			p.settle()
+			p.checkAllBytes()
 			if err := p.packets.since(p.from).stray(); err != nil {
 				t.Error(err)
 			}
@@ -124,17 +123,17 @@ func TestNobodyLeft(t *testing.T) {
 	}
 }
 
-// TestMissingAddress restores where an address is missing: a clear error,
-// before anything of the task is there.
+// TestMissingAddress restores where an address is missing: the restore fails
+// with a clear error, before any socket of the task has been restored.
 func TestMissingAddress(t *testing.T) {
-	withSuite(t, settings{policy: "kill"})
+	withNetfreeze(t, settings{policy: "kill"})
 	forEngines(t, func(t *testing.T, e engine) {
 		p := newPair(t, e, true, few)
 		p.dump()
-		p.dumped.gone()
+		p.dumped.awaitEnd()
 		e.remove(p.dumped)
-		p.app.w.removeNetns(p.app.netns)
-		p.app.netns = p.app.elsewhere(freeze(t))
+		p.app.topo.removeNetns(p.app.netns)
+		p.app.netns = p.app.nextNetns(freeze(t))
 		err := e.restore(p.dumped)
 		if err == nil {
 			t.Fatal("the restore has not failed")

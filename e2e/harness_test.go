@@ -16,7 +16,7 @@ import (
 	"time"
 )
 
-// The suite as it is installed.
+// Where criu-netfreeze is installed, and where it keeps its state.
 const (
 	netfreeze = "/usr/local/bin/netfreeze"
 	hook      = "/usr/local/libexec/criu-netfreeze/netfreeze-hook"
@@ -24,26 +24,27 @@ const (
 	stateDir  = "/run/criu-netfreeze"
 )
 
-// prompt is how soon a connection carries traffic that nothing has touched.
+// prompt is the time within which an undisturbed connection carries traffic.
 const prompt = time.Second
 
-// settings are what a test wants to be configured.
+// settings is the configuration that a test asks for.
 type settings struct {
 	policy  string
 	backend string        // "" for the default
 	ttl     time.Duration // 0 for the default
-	more    string        // further lines of netfreeze.toml
-	log     string        // file for netfreeze's log, "" for none
+	more    string        // additional lines of netfreeze.toml
+	log     string        // path of netfreeze's log file, "" for none
 	install []string      // options of "netfreeze install"
 }
 
-// withSuite configures the suite for a test and its subtests, which may run at
-// the same time, and CRIU to use it: in the files of these engines, and of all
-// if none is named. (Every CRIU reads plain criu's file as well as that of the
-// runtime that starts it; with both there it runs the hook twice.)
-func withSuite(t *testing.T, s settings, of ...engine) {
+// withNetfreeze configures criu-netfreeze for a test and its subtests, which may
+// run in parallel, and configures CRIU to call it: in the configuration files of
+// the given engines, or of all engines if none is given. (Every CRIU reads plain
+// criu's file in addition to that of the runtime that starts it; if both files
+// are there, the hook runs twice.)
+func withNetfreeze(t *testing.T, s settings, of ...engine) {
 	t.Helper()
-	withoutSuite(t)
+	withoutNetfreeze(t)
 	lines := []string{fmt.Sprintf("policy = %q", s.policy)}
 	if s.backend != "" {
 		lines = append(lines, fmt.Sprintf("backend = %q", s.backend))
@@ -61,8 +62,8 @@ func withSuite(t *testing.T, s settings, of ...engine) {
 	if of == nil {
 		of = engines
 	}
-	// crun falls back to runc.conf, so that it gets a file of its own only
-	// where there is none yet.
+	// crun falls back to runc.conf, and "netfreeze install" gives it a file of
+	// its own only where there is no runc.conf yet: hence crun first.
 	for _, e := range []engine{runtimeEngine("crun"), runtimeEngine("runc"), plainCRIU{}} {
 		if slices.Contains(of, e) {
 			mustRun(t, "", "", append([]string{netfreeze, "install", "--runtime", configOf(e)}, s.install...)...)
@@ -71,7 +72,8 @@ func withSuite(t *testing.T, s settings, of ...engine) {
 	t.Cleanup(func() { mustRun(t, "", "", netfreeze, "uninstall") })
 }
 
-// configOf is the name of an engine's configuration file, without the ending.
+// configOf returns the name of an engine's CRIU configuration file, without the
+// extension.
 func configOf(e engine) string {
 	if e == (plainCRIU{}) {
 		return "default"
@@ -79,8 +81,9 @@ func configOf(e engine) string {
 	return e.String()
 }
 
-// withoutSuite leaves CRIU as it is without us.
-func withoutSuite(t *testing.T) {
+// withoutNetfreeze removes every configuration file, so that CRIU runs as if
+// criu-netfreeze were not installed.
+func withoutNetfreeze(t *testing.T) {
 	t.Helper()
 	for _, name := range []string{"default.conf", "runc.conf", "crun.conf", "netfreeze.toml"} {
 		if err := os.Remove(filepath.Join(criuDir, name)); err != nil && !os.IsNotExist(err) {
@@ -89,14 +92,14 @@ func withoutSuite(t *testing.T) {
 	}
 }
 
-// What iptables' nft variant leaves, ours and that of CRIU's own lock: chains
-// with nothing in them, and tables with no other chains.
+// What iptables-nft leaves behind, whether we or CRIU's own lock used it: empty
+// chains, and tables that have no other chains.
 var (
 	emptyChain = regexp.MustCompile(`\tchain [A-Z]+ \{\n\t\ttype filter hook [a-z]+ priority [a-z]+; policy accept;\n\t\}\n\n?`)
 	emptyTable = regexp.MustCompile(`table ip6? (filter|raw) \{\n\}\n`)
 )
 
-// ruleset is everything that can drop a packet in a namespace, in words.
+// ruleset returns, as text, all the rules that can drop a packet in a namespace.
 func ruleset(t *testing.T, netns string) string {
 	t.Helper()
 	nft := mustRun(t, netns, "", "nft", "list", "ruleset")
@@ -111,13 +114,14 @@ func ruleset(t *testing.T, netns string) string {
 	return all.String()
 }
 
-// status is what "netfreeze status" says about a namespace, "" for nothing.
+// status returns the entry of "netfreeze status" for a namespace, "" if there is
+// none.
 func status(t *testing.T, netns string) string {
 	t.Helper()
 	out := mustRun(t, "", "", netfreeze, "status", "-o", "json")
 	var entries []json.RawMessage
 	if err := json.Unmarshal([]byte(out), &entries); err != nil {
-		t.Fatalf("status -o json is no list: %v: %s", err, out)
+		t.Fatalf("netfreeze status -o json did not print a JSON list: %v: %s", err, out)
 	}
 	var ns syscall.Stat_t
 	if err := syscall.Stat(netnsPath(netns), &ns); err != nil {
@@ -131,7 +135,8 @@ func status(t *testing.T, netns string) string {
 	return ""
 }
 
-// freeze is what one does at a namespace's birth.
+// freeze returns a function that freezes a namespace, to be called when the
+// namespace has just been created.
 func freeze(t *testing.T) func(netns string) {
 	return func(netns string) {
 		t.Helper()
@@ -139,21 +144,22 @@ func freeze(t *testing.T) func(netns string) {
 	}
 }
 
-// promptly waits for traffic after a thaw.
-func (b both) promptly(after time.Time) {
-	t := b.client.t
+// awaitResumption waits for traffic on every connection after a thaw, and logs
+// how long it took.
+func (ends endpoints) awaitResumption(after time.Time) {
+	t := ends.client.t
 	t.Helper()
-	b.progress(patience, after)
+	ends.awaitTraffic(patience, after)
 	t.Logf("every connection carried traffic after %s", time.Since(after))
 }
 
-// released waits until nothing of ours is left in a namespace: the rules are
-// those of before, and status does not know it.
-func released(t *testing.T, limit time.Duration, netns, before string) {
+// awaitRelease waits until nothing of ours is left in a namespace: its rules are
+// the same as before, and "netfreeze status" does not list it.
+func awaitRelease(t *testing.T, limit time.Duration, netns, before string) {
 	t.Helper()
 	poll(t, limit, "release of "+netns, func() error {
 		if now := ruleset(t, netns); now != before {
-			return fmt.Errorf("its rules are\n%s\nand were\n%s", now, before)
+			return fmt.Errorf("its rules are\n%s\nand were before\n%s", now, before)
 		}
 		if s := status(t, netns); s != "" {
 			return fmt.Errorf("its status is %s", s)
@@ -162,30 +168,30 @@ func released(t *testing.T, limit time.Duration, netns, before string) {
 	})
 }
 
-// gone waits until the suite has ended the task.
-func (k *task) gone() {
+// awaitEnd waits until criu-netfreeze has ended the task.
+func (k *task) awaitEnd() {
 	k.t.Helper()
 	poll(k.t, patience, "silent end of "+k.id, func() error {
 		if alive(k.pid) {
-			return fmt.Errorf("process %d lives", k.pid)
+			return fmt.Errorf("process %d is still alive", k.pid)
 		}
 		return nil
 	})
 }
 
-// pair is two busy programs on two new hosts, one of which will be dumped. The
-// other is the peer, a plain process that goes on throughout.
+// pair is two traffic programs on two new hosts. One of them will be dumped;
+// the other, the peer, is a plain process that keeps running throughout.
 type pair struct {
-	both
+	endpoints
 	dumped    *task
 	app, peer *host
-	via       *host // where the client finds the server: on its host, or at a relay
+	via       *host // where the client finds the server, if not on its host: a relay
 	packets   *capture
-	rules     string    // in the app's namespace, before
+	rules     string    // in the app's namespace, before the dump
 	from      time.Time // when the dump began
 }
 
-// newPair makes both hosts and starts a pair on them.
+// newPair creates both hosts and starts a pair on them.
 func newPair(t *testing.T, e engine, dumpServer bool, kinds []string, options ...string) *pair {
 	t.Helper()
 	p := newHosts(t)
@@ -193,15 +199,16 @@ func newPair(t *testing.T, e engine, dumpServer bool, kinds []string, options ..
 	return p
 }
 
-// newHosts makes the hosts of a pair, on which nothing runs yet.
+// newHosts creates the hosts of a pair, on which nothing runs yet.
 func newHosts(t *testing.T) *pair {
 	t.Helper()
-	w := newWorld(t)
-	return &pair{app: w.newHost("app"), peer: w.newHost("peer")}
+	topo := newTopology(t)
+	return &pair{app: topo.newHost("app"), peer: topo.newHost("peer")}
 }
 
-// start starts both programs and captures at the peer; the server is the one
-// that an engine runs and that will be dumped, or else the client.
+// start starts both programs and a capture on the peer. With dumpServer the
+// engine runs the server, which is then the one to be dumped; otherwise it runs
+// the client.
 func (p *pair) start(t *testing.T, e engine, dumpServer bool, kinds []string, options ...string) {
 	t.Helper()
 	p.rules = ruleset(t, p.app.netns)
@@ -214,17 +221,17 @@ func (p *pair) start(t *testing.T, e engine, dumpServer bool, kinds []string, op
 		p.client = connect(t, e, p.app, cmp.Or(p.via, p.peer), kinds, options...)
 		p.dumped = p.client
 	}
-	p.progress(patience, time.Now())
+	p.awaitTraffic(patience, time.Now())
 	p.packets = startCapture(t, p.peer.netns, iface)
 	p.from = time.Now()
 	t.Cleanup(func() {
 		if t.Failed() && !p.packets.done {
-			t.Logf("captured at the peer since the dump began: %v", p.packets.since(p.from).stray())
+			t.Logf("captured on the peer since the dump began: %v", p.packets.since(p.from).stray())
 		}
 	})
 }
 
-// dump dumps with leave-running, and the test ends if it fails.
+// dump dumps with leave-running, and ends the test if that fails.
 func (p *pair) dump(options ...string) {
 	p.dumped.t.Helper()
 	if err := p.dumped.engine.dump(p.dumped, true, options...); err != nil {
@@ -232,25 +239,25 @@ func (p *pair) dump(options ...string) {
 	}
 }
 
-// restore restores to where the host is now, and checks that it was as if
-// nothing had happened.
+// restore restores into the host's current namespace, and checks that the
+// connections continue as if nothing had happened.
 func (p *pair) restore() {
 	p.dumped.t.Helper()
 	if err := p.dumped.engine.restore(p.dumped); err != nil {
 		p.dumped.t.Fatalf("restore: %v", err)
 	}
-	p.unharmed(time.Now())
+	p.checkUnharmed(time.Now())
 }
 
-// unharmed checks that every connection goes on soon after a time, that not a
-// byte is missing, that the peer saw neither FIN nor RST, and that our rules
-// are gone.
-func (p *pair) unharmed(after time.Time) {
+// checkUnharmed checks that every connection carries traffic after the given
+// time, that not a byte is missing, that the peer saw neither FIN nor RST, and
+// that our rules are gone.
+func (p *pair) checkUnharmed(after time.Time) {
 	t := p.dumped.t
 	t.Helper()
-	p.promptly(after)
-	released(t, patience, p.app.netns, p.rules)
-	p.settle()
+	p.awaitResumption(after)
+	awaitRelease(t, patience, p.app.netns, p.rules)
+	p.checkAllBytes()
 	if err := p.packets.since(p.from).stray(); err != nil {
 		t.Error(err)
 	}

@@ -7,11 +7,11 @@ import (
 	"testing"
 )
 
-// TestCRIULeftover leaves a lock of CRIU's own behind, as one does that is
-// killed where our scripts are not installed: status tells of it, and thaw
-// removes it and nothing else.
+// TestCRIULeftover has CRIU leave its own network lock behind, as it does when
+// it is killed where our scripts are not installed: "netfreeze status" reports
+// the lock, and "netfreeze thaw" removes it and nothing else.
 func TestCRIULeftover(t *testing.T) {
-	withoutSuite(t)
+	withoutNetfreeze(t)
 	p := newPair(t, plainCRIU{}, true, few)
 	end := script(t, "post-dump", "kill -KILL $PPID")
 	if err := p.dumped.engine.dump(p.dumped, true, "--network-lock", "nftables", "--action-script", end); err == nil {
@@ -22,9 +22,9 @@ func TestCRIULeftover(t *testing.T) {
 	}
 	mustRun(t, p.app.netns, "", "nft", "add table inet mine")
 	if s := status(t, p.app.netns); !strings.Contains(s, "criu-leftover") {
-		t.Errorf("status does not tell of it: %q", s)
+		t.Errorf("netfreeze status does not report CRIU's lock: %q", s)
 	}
 	mustRun(t, "", "", netfreeze, "thaw", "--criu-leftovers", p.app.netns)
 	mustRun(t, p.app.netns, "", "nft", "delete table inet mine")
-	released(t, back, p.app.netns, p.rules)
+	awaitRelease(t, back, p.app.netns, p.rules)
 }

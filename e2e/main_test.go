@@ -10,16 +10,17 @@ import (
 	"testing"
 )
 
-// build is where the lab shows what was built on the host: the traffic program
-// and, below dest, the suite as "make install" with DESTDIR put it there.
+// build is the directory, shared into the lab, that holds what was built on the
+// host: the traffic program and, below dest, criu-netfreeze as "make install"
+// with DESTDIR left it.
 var build = filepath.Dir(os.Args[0])
 
-// trafficProgram is what all tasks run.
+// trafficProgram is the program that every task runs.
 var trafficProgram = filepath.Join(build, "traffic")
 
 func TestMain(m *testing.M) {
 	if os.Getenv("NETFREEZE_IN_LAB") == "" {
-		fmt.Fprintln(os.Stderr, "e2e: these tests change the machine that they run on: run them in the lab, with \"make e2e\"")
+		fmt.Fprintln(os.Stderr, "e2e: these tests change the machine they run on: run them in the lab, with \"make e2e\"")
 		os.Exit(1)
 	}
 	if err := install(filepath.Join(build, "dest")); err != nil {
@@ -29,8 +30,8 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// install copies the suite to where a user has it. The lab's /usr/local and
-// /etc/criu are empty and its own.
+// install copies criu-netfreeze to where a user would have it. The lab has its
+// own, initially empty, /usr/local and /etc/criu.
 func install(dest string) error {
 	for _, dir := range []string{"/usr/local", "/etc/criu"} {
 		from := filepath.Join(dest, dir)

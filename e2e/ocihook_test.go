@@ -15,14 +15,14 @@ import (
 
 const netfreezeOCI = "/usr/local/libexec/criu-netfreeze/netfreeze-oci"
 
-// newHookedHost describes a host whose namespace the runtime makes, and that
-// createRuntime hooks connect: ours first, as the README says, then one that
-// does what the world does for a host, and that takes its time after that. The
-// address is live then, and CRIU has not rebuilt a socket.
-func newHookedHost(w *world, name string) *host {
-	w.t.Helper()
-	h := w.describeHost(name)
-	attach := filepath.Join(w.t.TempDir(), "attach")
+// newHookedHost describes a host whose namespace the runtime creates and whose
+// createRuntime hooks connect it: first ours, as the README says, then one that
+// does what topology.connect does and waits for a while after that. During the
+// wait the address is live, and CRIU has not rebuilt any socket.
+func newHookedHost(topo *topology, name string) *host {
+	topo.t.Helper()
+	h := topo.describeHost(name)
+	attach := filepath.Join(topo.t.TempDir(), "attach")
 	script := fmt.Sprintf(`#!/bin/bash
 set -e
 pid=$(sed 's/.*"pid": *\([0-9]*\).*/\1/')
@@ -36,9 +36,9 @@ addr add %[5]s/64 dev %[2]s nodad
 link set %[2]s up
 EOT
 sleep %[6]g
-`, w.sw, iface, h.mac, h.v4, h.v6, live.Seconds())
+`, topo.switchNetns, iface, h.mac, h.v4, h.v6, live.Seconds())
 	if err := os.WriteFile(attach, []byte(script), 0o700); err != nil {
-		w.t.Fatal(err)
+		topo.t.Fatal(err)
 	}
 	h.hooks = &specs.Hooks{CreateRuntime: []specs.Hook{
 		{Path: netfreezeOCI, Args: []string{"netfreeze-oci"}},
@@ -47,24 +47,25 @@ sleep %[6]g
 	return h
 }
 
-// TestOCIHook restores with a runc that has CRIU make the network namespace, and
-// hooks that connect it while CRIU waits.
+// TestOCIHook restores with a runc that has CRIU create the network namespace,
+// and hooks that connect it while CRIU waits.
 func TestOCIHook(t *testing.T) {
-	withSuite(t, settings{policy: "kill"}, runtimeEngine("runc"))
+	withNetfreeze(t, settings{policy: "kill"}, runtimeEngine("runc"))
 	for _, expected := range []bool{true, false} {
 		t.Run(map[bool]string{true: "expected", false: "not expected"}[expected], func(t *testing.T) {
 			t.Parallel()
-			w := newWorld(t)
-			p := &pair{app: newHookedHost(w, "app"), peer: w.newHost("peer")}
+			topo := newTopology(t)
+			p := &pair{app: newHookedHost(topo, "app"), peer: topo.newHost("peer")}
 			runc := runtimeEngine("runc")
 			p.server = serve(t, runc, p.app)
 			p.dumped = p.server
 			p.client = connect(t, plainCRIU{}, p.peer, p.app, everyMillisecond)
-			p.progress(patience, time.Now())
+			p.awaitTraffic(patience, time.Now())
 			p.packets = startCapture(t, p.peer.netns, iface)
 			p.from = time.Now()
 
-			// The namespace goes with its last task; its interface shall go before.
+			// The namespace would go with its last task; held open, it outlives its
+			// interface.
 			old, err := os.Open(fmt.Sprintf("/proc/%d/ns/net", p.dumped.pid))
 			if err != nil {
 				t.Fatal(err)
@@ -72,9 +73,9 @@ func TestOCIHook(t *testing.T) {
 			defer old.Close()
 			network := []string{"--empty-ns", "network"}
 			p.dump(network...)
-			p.dumped.gone()
+			p.dumped.awaitEnd()
 			runc.remove(p.dumped)
-			w.ip(w.sw, "link del app-port")
+			topo.ip(topo.switchNetns, "link del app-port")
 			if expected {
 				expect(t, "--container", p.dumped.id)
 			}
@@ -96,16 +97,16 @@ func TestOCIHook(t *testing.T) {
 }
 
 // frozenAtBirth checks, after a restore into a namespace that the OCI hook was
-// to freeze, that it did, that no connection has suffered, and that the freeze
-// has ended.
+// to freeze, that the hook did so, that every connection is unharmed, and that
+// the freeze has ended.
 func (p *pair) frozenAtBirth(netns string) {
 	t := p.dumped.t
 	t.Helper()
 	if list := mustRun(t, "", "", netfreeze, "expect", "--list"); !strings.Contains(list, "netfreeze-oci") {
-		t.Errorf("the hook froze nothing: %s", list)
+		t.Errorf("the hook has frozen nothing: %s", list)
 	}
-	p.progress(2*patience, time.Now())
-	p.settle()
+	p.awaitTraffic(2*patience, time.Now())
+	p.checkAllBytes()
 	if err := p.packets.since(p.from).stray(); err != nil {
 		t.Error(err)
 	}

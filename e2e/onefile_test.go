@@ -10,15 +10,15 @@ import (
 	"testing"
 )
 
-// TestOneFile installs a single configuration file, and moves with an engine
-// that reads it, directly or for want of one of its own. The hook runs once per
-// action.
+// TestOneFile installs into a single configuration file, and moves a task with
+// an engine that reads that file, either its own or one that it falls back to.
+// The hook runs once per action.
 func TestOneFile(t *testing.T) {
 	criu, runc, crun := plainCRIU{}, runtimeEngine("runc"), runtimeEngine("crun")
 	for _, test := range []struct{ engine, file engine }{{criu, criu}, {runc, runc}, {crun, crun}, {crun, runc}} {
 		file := configOf(test.file) + ".conf"
 		t.Run(test.engine.String()+","+file, func(t *testing.T) {
-			withSuite(t, settings{policy: "kill"}, test.file)
+			withNetfreeze(t, settings{policy: "kill"}, test.file)
 			p := newPair(t, test.engine, true, mixed)
 			p.moveAway()
 			confs, err := filepath.Glob(filepath.Join(criuDir, "*.conf"))
@@ -42,8 +42,8 @@ func TestOneFile(t *testing.T) {
 	}
 }
 
-// hookRuns counts in CRIU's log how often it ran the hook at an action: it
-// names the action first, and then each script in brackets.
+// hookRuns counts in CRIU's log how many times CRIU ran the hook for an action:
+// CRIU logs the action first, and then each script in brackets.
 func (k *task) hookRuns(log, action string) int {
 	k.t.Helper()
 	text, err := os.ReadFile(filepath.Join(k.images(), log))

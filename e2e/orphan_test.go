@@ -11,13 +11,13 @@ import (
 	"time"
 )
 
-// late is how much later than said a freeze may end: iptables counts whole
-// seconds, and a test does not knock all the time.
+// late is how much later than configured a freeze may end: iptables counts whole
+// seconds, and the test does not try to connect all the time.
 const late = 2 * time.Second
 
-// knock opens a connection from the peer to the server, which keeps it until
-// the test ends, and fails if nobody answers.
-func (p *pair) knock() error {
+// dialServer opens a connection from the peer to the server, to be closed at the
+// end of the test. It returns an error if nobody answers.
+func (p *pair) dialServer() error {
 	const moment = 300 * time.Millisecond
 	return within(p.peer.netns, func() error {
 		c, err := net.DialTimeout("tcp4", fmt.Sprintf("%s:%d", p.app.v4, p.app.port), moment)
@@ -28,26 +28,27 @@ func (p *pair) knock() error {
 	})
 }
 
-// shut checks that the server's namespace drops what is new.
-func (p *pair) shut() {
+// checkShut checks that the server's namespace drops new connections.
+func (p *pair) checkShut() {
 	p.dumped.t.Helper()
-	err := p.knock()
+	err := p.dialServer()
 	var silence net.Error
 	if !errors.As(err, &silence) || !silence.Timeout() {
-		p.dumped.t.Errorf("a new connection should get no answer: %v", err)
+		p.dumped.t.Errorf("a new connection should have got no answer: %v", err)
 	}
 }
 
-// opens waits until it lets new connections in, and returns when that was.
-func (p *pair) opens(limit time.Duration) time.Time {
+// awaitOpen waits until the server's namespace lets new connections in, and
+// returns when that was.
+func (p *pair) awaitOpen(limit time.Duration) time.Time {
 	p.dumped.t.Helper()
-	poll(p.dumped.t, limit, "answer to a new connection", p.knock)
+	poll(p.dumped.t, limit, "answer to a new connection", p.dialServer)
 	return time.Now()
 }
 
-// orphan dumps with a script that ends CRIU and the settler at an action, right
-// after ours.
-func (p *pair) orphan(action string) {
+// dumpOrphaned dumps with a script that kills CRIU and the settler at an action,
+// right after our own script.
+func (p *pair) dumpOrphaned(action string) {
 	p.dumped.t.Helper()
 	end := script(p.dumped.t, action, "kill -KILL $(pidof netfreeze) $PPID")
 	if err := p.dumped.engine.dump(p.dumped, true, scripted(end, true)...); err == nil {
@@ -55,58 +56,59 @@ func (p *pair) orphan(action string) {
 	}
 }
 
-// TestOrphanPrepared ends CRIU and the settler when all is in place but the
-// freeze: only new connections have to wait, and not for long.
+// TestOrphanPrepared kills CRIU and the settler when everything but the freeze
+// itself is in place: only new connections have to wait, and not for long.
 func TestOrphanPrepared(t *testing.T) {
-	// How long SYNs are held back: the drain, and a margin.
+	// How long SYNs are held back: the drain plus a margin.
 	const held = 100*time.Millisecond + 5*time.Second
 	for _, backend := range []string{"nftables", "iptables-nft", "iptables-legacy"} {
 		t.Run(backend, func(t *testing.T) {
-			withSuite(t, settings{policy: "hold", backend: backend, more: `drain = "100ms"`}, plainCRIU{})
+			withNetfreeze(t, settings{policy: "hold", backend: backend, more: `drain = "100ms"`}, plainCRIU{})
 			p := newPair(t, plainCRIU{}, true, few)
 			begun := time.Now()
-			p.orphan("pre-dump")
-			p.progress(prompt, time.Now())
-			p.shut()
-			took := p.opens(held + patience).Sub(begun)
+			p.dumpOrphaned("pre-dump")
+			p.awaitTraffic(prompt, time.Now())
+			p.checkShut()
+			took := p.awaitOpen(held + patience).Sub(begun)
 			t.Logf("a new connection was answered after %s", took)
 			if took < held/2 || took > held+late {
-				t.Errorf("that should be about %s", held)
+				t.Errorf("it should have taken about %s", held)
 			}
 			mustRun(t, "", "", netfreeze, "thaw", p.app.netns)
-			p.unharmed(time.Now())
+			p.checkUnharmed(time.Now())
 		})
 	}
 }
 
-// TestOrphanStopped ends CRIU and the settler when the images are complete and
-// the tasks stopped: the kernel gives the network back, and a command the tasks.
+// TestOrphanStopped kills CRIU and the settler when the images are complete and
+// the tasks stopped: the kernel thaws the network, and "netfreeze thaw" lets the
+// tasks continue.
 func TestOrphanStopped(t *testing.T) {
-	// Longer than a dump takes. With a drain new connections would wait for
-	// the end of that as well.
+	// Longer than a dump takes. There is no drain, for which new connections
+	// would have to wait as well.
 	const ttl = 4 * time.Second
 	for _, backend := range []string{"nftables", "iptables-nft", "iptables-legacy"} {
 		t.Run(backend, func(t *testing.T) {
-			withSuite(t, settings{policy: "hold", backend: backend, ttl: ttl, more: `drain = "0s"`}, plainCRIU{})
+			withNetfreeze(t, settings{policy: "hold", backend: backend, ttl: ttl, more: `drain = "0s"`}, plainCRIU{})
 			p := newPair(t, plainCRIU{}, true, few)
 			begun := time.Now()
-			p.orphan("post-dump")
-			p.dumped.stopped()
-			p.shut()
+			p.dumpOrphaned("post-dump")
+			p.dumped.awaitStop()
+			p.checkShut()
 			if s := status(t, p.app.netns); !strings.Contains(s, `"orphaned"`) {
 				t.Errorf("while frozen, the status is %s", s)
 			}
-			took := p.opens(ttl + patience).Sub(begun)
+			took := p.awaitOpen(ttl + patience).Sub(begun)
 			t.Logf("a new connection was answered after %s", took)
 			if took < ttl/2 || took > ttl+late {
-				t.Errorf("that should be about %s", ttl)
+				t.Errorf("it should have taken about %s", ttl)
 			}
-			p.dumped.stopped()
+			p.dumped.awaitStop()
 			if s := status(t, p.app.netns); !strings.Contains(s, `"orphaned"`) {
 				t.Errorf("when the time to live is over, the status is %s", s)
 			}
 			mustRun(t, "", "", netfreeze, "thaw", fmt.Sprint(p.dumped.pid))
-			p.unharmed(time.Now())
+			p.checkUnharmed(time.Now())
 		})
 	}
 }

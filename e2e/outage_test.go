@@ -16,24 +16,26 @@ import (
 	"github.com/google/gopacket/layers"
 )
 
-// outagesVar says how often TestOutage measures each length of an outage (with
-// it set, the longest ones too) and TestPeers each kind of peer.
+// outagesVar is the environment variable that says how many times TestOutage
+// measures each length of an outage, and TestPeers each kind of peer. If it is
+// set, TestOutage measures the longest outage too.
 const outagesVar = "NETFREEZE_OUTAGES"
 
-// since says from when on a byte could have come.
-type since int
+// origin is the moment from which the time to the first byte is counted: before
+// it, none could have come.
+type origin int
 
 const (
-	sinceThaw  since = iota // the kernel takes part in the connection again
-	sinceRuns               // the restored program runs
-	sinceWoken              // the restored program has been told to send
+	sinceThaw  origin = iota // the kernel takes part in the connection again
+	sinceRuns                // the restored program runs
+	sinceWoken               // the restored program has been told to send
 )
 
-// directions are who sends when, each over IPv4 and over IPv6.
+// directions are the cases of who sends when, each measured over IPv4 and IPv6.
 var directions = []struct {
 	name, conn string
-	ways       way // that have to carry bytes again
-	from       since
+	ways       way // the directions that have to carry bytes again
+	from       origin
 }{
 	{"peer pushes", "pull,interval=2ms", toApp, sinceThaw},
 	{"restored pushes", "push,interval=2ms", toPeer, sinceRuns},
@@ -44,7 +46,7 @@ var directions = []struct {
 	{"restored wakes later", "push,interval=2ms,nap", toPeer, sinceWoken},
 }
 
-// way is a direction of bytes, of one connection both are looked at.
+// way is a direction of bytes, or both.
 type way int
 
 const (
@@ -52,8 +54,8 @@ const (
 	toPeer
 )
 
-// TestOutage measures how long after the thaw the first byte gets through,
-// after outages of different lengths, with the nudge and without.
+// TestOutage measures how long after the thaw the first byte gets through, for
+// outages of different lengths, with the nudge and without.
 func TestOutage(t *testing.T) {
 	lengths, runs := []time.Duration{time.Second / 2, 2 * time.Second, 8 * time.Second}, 2
 	if os.Getenv(outagesVar) != "" {
@@ -61,31 +63,31 @@ func TestOutage(t *testing.T) {
 	}
 	for _, resume := range []string{"nudge", "none"} {
 		eachOutage(t, resume, runs, lengths, (*outages).measure, func(t *testing.T, o *outages) {
-			o.tell(t, lengths, resume == "nudge")
+			o.report(t, lengths, resume == "nudge")
 		})
 	}
 }
 
-// outages is what is measured with one way to resume.
+// outages holds what is measured with one value of the option resume.
 type outages struct {
-	log  string
-	criu sync.Mutex    // one at a time: the machine is small
-	room chan struct{} // so many outages at a time
+	log  string        // path of netfreeze's log
+	criu sync.Mutex    // one CRIU at a time: the machine is small
+	room chan struct{} // limits the outages that go on at a time
 
 	mu   sync.Mutex
-	took map[string][]time.Duration // by what the test tells apart
+	took map[string][]time.Duration // by the case that was measured
 }
 
-// eachOutage measures each case so many times, with one way to resume, and then
-// tells what was measured.
+// eachOutage measures each case the given number of times, with one value of the
+// option resume, and then calls report.
 func eachOutage[C fmt.Stringer](t *testing.T, resume string, runs int, cases []C,
-	measure func(*outages, *testing.T, C), tell func(*testing.T, *outages),
+	measure func(*outages, *testing.T, C), report func(*testing.T, *outages),
 ) {
 	t.Run(resume, func(t *testing.T) {
 		o := &outages{
 			log: filepath.Join(t.TempDir(), "log"), room: make(chan struct{}, 6), took: map[string][]time.Duration{},
 		}
-		withSuite(t, settings{policy: "kill", more: fmt.Sprintf("resume = %q", resume), log: o.log}, plainCRIU{})
+		withNetfreeze(t, settings{policy: "kill", more: fmt.Sprintf("resume = %q", resume), log: o.log}, plainCRIU{})
 		t.Run("all", func(t *testing.T) {
 			for run := range runs {
 				for _, c := range cases {
@@ -98,7 +100,7 @@ func eachOutage[C fmt.Stringer](t *testing.T, resume string, runs int, cases []C
 				}
 			}
 		})
-		tell(t, o)
+		report(t, o)
 	})
 }
 
@@ -112,13 +114,13 @@ func (o *outages) note(key string, took time.Duration) {
 func key(length time.Duration, direction string) string { return length.String() + " " + direction }
 
 func (o *outages) measure(t *testing.T, length time.Duration) {
-	begin, p := o.leave(t)
+	begin, p := o.dump(t)
 	time.Sleep(length/2 - time.Since(begin))
 	p.client.signal(syscall.SIGUSR2)
 	time.Sleep(length - time.Since(begin))
-	from := o.comeBack(t, p)
-	p.progress(2*length+patience, from[sinceWoken])
-	p.settle()
+	from := o.restore(t, p)
+	p.awaitTraffic(2*length+patience, from[sinceWoken])
+	p.checkAllBytes()
 	if err := p.packets.since(p.from).stray(); err != nil {
 		t.Error(err)
 	}
@@ -126,7 +128,7 @@ func (o *outages) measure(t *testing.T, length time.Duration) {
 	for i, d := range directions {
 		var worst time.Duration
 		for _, id := range []int{2 * i, 2*i + 1} {
-			at, err := carried[uint64(id)].both(d.ways)
+			at, err := carried[uint64(id)].lastOf(d.ways)
 			if err != nil {
 				t.Errorf("%s, connection %d: %v", d.name, id, err)
 			}
@@ -136,8 +138,8 @@ func (o *outages) measure(t *testing.T, length time.Duration) {
 	}
 }
 
-// leave starts a pair and dumps the app, which has its new namespace then.
-func (o *outages) leave(t *testing.T) (begin time.Time, p *pair) {
+// dump starts a pair, dumps the app and moves it to its new namespace.
+func (o *outages) dump(t *testing.T) (begin time.Time, p *pair) {
 	o.criu.Lock()
 	defer o.criu.Unlock()
 	var conns []string
@@ -147,35 +149,35 @@ func (o *outages) leave(t *testing.T) (begin time.Time, p *pair) {
 	p = newPair(t, plainCRIU{}, true, conns)
 	p.server.signal(syscall.SIGUSR2)
 	p.client.signal(syscall.SIGUSR2)
-	time.Sleep(50 * time.Millisecond) // for the naps to begin
+	time.Sleep(50 * time.Millisecond) // until the naps have begun
 	begin = time.Now()
-	p.leave(freeze(t))
+	p.dumpAndMove(freeze(t))
 	return begin, p
 }
 
-// comeBack restores the app and wakes it. It returns since when bytes can come.
-func (o *outages) comeBack(t *testing.T, p *pair) map[since]time.Time {
+// restore restores the app and wakes it. It returns since when bytes could come.
+func (o *outages) restore(t *testing.T, p *pair) map[origin]time.Time {
 	o.criu.Lock()
 	defer o.criu.Unlock()
 	runs := p.runs()
 	if err := p.dumped.engine.restore(p.dumped); err != nil {
 		t.Fatalf("restore: %v", err)
 	}
-	from := map[since]time.Time{sinceThaw: thawed(t, o.log), sinceRuns: <-runs}
+	from := map[origin]time.Time{sinceThaw: thawed(t, o.log), sinceRuns: <-runs}
 	time.Sleep(100 * time.Millisecond)
 	from[sinceWoken] = time.Now()
 	p.server.signal(syscall.SIGUSR2)
-	time.Sleep(100 * time.Millisecond) // with the machine for this one alone
+	time.Sleep(100 * time.Millisecond) // the other cases leave the machine alone meanwhile
 	return from
 }
 
-// thawed returns when the last thaw was, by the settler's log in a file.
+// thawed returns when the last thaw was, according to the settler's log.
 func thawed(t *testing.T, path string) time.Time {
 	t.Helper()
 	return logged(t, path, " thawed ")
 }
 
-// logged returns the time of the log's last line with these words.
+// logged returns the time of the last line of the log that contains the words.
 func logged(t *testing.T, path, words string) time.Time {
 	t.Helper()
 	log, err := os.ReadFile(path)
@@ -191,12 +193,13 @@ func logged(t *testing.T, path, words string) time.Time {
 		}
 	}
 	if last.IsZero() {
-		t.Fatalf("the log says nothing with %q:\n%s", words, log)
+		t.Fatalf("no line of the log contains %q:\n%s", words, log)
 	}
 	return last
 }
 
-// runs tells when the dumped program runs again.
+// runs returns a channel that receives the time when the dumped program runs
+// again.
 func (p *pair) runs() <-chan time.Time {
 	at := make(chan time.Time, 1)
 	ticks := p.dumped.stats.Ticks()
@@ -209,21 +212,23 @@ func (p *pair) runs() <-chan time.Time {
 	return at
 }
 
-// carried is when a connection first carried new bytes after a thaw.
+// carried says when a connection first carried new bytes after a thaw.
 type carried struct {
-	acked uint32 // by the app, in its first segment
-	known uint32 // by the peer, before
+	acked uint32 // acknowledged by the app in its first segment after the thaw
+	known uint32 // acknowledged by the peer before the thaw
 	begun bool
 	at    [2]time.Time // to the app, to the peer
 }
 
-func (c *carried) both(ways way) (last time.Time, err error) {
+// lastOf returns the last of the times at which these directions first carried
+// new bytes.
+func (c *carried) lastOf(ways way) (last time.Time, err error) {
 	for i, at := range c.at {
 		if ways&(1<<i) == 0 {
 			continue
 		}
 		if at.IsZero() {
-			return last, errors.New("nothing was captured")
+			return last, errors.New("no new byte was captured")
 		}
 		if at.After(last) {
 			last = at
@@ -232,16 +237,17 @@ func (c *carried) both(ways way) (last time.Time, err error) {
 	return last, nil
 }
 
-// carried finds in the capture when each connection, by its number, carried
-// new bytes after a thaw: to the app when it acknowledges more than in its
-// first segment, to the peer when it sends what the peer had not yet.
+// carried finds in the capture when each connection, by its number, first carried
+// new bytes after a thaw. Bytes have reached the app when it acknowledges more
+// than in its first segment, and go to the peer when the app sends what the peer
+// has not acknowledged yet.
 func (p *pair) carried(thaw time.Time) map[uint64]*carried {
 	type end struct {
 		v6   bool
 		port uint16
 	}
 	conns, byID := map[end]*carried{}, map[uint64]*carried{}
-	// The server knows the port that is seen, even where the client's is a relay's.
+	// The server knows the port in the capture, even if it is that of a relay.
 	for _, s := range p.server.stats.Snapshots() {
 		c := &carried{}
 		// Each kind is opened over IPv4, then over IPv6.
@@ -275,9 +281,10 @@ func (p *pair) carried(thaw time.Time) map[uint64]*carried {
 	return byID
 }
 
-// tell prints the table, and checks it where the nudge was on. After a short
-// outage peers may have timed out once, or not at all, which no hint takes back.
-func (o *outages) tell(t *testing.T, lengths []time.Duration, nudged bool) {
+// report logs the table, and checks it if the nudge was on. After a short outage
+// peers may have timed out once or not at all, in which case a nudge does not
+// help.
+func (o *outages) report(t *testing.T, lengths []time.Duration, nudged bool) {
 	t.Helper()
 	const short = time.Second
 	for _, d := range directions {

@@ -15,34 +15,35 @@ import (
 	"time"
 )
 
-// netstackProgram makes a peer of gVisor's TCP.
+// netstackProgram turns a program into a peer with gVisor's TCP.
 var netstackProgram = filepath.Join(build, "netstack")
 
-// peerKind is a kind of peer that could take a nudge differently.
+// peerKind is a kind of peer, which may react to a nudge in its own way.
 type peerKind struct {
 	name       string
-	peer       []string // sysctls of the peer's namespace, without net.ipv4.
-	app        []string // and of the app's
-	conns      []string // instead of peerConns
-	congestion string   // the peer's algorithm for that, "" for the kernel's default
-	gVisor     bool     // its TCP is gVisor's
+	peer       []string // sysctls of the peer's namespace, without the prefix net.ipv4.
+	app        []string // sysctls of the app's namespace, likewise
+	conns      []string // connections, nil for peerConns
+	congestion string   // the peer's congestion control, "" for the kernel's default
+	gVisor     bool     // the peer uses gVisor's TCP
 }
 
-// String names the kind.
+// String returns the kind's name.
 func (k peerKind) String() string { return k.name }
 
-// tiny are the smallest buffers; floods closes their windows.
+// tiny sets the smallest buffers; floods is traffic that closes their windows.
 var (
 	tiny   = []string{"tcp_rmem=4096 4096 4096", "tcp_wmem=4096 4096 4096"}
 	floods = []string{"pull,interval=2ms", "push,interval=2ms", "bulk,size=1024,interval=2ms", "pull,size=16384,interval=2ms"}
 )
 
-// pauses are longer than gVisor's least timeout. Who writes more often there,
-// while nothing is acknowledged, puts the timers off until the send buffer is
-// full: 15 seconds for peerConns, nudged or not.
+// pauses is traffic with intervals longer than gVisor's minimum retransmission
+// timeout. In gVisor, a program that writes more often while nothing is
+// acknowledged postpones the timers until the send buffer is full: for 15 s with
+// peerConns, nudged or not.
 var pauses = []string{"pull,interval=400ms", "push,interval=2ms", "bulk,size=64,interval=400ms"}
 
-// peerConns are the connections to a peer.
+// peerConns are the connections to most kinds of peers.
 var peerConns = []string{"pull,interval=2ms", "push,interval=2ms", "bulk,size=1024,interval=2ms"}
 
 var peerKinds = []peerKind{
@@ -57,10 +58,10 @@ var peerKinds = []peerKind{
 	{name: "gVisor", gVisor: true, conns: pauses},
 }
 
-// TestPeers restores next to peers of different kinds, with the nudge and
-// without: with it no peer's first byte comes later. One that heeds no ICMP
-// error sends when its timer says; by chance that is soon after the thaw, or
-// not, so what holds is that no timer runs longer than it may.
+// TestPeers restores with peers of different kinds, with the nudge and without:
+// with it, no peer's first byte comes later. A peer that ignores ICMP errors
+// sends when its timer expires, which by chance is soon after the thaw or not;
+// for such a peer the test checks that no timer runs longer than it may.
 func TestPeers(t *testing.T) {
 	const length, allowance = 2 * time.Second, 50 * time.Millisecond
 	runs := outageRuns(t, 2)
@@ -68,7 +69,7 @@ func TestPeers(t *testing.T) {
 	kinds := slices.DeleteFunc(slices.Clone(peerKinds), func(k peerKind) bool {
 		absent := k.congestion != "" && !slices.Contains(known, k.congestion)
 		if absent {
-			t.Logf("%s: the kernel has only %v", k.name, known)
+			t.Logf("%s: left out, the kernel only has %v", k.name, known)
 		}
 		return absent
 	})
@@ -84,12 +85,13 @@ func TestPeers(t *testing.T) {
 		}
 		t.Logf("%-28s first byte after %s with the nudge, %s without", k.name, spread(nudge), spread(none))
 		if !k.gVisor && median(nudge) > median(none)+allowance {
-			t.Errorf("%s: the nudge makes it later", k.name)
+			t.Errorf("%s: with the nudge the first byte comes later", k.name)
 		}
 	}
 }
 
-// outageRuns returns how often to measure, by outagesVar or as usual.
+// outageRuns returns how many times to measure: what outagesVar says, or else
+// the usual number.
 func outageRuns(t *testing.T, usual int) int {
 	t.Helper()
 	s := os.Getenv(outagesVar)
@@ -98,7 +100,7 @@ func outageRuns(t *testing.T, usual int) int {
 	}
 	n, err := strconv.Atoi(s)
 	if err != nil || n < 1 {
-		t.Fatalf("%s=%s is no number of outages", outagesVar, s)
+		t.Fatalf("%s=%s: not a number of outages, which is at least 1", outagesVar, s)
 	}
 	return n
 }
@@ -111,23 +113,23 @@ func spread(took []time.Duration) string {
 	return fmt.Sprintf("%8s, at most %8s", median(took).Round(100*time.Microsecond), slices.Max(took).Round(100*time.Microsecond))
 }
 
-// measurePeer notes, by kind, when each connection that the peer sends on
-// carries bytes again.
+// measurePeer notes, by kind, how long it takes until each connection that the
+// peer sends on carries bytes again.
 func (o *outages) measurePeer(t *testing.T, k peerKind, length time.Duration) {
 	if k.conns == nil {
 		k.conns = peerConns
 	}
-	begin, p := o.leavePeer(t, k)
+	begin, p := o.dumpPeer(t, k)
 	time.Sleep(length - time.Since(begin))
-	thaw := o.comeBackToPeer(t, p)
-	p.progress(2*length+patience, time.Now())
-	p.settle()
+	thaw := o.restorePeer(t, p)
+	p.awaitTraffic(2*length+patience, time.Now())
+	p.checkAllBytes()
 	if err := p.packets.since(p.from).stray(); err != nil {
 		t.Error(err)
 	}
 	carried := p.carried(thaw)
-	// A timer that doubles has at most as long to run as the outage took; a
-	// first timeout and a slow machine come to that.
+	// A timer that doubles runs at most as long again as the outage took, plus
+	// the first timeout and what a slow machine adds.
 	limit := thaw.Sub(begin) + 400*time.Millisecond
 	var all []string
 	for i, conn := range k.conns {
@@ -135,13 +137,13 @@ func (o *outages) measurePeer(t *testing.T, k peerKind, length time.Duration) {
 			continue
 		}
 		for _, id := range []int{2 * i, 2*i + 1} {
-			at, err := carried[uint64(id)].both(toApp)
+			at, err := carried[uint64(id)].lastOf(toApp)
 			if err != nil {
 				t.Errorf("%s, connection %d: %v", conn, id, err)
 				continue
 			}
 			if at.Sub(thaw) > limit {
-				t.Errorf("%s, connection %d: first byte %s after the thaw, a timer allows %s", conn, id, at.Sub(thaw), limit)
+				t.Errorf("%s, connection %d: first byte %s after the thaw, the peer's timer allows at most %s", conn, id, at.Sub(thaw), limit)
 			}
 			o.note(k.name, at.Sub(thaw))
 			all = append(all, at.Sub(thaw).String())
@@ -150,23 +152,23 @@ func (o *outages) measurePeer(t *testing.T, k peerKind, length time.Duration) {
 	t.Logf("%s: %s", k.name, strings.Join(all, ", "))
 }
 
-// leavePeer starts a pair and dumps the app, which has its new namespace then.
-func (o *outages) leavePeer(t *testing.T, k peerKind) (begin time.Time, p *pair) {
+// dumpPeer starts a pair, dumps the app and moves it to its new namespace.
+func (o *outages) dumpPeer(t *testing.T, k peerKind) (begin time.Time, p *pair) {
 	o.criu.Lock()
 	defer o.criu.Unlock()
 	p = newHosts(t)
 	k.prepare(t, p)
 	p.start(t, plainCRIU{}, true, k.conns)
 	begin = time.Now()
-	p.leave(func(netns string) {
+	p.dumpAndMove(func(netns string) {
 		freeze(t)(netns)
 		setSysctls(t, netns, k.app)
 	})
 	return begin, p
 }
 
-// comeBackToPeer restores the app and returns when its network was thawed.
-func (o *outages) comeBackToPeer(t *testing.T, p *pair) time.Time {
+// restorePeer restores the app and returns when its network was thawed.
+func (o *outages) restorePeer(t *testing.T, p *pair) time.Time {
 	o.criu.Lock()
 	defer o.criu.Unlock()
 	if err := p.dumped.engine.restore(p.dumped); err != nil {
@@ -176,15 +178,15 @@ func (o *outages) comeBackToPeer(t *testing.T, p *pair) time.Time {
 	return thawed(t, o.log)
 }
 
-// prepare makes hosts on which nothing runs yet what the kind says.
+// prepare configures hosts, on which nothing runs yet, as the kind says.
 func (k peerKind) prepare(t *testing.T, p *pair) {
 	t.Helper()
 	setSysctls(t, p.peer.netns, k.peer)
 	setSysctls(t, p.app.netns, k.app)
 	if k.congestion != "" {
-		// By the route: a namespace may not choose each algorithm as its default.
+		// Per route: not every algorithm is allowed as a namespace's default.
 		for _, addr := range []netip.Addr{p.app.v4, p.app.v6} {
-			p.peer.w.ip(p.peer.netns, fmt.Sprintf("route add %s dev %s congctl %s", addr, iface, k.congestion))
+			p.peer.topo.ip(p.peer.netns, fmt.Sprintf("route add %s dev %s congctl %s", addr, iface, k.congestion))
 		}
 	}
 	if k.gVisor {
@@ -199,11 +201,11 @@ func setSysctls(t *testing.T, netns string, sysctls []string) {
 	}
 }
 
-// relay gives a host's interface to gVisor's stack, and returns where the
-// server of another host can be found through it.
+// relay gives a host's interface to gVisor's stack, and returns the address at
+// which the server of another host can be reached through it.
 func relay(t *testing.T, h, to *host) *host {
 	t.Helper()
-	h.w.ip(h.netns, "addr flush dev "+iface)
+	h.topo.ip(h.netns, "addr flush dev "+iface)
 	via := &host{v4: netip.MustParseAddr("127.0.0.1"), v6: netip.IPv6Loopback(), port: to.port}
 	cmd := newCommand(context.Background(), h.netns, netstackProgram, "--interface", iface,
 		"--address", fmt.Sprintf("%s/24", h.v4), "--address", fmt.Sprintf("%s/64", h.v6),

@@ -9,10 +9,10 @@ import (
 	"time"
 )
 
-// pod is two servers in one network namespace, and a client of each elsewhere.
+// pod is two servers in one network namespace, and a client for each on the peer.
 type pod struct {
 	app, peer *host
-	a, b      both
+	a, b      endpoints
 	packets   *capture
 	rules     string
 	from      time.Time
@@ -20,8 +20,8 @@ type pod struct {
 
 func newPod(t *testing.T) *pod {
 	t.Helper()
-	w := newWorld(t)
-	p := &pod{app: w.newHost("app"), peer: w.newHost("peer")}
+	topo := newTopology(t)
+	p := &pod{app: topo.newHost("app"), peer: topo.newHost("peer")}
 	p.rules = ruleset(t, p.app.netns)
 	second := *p.app
 	second.port++
@@ -31,14 +31,14 @@ func newPod(t *testing.T) *pod {
 	p.a.client = connect(t, plainCRIU{}, p.peer, p.app, few)
 	p.b.server = serve(t, runc, &second)
 	p.b.client = connect(t, plainCRIU{}, p.peer, &second, few)
-	p.a.progress(patience, time.Now())
-	p.b.progress(patience, time.Now())
+	p.a.awaitTraffic(patience, time.Now())
+	p.b.awaitTraffic(patience, time.Now())
 	p.packets = startCapture(t, p.peer.netns, iface)
 	p.from = time.Now()
 	return p
 }
 
-// dump dumps one of the servers; the policy is applied when it returns.
+// dump dumps one of the servers.
 func (p *pod) dump(t *testing.T, k *task) {
 	t.Helper()
 	if err := k.engine.dump(k, true); err != nil {
@@ -47,87 +47,87 @@ func (p *pod) dump(t *testing.T, k *task) {
 }
 
 // TestPod dumps both containers of a pod, which share a namespace, and restores
-// one after the other. What is not restored yet stays silent.
+// one after the other. The connections of the container that is not restored yet
+// stay silent.
 func TestPod(t *testing.T) {
-	withSuite(t, settings{policy: "kill"}, runtimeEngine("runc"))
+	withNetfreeze(t, settings{policy: "kill"}, runtimeEngine("runc"))
 	p := newPod(t)
-	for _, b := range []both{p.a, p.b} {
-		p.dump(t, b.server)
-		b.server.gone()
-		b.server.engine.remove(b.server)
+	for _, ends := range []endpoints{p.a, p.b} {
+		p.dump(t, ends.server)
+		ends.server.awaitEnd()
+		ends.server.engine.remove(ends.server)
 	}
-	for i, b := range []both{p.a, p.b} {
-		if err := b.server.engine.restore(b.server); err != nil {
+	for i, ends := range []endpoints{p.a, p.b} {
+		if err := ends.server.engine.restore(ends.server); err != nil {
 			t.Fatalf("restore: %v", err)
 		}
-		b.progress(patience, time.Now())
+		ends.awaitTraffic(patience, time.Now())
 		if i == 0 {
-			time.Sleep(live) // the other one's peer keeps trying
+			time.Sleep(live) // the other container's peer keeps retransmitting
 			if err := p.b.client.healthy(); err != nil {
-				t.Errorf("the other container has suffered: %v", err)
+				t.Errorf("the other container was harmed: %v", err)
 			}
 		}
 	}
-	p.a.settle()
-	p.b.settle()
-	released(t, patience, p.app.netns, p.rules)
+	p.a.checkAllBytes()
+	p.b.checkAllBytes()
+	awaitRelease(t, patience, p.app.netns, p.rules)
 	if err := p.packets.since(p.from).stray(); err != nil {
 		t.Error(err)
 	}
 }
 
-// TestPodHeld holds both containers of a pod. One alone cannot be thawed, and
-// the attempt changes nothing; both can.
+// TestPodHeld holds both containers of a pod. One of them cannot be thawed alone,
+// and the attempt changes nothing; both together can.
 func TestPodHeld(t *testing.T) {
-	withSuite(t, settings{policy: "hold"}, runtimeEngine("runc"))
+	withNetfreeze(t, settings{policy: "hold"}, runtimeEngine("runc"))
 	p := newPod(t)
 	p.dump(t, p.a.server)
 	p.dump(t, p.b.server)
 	out, err := runIn("", "", netfreeze, "thaw", p.a.server.id)
 	if err == nil || !strings.Contains(out, "thaw 'net:[") {
-		t.Errorf("thawing one of two: %v, %s", err, out)
+		t.Errorf("thawing one of two containers: %v, %s", err, out)
 	}
-	p.a.server.stopped()
-	// Ended by somebody else it is silent still.
+	p.a.server.awaitStop()
+	// A container that somebody else ends is silent all the same.
 	p.b.server.engine.remove(p.b.server)
 	if left := mustRun(t, p.app.netns, "", "ss", "-Htan", "state", "fin-wait-1"); left != "" {
 		t.Errorf("sockets are left:\n%s", left)
 	}
 	mustRun(t, "", "", netfreeze, "thaw", p.app.netns)
-	p.a.progress(patience, time.Now())
-	released(t, patience, p.app.netns, p.rules)
+	p.a.awaitTraffic(patience, time.Now())
+	awaitRelease(t, patience, p.app.netns, p.rules)
 }
 
-// TestPodRun dumps one container with policy run while the other one's
-// connections wait for a restore: the network is back for the one, and the
-// others stay silent.
+// TestPodRun dumps one container with policy run while the connections of the
+// other wait for a restore: the network comes back for the first, and the
+// connections of the other stay silent.
 func TestPodRun(t *testing.T) {
-	withSuite(t, settings{policy: "kill", more: "[[container]]\nid = \"*-second-*\"\npolicy = \"run\"\n"}, runtimeEngine("runc"))
+	withNetfreeze(t, settings{policy: "kill", more: "[[container]]\nid = \"*-second-*\"\npolicy = \"run\"\n"}, runtimeEngine("runc"))
 	p := newPod(t)
 	p.dump(t, p.a.server)
-	p.a.server.gone()
+	p.a.server.awaitEnd()
 	p.dump(t, p.b.server)
-	p.b.progress(patience, time.Now())
+	p.b.awaitTraffic(patience, time.Now())
 	time.Sleep(live)
-	p.b.progress(patience, time.Now())
+	p.b.awaitTraffic(patience, time.Now())
 	p.a.server.engine.remove(p.a.server)
 	if err := p.a.server.engine.restore(p.a.server); err != nil {
 		t.Fatalf("restore: %v", err)
 	}
-	p.a.progress(patience, time.Now())
-	p.a.settle()
-	p.b.settle()
-	released(t, patience, p.app.netns, p.rules)
+	p.a.awaitTraffic(patience, time.Now())
+	p.a.checkAllBytes()
+	p.b.checkAllBytes()
+	awaitRelease(t, patience, p.app.netns, p.rules)
 	if err := p.packets.since(p.from).stray(); err != nil {
 		t.Error(err)
 	}
 }
 
-// TestFormerNamespace leaves a record of a namespace that has gone: the next
-// one with the same inode has nothing to do with it. Neither has a record that
-// cannot be read.
+// TestFormerNamespace leaves the record of a former namespace that had the same
+// inode number, and a record that cannot be read: neither affects a dump.
 func TestFormerNamespace(t *testing.T) {
-	withSuite(t, settings{policy: "run"}, plainCRIU{})
+	withNetfreeze(t, settings{policy: "run"}, plainCRIU{})
 	p := newPair(t, plainCRIU{}, true, few)
 	var ino string
 	if s := mustRun(t, "", "", "stat", "-Lc", "%i", netnsPath(p.app.netns)); s != "" {
@@ -147,8 +147,7 @@ func TestFormerNamespace(t *testing.T) {
 		t.Cleanup(func() { _ = os.Remove(path) })
 	}
 	p.dump()
-	after := time.Now()
-	p.progress(patience, after)
+	p.awaitTraffic(patience, time.Now())
 	if now := ruleset(t, p.app.netns); now != p.rules {
 		t.Errorf("the rules are\n%s", now)
 	}

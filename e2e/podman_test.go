@@ -15,19 +15,19 @@ import (
 // podmanEngine is podman with runc and a network of its own, to which the
 // containers are connected by netavark with fixed addresses.
 type podmanEngine struct {
-	w       *world
+	topo    *topology
 	dir     string // configuration and exported checkpoints
 	network string
 	bridge  string
-	pods    bool // each container is alone in a pod, and comes back in another one
-	births  int
+	pods    bool // each container is alone in a pod, and is restored into another pod
+	births  int  // how many pods have been created
 }
 
 func (e *podmanEngine) String() string { return "podman" }
 
-// podmanConf keeps podman's files where the lab can be written to, and asks for
-// no more than the lab's control groups have. Its default network makes room for
-// the worlds' addresses.
+// podmanConf keeps podman's files where the lab is writable, and needs no control
+// group beyond the lab's. Its default network leaves the topologies' addresses
+// free.
 const podmanConf = `[network]
 network_config_dir = "/var/lib/containers/networks"
 default_subnet = "10.87.0.0/24"
@@ -43,32 +43,32 @@ log_driver = "k8s-file"
 
 const trafficImage = "localhost/traffic:1"
 
-// newPodman makes an image of the traffic program and a network, and installs
+// newPodman creates an image of the traffic program and a network, and installs
 // our hook where podman looks for hooks, as the README says.
-func newPodman(w *world, pods bool) *podmanEngine {
-	w.t.Helper()
+func newPodman(topo *topology, pods bool) *podmanEngine {
+	topo.t.Helper()
 	e := &podmanEngine{
-		w: w, dir: w.t.TempDir(), pods: pods,
-		network: fmt.Sprintf("w%d-net", w.n), bridge: fmt.Sprintf("w%d-podman", w.n),
+		topo: topo, dir: topo.t.TempDir(), pods: pods,
+		network: fmt.Sprintf("t%d-net", topo.n), bridge: fmt.Sprintf("t%d-podman", topo.n),
 	}
 	rootfs := filepath.Join(e.dir, "rootfs")
 	for _, dir := range []string{rootfs, "/var/lib/containers/networks", "/var/lib/containers/hooks.d"} {
 		if err := os.MkdirAll(dir, 0o755); err != nil {
-			w.t.Fatal(err)
+			topo.t.Fatal(err)
 		}
 	}
 	if err := os.WriteFile(e.conf(), []byte(podmanConf), 0o600); err != nil {
-		w.t.Fatal(err)
+		topo.t.Fatal(err)
 	}
-	mustRun(w.t, "", "", "cp", "/usr/local/share/criu-netfreeze/oci-hook.json", "/var/lib/containers/hooks.d/")
-	mustRun(w.t, "", "", "cp", trafficProgram, filepath.Join(rootfs, "traffic"))
+	mustRun(topo.t, "", "", "cp", "/usr/local/share/criu-netfreeze/oci-hook.json", "/var/lib/containers/hooks.d/")
+	mustRun(topo.t, "", "", "cp", trafficProgram, filepath.Join(rootfs, "traffic"))
 	tarball := filepath.Join(e.dir, "image.tar")
-	mustRun(w.t, "", "", "tar", "-C", rootfs, "-cf", tarball, ".")
+	mustRun(topo.t, "", "", "tar", "-C", rootfs, "-cf", tarball, ".")
 	e.must("import", tarball, trafficImage)
 	e.must("network", "create", "--disable-dns", "--interface-name", e.bridge, "--ipv6",
-		"--subnet", fmt.Sprintf("10.88.%d.0/24", w.n), "--gateway", fmt.Sprintf("10.88.%d.254", w.n),
-		"--subnet", fmt.Sprintf("fd88:%x::/64", w.n), "--gateway", fmt.Sprintf("fd88:%x::fe", w.n), e.network)
-	w.t.Cleanup(func() { e.must("network", "rm", "--force", e.network) })
+		"--subnet", fmt.Sprintf("10.88.%d.0/24", topo.n), "--gateway", fmt.Sprintf("10.88.%d.254", topo.n),
+		"--subnet", fmt.Sprintf("fd88:%x::/64", topo.n), "--gateway", fmt.Sprintf("fd88:%x::fe", topo.n), e.network)
+	topo.t.Cleanup(func() { e.must("network", "rm", "--force", e.network) })
 	return e
 }
 
@@ -79,27 +79,27 @@ func (e *podmanEngine) run(args ...string) (string, error) {
 }
 
 func (e *podmanEngine) must(args ...string) string {
-	e.w.t.Helper()
+	e.topo.t.Helper()
 	out, err := e.run(args...)
 	if err != nil {
-		e.w.t.Fatal(err)
+		e.topo.t.Fatal(err)
 	}
 	return strings.TrimSpace(out)
 }
 
-// net are the options that connect a host.
+// net returns the options that connect a host.
 func (e *podmanEngine) net(h *host) []string {
 	return []string{"--network", e.network, "--ip", h.v4.String(), "--ip6", h.v6.String(), "--mac-address", h.mac}
 }
 
-// newPod makes the pod that a task lives in next, and starts it: its
-// namespace is there from now on, with its addresses.
+// newPod creates and starts the next pod of a task: from then on its namespace
+// is there, with its addresses.
 func (e *podmanEngine) newPod(k *task) string {
-	e.w.t.Helper()
+	e.topo.t.Helper()
 	e.births++
 	name := fmt.Sprintf("%s-pod%d", k.id, e.births)
 	e.must(append([]string{"pod", "create", "--name", name}, e.net(k.host)...)...)
-	e.w.t.Cleanup(func() { e.must("pod", "rm", "--force", "--ignore", "--time", "0", name) })
+	e.topo.t.Cleanup(func() { e.must("pod", "rm", "--force", "--ignore", "--time", "0", name) })
 	e.must("pod", "start", name)
 	return name
 }
@@ -116,7 +116,7 @@ func (e *podmanEngine) start(k *task, args []string) {
 	e.find(k)
 }
 
-// find looks up where the container runs.
+// find looks up the container's pid, and with it its namespace.
 func (e *podmanEngine) find(k *task) {
 	k.t.Helper()
 	pid, err := strconv.Atoi(e.must("inspect", "--format", "{{.State.Pid}}", k.id))
@@ -164,30 +164,30 @@ func (e *podmanEngine) remove(k *task) {
 	}
 }
 
-// newPodmanPair is newPair with a server that podman runs, and a peer that is
-// cabled to podman's bridge.
+// newPodmanPair is like newPair, but podman runs the server, and the peer is
+// connected to podman's bridge.
 func newPodmanPair(e *podmanEngine) *pair {
-	w := e.w
-	w.t.Helper()
-	p := &pair{app: w.describeHost("app"), peer: w.describeHost("peer")}
-	p.server = serve(w.t, e, p.app)
-	p.peer.netns = w.newNetns("peer")
-	port := fmt.Sprintf("w%d-port", w.n)
-	w.ip("", fmt.Sprintf("link add %s type veth peer name %s address %s netns %s", port, iface, p.peer.mac, p.peer.netns),
+	topo := e.topo
+	topo.t.Helper()
+	p := &pair{app: topo.describeHost("app"), peer: topo.describeHost("peer")}
+	p.server = serve(topo.t, e, p.app)
+	p.peer.netns = topo.newNetns("peer")
+	port := fmt.Sprintf("t%d-port", topo.n)
+	topo.ip("", fmt.Sprintf("link add %s type veth peer name %s address %s netns %s", port, iface, p.peer.mac, p.peer.netns),
 		fmt.Sprintf("link set %s master %s up", port, e.bridge))
-	w.ip(p.peer.netns,
+	topo.ip(p.peer.netns,
 		fmt.Sprintf("addr add %s/24 dev %s", p.peer.v4, iface), fmt.Sprintf("addr add %s/64 dev %s nodad", p.peer.v6, iface),
 		"link set "+iface+" up")
-	p.client = connect(w.t, plainCRIU{}, p.peer, p.app, everyMillisecond)
+	p.client = connect(topo.t, plainCRIU{}, p.peer, p.app, everyMillisecond)
 	p.dumped = p.server
-	p.progress(patience, time.Now())
-	p.packets = startCapture(w.t, p.peer.netns, iface)
+	p.awaitTraffic(patience, time.Now())
+	p.packets = startCapture(topo.t, p.peer.netns, iface)
 	p.from = time.Now()
 	return p
 }
 
-// guard drops resets from a host's addresses in a node's namespace, until the
-// test's end; then nothing is left of that.
+// guard has resets from a host's addresses dropped in a node's namespace until
+// the test's end, and checks that nothing is left then.
 func guard(t *testing.T, node string, h *host) {
 	t.Helper()
 	for _, addr := range []string{h.v4.String(), h.v6.String()} {
@@ -195,10 +195,10 @@ func guard(t *testing.T, node string, h *host) {
 	}
 	list := mustRun(t, node, "", netfreeze, "guard", "--list")
 	if !strings.Contains(list, h.v4.String()) || !strings.Contains(list, h.v6.String()) {
-		t.Errorf("netfreeze guard --list says %s", list)
+		t.Errorf("netfreeze guard --list does not list both addresses: %s", list)
 	}
 	if all := mustRun(t, node, "", netfreeze, "status"); !strings.Contains(all, h.v4.String()) || !strings.Contains(all, "guard") {
-		t.Errorf("netfreeze status says %s", all)
+		t.Errorf("netfreeze status does not list the guard: %s", all)
 	}
 	t.Cleanup(func() {
 		for _, addr := range []string{h.v4.String(), h.v6.String()} {
@@ -210,12 +210,12 @@ func guard(t *testing.T, node string, h *host) {
 	})
 }
 
-// TestPodman restores containers that podman gives a fresh namespace and their
-// old address just before it calls the runtime. Only a guard in the node's
-// namespace is there early enough.
+// TestPodman restores a container that podman gives a new namespace with the old
+// address just before it calls the runtime. Only a guard in the node's namespace
+// is in place early enough.
 func TestPodman(t *testing.T) {
-	withSuite(t, settings{policy: "kill"})
-	e := newPodman(newWorld(t), false)
+	withNetfreeze(t, settings{policy: "kill"})
+	e := newPodman(newTopology(t), false)
 	p := newPodmanPair(e)
 	guard(t, "", p.app)
 	for range 4 {
@@ -225,22 +225,22 @@ func TestPodman(t *testing.T) {
 		if err := e.restore(p.dumped); err != nil {
 			t.Fatal(err)
 		}
-		p.progress(2*patience, time.Now())
+		p.awaitTraffic(2*patience, time.Now())
 	}
-	p.settle()
+	p.checkAllBytes()
 	if err := p.packets.since(p.from).stray(); err != nil {
 		t.Error(err)
 	}
 }
 
 // TestPodmanPod restores a container into a new pod that has been there, with
-// its address, for some time. The OCI hook freezes the pod when it is made, the
-// guard covers the moment between podman's network and the hook.
+// its address, for some time. The OCI hook freezes the pod when it is created;
+// the guard covers the moment between podman's network set-up and the hook.
 func TestPodmanPod(t *testing.T) {
-	withSuite(t, settings{policy: "kill"})
+	withNetfreeze(t, settings{policy: "kill"})
 	for _, expected := range []bool{true, false} {
 		t.Run(map[bool]string{true: "expected", false: "not expected"}[expected], func(t *testing.T) {
-			e := newPodman(newWorld(t), true)
+			e := newPodman(newTopology(t), true)
 			p := newPodmanPair(e)
 			if err := e.dump(p.dumped, false); err != nil {
 				t.Fatal(err)

@@ -11,16 +11,16 @@ import (
 
 // TestSplit moves a task with the four scripts listed one by one.
 func TestSplit(t *testing.T) {
-	withSuite(t, settings{policy: "kill", install: []string{"--split"}})
+	withNetfreeze(t, settings{policy: "kill", install: []string{"--split"}})
 	forEngines(t, func(t *testing.T, e engine) {
 		newPair(t, e, true, few).moveAway()
 	})
 }
 
-// TestOverrides lets the policy be chosen per container: by its id, by its pod,
-// and by an annotation.
+// TestOverrides selects the policy per container: by its id, by its pod, and by
+// an annotation.
 func TestOverrides(t *testing.T) {
-	withSuite(t, settings{policy: "kill", more: `
+	withNetfreeze(t, settings{policy: "kill", more: `
 annotations = true
 
 [[container]]
@@ -41,11 +41,11 @@ ttl = "90s"
 		{host: "other", pod: "shop/web-0", policy: "kill", state: "ended"},
 		{host: "byname", pod: "shop/db-1", annotation: "hold", policy: "hold", state: "held"},
 	} {
-		for _, e := range engines[1:] { // a plain criu knows no container
+		for _, e := range engines[1:] { // plain criu has no containers
 			t.Run(test.host+"/"+e.String(), func(t *testing.T) {
 				t.Parallel()
-				w := newWorld(t)
-				app := w.newHost(test.host)
+				topo := newTopology(t)
+				app := topo.newHost(test.host)
 				annotations := map[string]string{}
 				if ns, name, ok := strings.Cut(test.pod, "/"); ok {
 					annotations["io.kubernetes.pod.namespace"], annotations["io.kubernetes.pod.name"] = ns, name
@@ -53,7 +53,7 @@ ttl = "90s"
 				if test.annotation != "" {
 					annotations["io.criu.netfreeze.policy"] = test.annotation
 				}
-				k := newAnnotated(t, e, app, annotations, "serve", "--listen", fmt.Sprintf("%s:%d", app.v4, app.port))
+				k := newAnnotatedTask(t, e, app, annotations, "serve", "--listen", fmt.Sprintf("%s:%d", app.v4, app.port))
 				if err := e.dump(k, true); err != nil {
 					t.Fatalf("dump: %v", err)
 				}
@@ -64,22 +64,23 @@ ttl = "90s"
 						fmt.Sprintf("%q: %q", "container", k.id), test.pod,
 					} {
 						if !strings.Contains(s, want) {
-							return fmt.Errorf("the status lacks %s: %s", want, s)
+							return fmt.Errorf("%s is missing in the status: %s", want, s)
 						}
 					}
 					return nil
 				})
 				mustRun(t, "", "", netfreeze, "thaw", app.netns)
 				if s := status(t, app.netns); s != "" {
-					t.Errorf("after the thaw: %s", s)
+					t.Errorf("after the thaw the status is %s", s)
 				}
 			})
 		}
 	}
 }
 
-// TestDrain dumps while the application has yet to accept connections. Without
-// a drain CRIU fails on them; with one the dump waits until they are accepted.
+// TestDrain dumps while there are connections that the application has not
+// accepted yet. Without a drain CRIU fails on them; with one the dump waits until
+// they have been accepted.
 func TestDrain(t *testing.T) {
 	const late = 300 * time.Millisecond
 	for _, test := range []struct {
@@ -87,7 +88,7 @@ func TestDrain(t *testing.T) {
 		works bool
 	}{{"0s", false}, {"10s", true}} {
 		t.Run(test.drain, func(t *testing.T) {
-			withSuite(t, settings{policy: "run", more: fmt.Sprintf("drain = %q", test.drain)}, plainCRIU{})
+			withNetfreeze(t, settings{policy: "run", more: fmt.Sprintf("drain = %q", test.drain)}, plainCRIU{})
 			p := newPair(t, plainCRIU{}, true, few)
 			p.server.busyAccepting(t, p, late)
 			err := p.dumped.engine.dump(p.dumped, true)
@@ -95,10 +96,10 @@ func TestDrain(t *testing.T) {
 				t.Errorf("dump: %v", err)
 			}
 			if !test.works && (err == nil || !strings.Contains(err.Error(), "In-flight")) {
-				t.Errorf("the dump should fail on connections in flight: %v", err)
+				t.Errorf("the dump should have failed because of connections in flight: %v", err)
 			}
-			p.progress(patience, time.Now())
-			released(t, back, p.app.netns, p.rules)
+			p.awaitTraffic(patience, time.Now())
+			awaitRelease(t, back, p.app.netns, p.rules)
 		})
 	}
 }

@@ -13,14 +13,15 @@ import (
 	"github.com/criu-netfreeze/criu-netfreeze/testdata/traffic/stats"
 )
 
-// few is traffic of each kind, in a few connections.
+// few is traffic in both directions, on a few connections.
 var few = []string{"push,interval=5ms", "reqrep,interval=5ms", "bulk"}
 
-// TestSameNetns restores where the task was dumped, in each way that it can
-// have ended. The freeze that was left there is adopted.
+// TestSameNetns restores into the namespace in which the task was dumped, after
+// each way in which the task can have ended. The restore adopts the freeze that
+// the dump left there.
 func TestSameNetns(t *testing.T) {
 	restore := func(t *testing.T, p *pair) {
-		p.dumped.gone()
+		p.dumped.awaitEnd()
 		p.dumped.engine.remove(p.dumped)
 		if left := mustRun(t, p.app.netns, "", "ss", "-Htan"); left != "" {
 			t.Errorf("sockets are left in the namespace:\n%s", left)
@@ -28,7 +29,7 @@ func TestSameNetns(t *testing.T) {
 		p.restore()
 	}
 	t.Run("kill", func(t *testing.T) {
-		withSuite(t, settings{policy: "kill"})
+		withNetfreeze(t, settings{policy: "kill"})
 		forEngines(t, func(t *testing.T, e engine) {
 			p := newPair(t, e, true, few)
 			p.dump()
@@ -36,7 +37,7 @@ func TestSameNetns(t *testing.T) {
 		})
 	})
 	t.Run("hold and kill", func(t *testing.T) {
-		withSuite(t, settings{policy: "hold"})
+		withNetfreeze(t, settings{policy: "hold"})
 		forEngines(t, func(t *testing.T, e engine) {
 			p := newPair(t, e, true, few)
 			p.dump()
@@ -45,7 +46,7 @@ func TestSameNetns(t *testing.T) {
 		})
 	})
 	t.Run("killed by CRIU", func(t *testing.T) {
-		withSuite(t, settings{policy: "hold"})
+		withNetfreeze(t, settings{policy: "hold"})
 		forEngines(t, func(t *testing.T, e engine) {
 			p := newPair(t, e, true, few)
 			if err := e.dump(p.dumped, false); err != nil {
@@ -56,38 +57,38 @@ func TestSameNetns(t *testing.T) {
 	})
 }
 
-// TestHold undoes a hold: the application goes on where it stood.
+// TestHold undoes a hold: the application continues where it stopped.
 func TestHold(t *testing.T) {
-	withSuite(t, settings{policy: "hold"})
+	withNetfreeze(t, settings{policy: "hold"})
 	forEngines(t, func(t *testing.T, e engine) {
 		p := newPair(t, e, true, few)
 		p.dump()
-		p.dumped.stopped()
+		p.dumped.awaitStop()
 		held := p.dumped.stats.Ticks()
 		if s := status(t, p.app.netns); !strings.Contains(s, "hold") {
-			t.Errorf("status does not tell of the hold: %q", s)
+			t.Errorf("netfreeze status does not report the hold: %q", s)
 		}
 		time.Sleep(live)
 		if now := p.dumped.stats.Ticks(); now != held {
 			t.Errorf("the held task has ticked %d times", now-held)
 		}
 		mustRun(t, "", "", netfreeze, "thaw", fmt.Sprint(p.dumped.pid))
-		p.unharmed(time.Now())
+		p.checkUnharmed(time.Now())
 	})
 }
 
-// TestNoInstruction looks at a program that counts without a pause: when CRIU
-// has taken its state it counts no further.
+// TestNoInstruction dumps a program that counts without a pause: it does not
+// count any further once CRIU has saved its state.
 func TestNoInstruction(t *testing.T) {
 	for _, policy := range []string{"hold", "kill"} {
 		t.Run(policy, func(t *testing.T) {
-			withSuite(t, settings{policy: policy}, plainCRIU{})
+			withNetfreeze(t, settings{policy: policy}, plainCRIU{})
 			p := newPair(t, plainCRIU{}, true, few, "--busy")
 			then := filepath.Join(t.TempDir(), "stats")
 			p.dump("--action-script", script(t, "post-dump", "cp "+p.dumped.data("stats")+" "+then))
-			p.dumped.stopped()
+			p.dumped.awaitStop()
 			if policy == "kill" {
-				p.dumped.gone()
+				p.dumped.awaitEnd()
 			}
 			time.Sleep(100 * time.Millisecond)
 			saved, err := stats.Open(then)
@@ -96,47 +97,47 @@ func TestNoInstruction(t *testing.T) {
 			}
 			defer saved.Close()
 			if n := p.dumped.stats.Ticks() - saved.Ticks(); n != 0 {
-				t.Errorf("the program has counted on by %d", n)
+				t.Errorf("the program has counted %d further after it was dumped", n)
 			}
 		})
 	}
 }
 
-// TestRun lets the task go on; it notices nothing.
+// TestRun lets the task continue; it notices nothing.
 func TestRun(t *testing.T) {
-	withSuite(t, settings{policy: "run"})
+	withNetfreeze(t, settings{policy: "run"})
 	forEngines(t, func(t *testing.T, e engine) {
 		p := newPair(t, e, true, append([]string{"udp=2"}, few...))
 		p.dump()
-		p.unharmed(time.Now())
+		p.checkUnharmed(time.Now())
 	})
 }
 
-// TestIsolate lets the task go on where nobody hears it.
+// TestIsolate lets the task continue, but nothing that it sends reaches the peer.
 func TestIsolate(t *testing.T) {
-	withSuite(t, settings{policy: "isolate"})
+	withNetfreeze(t, settings{policy: "isolate"})
 	forEngines(t, func(t *testing.T, e engine) {
 		p := newPair(t, e, true, few)
 		p.dump()
 		ticks, isolated := p.dumped.stats.Ticks(), time.Now()
 		poll(t, patience, "the task to go on", func() error {
 			if p.dumped.stats.Ticks() == ticks {
-				return fmt.Errorf("no tick")
+				return fmt.Errorf("it has not ticked")
 			}
 			return nil
 		})
 		time.Sleep(500 * time.Millisecond)
 		for _, s := range p.client.stats.Snapshots() {
 			if s.LastAt > isolated.UnixNano() {
-				t.Errorf("connection %d: the peer has heard of an isolated task", s.ID)
+				t.Errorf("connection %d: the peer has received bytes from an isolated task", s.ID)
 			}
 		}
 		mustRun(t, "", "", netfreeze, "thaw", p.app.netns)
-		p.unharmed(time.Now())
+		p.checkUnharmed(time.Now())
 	})
 }
 
-// script writes an action-script that does something at one action.
+// script writes an action-script that runs a shell command at one action.
 func script(t *testing.T, action, do string) string {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "script")

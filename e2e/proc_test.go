@@ -10,22 +10,23 @@ import (
 	"strings"
 )
 
-// processState is the letter that the kernel has for what a process does.
+// processState returns the letter with which /proc/PID/stat describes a
+// process's state.
 func processState(pid int) (byte, error) {
 	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
 	if err != nil {
 		return 0, err
 	}
-	// After the name, which is in brackets and may hold anything.
+	// It follows the name, which is in parentheses and may contain anything.
 	rest := stat[bytes.LastIndexByte(stat, ')')+1:]
 	if len(rest) < 2 {
-		return 0, fmt.Errorf("process %d: strange stat %q", pid, stat)
+		return 0, fmt.Errorf("process %d: cannot parse /proc/PID/stat: %q", pid, stat)
 	}
 	return rest[1], nil
 }
 
-// netnsPath is where a network namespace's file is: a name means one made by
-// "ip netns", a path is a path, and "" is the lab's own.
+// netnsPath returns the path of a network namespace's file. A name stands for a
+// namespace made by "ip netns", a path for itself, and "" for the lab's own.
 func netnsPath(name string) string {
 	switch {
 	case name == "":

@@ -18,11 +18,11 @@ import (
 	"github.com/vishvananda/netns"
 )
 
-// patience is how long anything may take that should take a moment.
+// patience is the time limit for whatever should only take a moment.
 const patience = 15 * time.Second
 
-// poll asks until the condition is met, and fails the test when it is not in
-// time. The condition returns what is still wrong.
+// poll calls wrong until it returns nil, and fails the test if that does not
+// happen in time. The error says what is still wrong.
 func poll(t *testing.T, limit time.Duration, what string, wrong func() error) {
 	t.Helper()
 	deadline := time.Now().Add(limit)
@@ -48,8 +48,9 @@ func newCommand(ctx context.Context, netns string, argv ...string) *command {
 	return &command{exec.CommandContext(ctx, argv[0], argv[1:]...), netns}
 }
 
-// start starts the program in its network namespace, and in that only: what
-// "ip netns exec" does to the mounts as well would keep it from being dumped.
+// start starts the program in its network namespace, and changes nothing else:
+// "ip netns exec" also changes the mounts, and CRIU could not dump the program
+// then.
 func (c *command) start() error {
 	if c.netns == "" {
 		return c.Start()
@@ -61,12 +62,12 @@ func (c *command) start() error {
 func within(name string, do func() error) error {
 	done := make(chan error)
 	go func() {
-		// Never unlocked: the runtime ends a thread whose goroutine is locked
-		// to it, and so nothing else ever runs in the foreign namespace.
+		// Never unlocked: the thread ends with the goroutine that is locked to it,
+		// so that nothing else ever runs in the other namespace.
 		runtime.LockOSThread()
 		if syscall.Gettid() == os.Getpid() {
-			// All but the first one, which it would keep there for good: the
-			// namespace would live on, as that of this process.
+			// Not on the main thread, which never ends: it would stay in the
+			// namespace, and keep it alive.
 			done <- within(name, do)
 			runtime.UnlockOSThread()
 			return
@@ -76,7 +77,7 @@ func within(name string, do func() error) error {
 	return <-done
 }
 
-// enter takes the calling thread to a network namespace and calls a function.
+// enter moves the calling thread to a network namespace and calls a function.
 func enter(name string, do func() error) error {
 	handle, err := netns.GetFromPath(netnsPath(name))
 	if err != nil {
@@ -89,26 +90,26 @@ func enter(name string, do func() error) error {
 	return do()
 }
 
-// runIn runs a program in a network namespace ("" for the lab's own) to its
-// end, and returns what it said.
+// runIn runs a program to its end in a network namespace ("" for the lab's own)
+// and returns its output, standard error included.
 func runIn(netns, stdin string, argv ...string) (string, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
 	cmd := newCommand(ctx, netns, argv...)
-	var said bytes.Buffer
+	var output bytes.Buffer
 	cmd.Stdin = strings.NewReader(stdin)
-	cmd.Stdout, cmd.Stderr = &said, &said
+	cmd.Stdout, cmd.Stderr = &output, &output
 	err := cmd.start()
 	if err == nil {
 		err = cmd.Wait()
 	}
 	if err != nil {
-		err = fmt.Errorf("%s: %w: %s", strings.Join(argv, " "), err, strings.TrimSpace(said.String()))
+		err = fmt.Errorf("%s: %w: %s", strings.Join(argv, " "), err, strings.TrimSpace(output.String()))
 	}
-	return said.String(), err
+	return output.String(), err
 }
 
-// mustRun is runIn for what has to succeed.
+// mustRun is like runIn, but ends the test if the program fails.
 func mustRun(t *testing.T, netns, stdin string, argv ...string) string {
 	t.Helper()
 	out, err := runIn(netns, stdin, argv...)
@@ -118,19 +119,19 @@ func mustRun(t *testing.T, netns, stdin string, argv ...string) string {
 	return out
 }
 
-// alive tells whether a process is there and not a zombie.
+// alive reports whether a process exists and is not a zombie.
 func alive(pid int) bool {
 	state, err := processState(pid)
 	return err == nil && state != 'Z' && state != 'X'
 }
 
-// end kills a process of ours, if it is still there, and waits until it is gone.
+// end kills a process, if it is still there, and waits until it is gone.
 func end(t *testing.T, pid int) {
 	t.Helper()
 	if err := syscall.Kill(pid, syscall.SIGKILL); err != nil && !errors.Is(err, syscall.ESRCH) {
 		t.Errorf("kill %d: %v", pid, err)
 	}
-	// Reaped too: a zombie still has the number that a restore needs.
+	// Until it is reaped: a zombie still occupies the pid that a restore needs.
 	poll(t, patience, fmt.Sprintf("end of process %d", pid), func() error {
 		if state, err := processState(pid); err == nil {
 			return fmt.Errorf("in state %c", state)

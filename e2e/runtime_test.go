@@ -14,7 +14,7 @@ import (
 	"github.com/opencontainers/runtime-spec/specs-go"
 )
 
-// runtimeEngine is an OCI runtime, by its command's name.
+// runtimeEngine is an OCI runtime, named by its command.
 type runtimeEngine string
 
 func (r runtimeEngine) String() string { return string(r) }
@@ -39,8 +39,8 @@ func (r runtimeEngine) start(k *task, args []string) {
 	k.readPid()
 }
 
-// configure writes the bundle's configuration. Without a program it changes
-// the namespace only, for a restore elsewhere.
+// configure writes the bundle's configuration. With a nil argv it keeps the
+// program and changes the namespace only, for a restore elsewhere.
 func (r runtimeEngine) configure(k *task, argv []string) {
 	k.t.Helper()
 	path := filepath.Join(k.bundle(), "config.json")
@@ -88,8 +88,8 @@ func (r runtimeEngine) configure(k *task, argv []string) {
 	}
 }
 
-// run runs the runtime. The container gets its standard files, which have to
-// be /dev/null: the runtime and CRIU know how to open that one again inside.
+// run runs the runtime. The container inherits its standard files, which have to
+// be /dev/null: the runtime and CRIU know how to open that again inside.
 func (r runtimeEngine) run(args ...string) error {
 	log, err := os.CreateTemp("", string(r))
 	if err != nil {
@@ -101,8 +101,8 @@ func (r runtimeEngine) run(args ...string) error {
 	defer cancel()
 	args = append([]string{string(r), "--log", log.Name()}, args...)
 	if err := newCommand(ctx, "", args...).Run(); err != nil {
-		said, _ := os.ReadFile(log.Name())
-		return fmt.Errorf("%s: %w: %s", strings.Join(args, " "), err, said)
+		output, _ := os.ReadFile(log.Name())
+		return fmt.Errorf("%s: %w: %s", strings.Join(args, " "), err, output)
 	}
 	return nil
 }
@@ -118,9 +118,9 @@ func (k *task) readPid() {
 	}
 }
 
-// cgroups keeps crun from having CRIU restore control groups. It would do that
-// in every version 1 hierarchy of the machine, which the lab does not own; runc
-// does not ask for it where it sees version 2.
+// cgroups adds the option that keeps crun from having CRIU restore control
+// groups: CRIU would do so in every version 1 hierarchy of the machine, which the
+// lab does not own. runc does not ask for it on a machine with version 2.
 func (r runtimeEngine) cgroups(args []string) []string {
 	if r == "crun" {
 		return append(args, "--manage-cgroups-mode", "ignore")
@@ -152,7 +152,7 @@ func (r runtimeEngine) restore(k *task, options ...string) error {
 }
 
 func (r runtimeEngine) remove(k *task) {
-	// Gone already is as good.
+	// It may have been removed already.
 	if err := r.run("delete", "--force", k.id); err != nil && !strings.Contains(err.Error(), "does not exist") {
 		k.t.Errorf("remove container: %v", err)
 	}

@@ -11,8 +11,9 @@ import (
 	"time"
 )
 
-// busyAccepting stops a server, has the peer connect to it, and lets the
-// server go on after a while: until then it has connections to accept.
+// busyAccepting stops a server, has the peer connect to it, and lets the server
+// continue after a while: until then there are connections waiting to be
+// accepted.
 func (k *task) busyAccepting(t *testing.T, p *pair, late time.Duration) {
 	t.Helper()
 	k.signal(syscall.SIGSTOP)
@@ -31,29 +32,29 @@ func (k *task) busyAccepting(t *testing.T, p *pair, late time.Duration) {
 	t.Cleanup(func() { goOn.Stop() })
 }
 
-// TestSettlerKilled kills the settler in the middle of a restore: the next
-// action starts another one, which knows what to do from the record.
+// TestSettlerKilled kills the settler in the middle of a restore: the next action
+// starts another one, which learns from the record what to do.
 func TestSettlerKilled(t *testing.T) {
-	withSuite(t, settings{policy: "kill"}, plainCRIU{})
+	withNetfreeze(t, settings{policy: "kill"}, plainCRIU{})
 	for _, action := range []string{"post-setup-namespaces", "post-restore"} {
 		t.Run(action, func(t *testing.T) {
 			p := newPair(t, plainCRIU{}, true, few)
 			p.dump()
-			p.dumped.gone()
+			p.dumped.awaitEnd()
 			p.dumped.engine.remove(p.dumped)
 			end := script(t, action, "kill -KILL $(pidof netfreeze)")
 			if err := p.dumped.engine.restore(p.dumped, scripted(end, true)...); err != nil {
 				t.Fatalf("restore: %v", err)
 			}
-			p.unharmed(time.Now())
+			p.checkUnharmed(time.Now())
 		})
 	}
 }
 
-// TestCRIULock kills a CRIU that has locked the network with rules of its own,
-// as it does unless it is told to skip that. They are taken away too.
+// TestCRIULock kills a CRIU that has locked the network with rules of its own, as
+// it does unless --network-lock skip is given. Those rules are removed too.
 func TestCRIULock(t *testing.T) {
-	withSuite(t, settings{policy: "hold"}, plainCRIU{})
+	withNetfreeze(t, settings{policy: "hold"}, plainCRIU{})
 	for _, lock := range []string{"iptables", "nftables"} {
 		t.Run(lock, func(t *testing.T) {
 			t.Parallel()
@@ -64,32 +65,32 @@ func TestCRIULock(t *testing.T) {
 				t.Fatal("the dump has not failed")
 			}
 			failed := time.Now()
-			released(t, back, p.app.netns, p.rules)
-			p.unharmed(failed)
+			awaitRelease(t, back, p.app.netns, p.rules)
+			p.checkUnharmed(failed)
 		})
 	}
 }
 
-// TestHookRefusesHost has a CRIU in a namespace of its own dump a task of the
-// host's: the hook must not freeze that, and the dump fails before the task is
-// touched.
+// TestHookRefusesHost has a CRIU that runs in a namespace of its own dump a task
+// of the host's namespace: the hook must not freeze that, and the dump fails
+// before the task is touched.
 func TestHookRefusesHost(t *testing.T) {
-	withSuite(t, settings{policy: "kill"}, plainCRIU{})
+	withNetfreeze(t, settings{policy: "kill"}, plainCRIU{})
 	before := ruleset(t, "")
-	w := newWorld(t)
-	elsewhere := w.newHost("elsewhere")
-	k := newTask(t, plainCRIU{}, w.describeHost("app"), "serve", "--listen", "127.0.0.1:7999")
+	topo := newTopology(t)
+	elsewhere := topo.newHost("elsewhere")
+	k := newTask(t, plainCRIU{}, topo.describeHost("app"), "serve", "--listen", "127.0.0.1:7999")
 	_, err := runIn(elsewhere.netns, "", "criu", "dump", "-t", fmt.Sprint(k.pid), "-D", k.images(), "-o", "dump.log", "--tcp-established", "--leave-running")
 	if err == nil {
 		t.Fatal("the dump has not failed")
 	}
-	if log := tell(k.images() + "/dump.log"); !strings.Contains(log, "must not be frozen: it is the host's") {
+	if log := logExcerpt(k.images() + "/dump.log"); !strings.Contains(log, "must not be frozen: it is the host's") {
 		t.Errorf("the log does not say why:\n%s", log)
 	}
 	if now := ruleset(t, ""); now != before {
 		t.Errorf("the host's rules are\n%s\nand were\n%s", now, before)
 	}
 	if err := k.healthy(); err != nil || !alive(k.pid) {
-		t.Errorf("the task has suffered: %v", err)
+		t.Errorf("the task was harmed: %v", err)
 	}
 }

@@ -18,40 +18,41 @@ import (
 type task struct {
 	t      *testing.T
 	engine engine
-	id     string // container id, of the runtimes that have one
+	id     string // container id, for the runtimes that have one
 	host   *host
-	dir    string // on the lab's tmpfs; images are below
-	pid    int    // of the root task, as the lab sees it
+	dir    string // on the lab's tmpfs; the images are below it
+	pid    int    // of the root task, in the lab's pid namespace
 	stats  *stats.File
 
 	annotations map[string]string // of a container
 }
 
-// data is where the program's statistics and log are, for those outside.
+// data is the path, outside the container, of a file that the program writes:
+// its statistics or its log.
 func (k *task) data(name string) string { return filepath.Join(k.dir, "root", "data", name) }
 
 // images is the directory of the dump.
 func (k *task) images() string { return filepath.Join(k.dir, "images") }
 
-// newTask starts a program; it is running, with its counters open, when
-// newTask returns. It ends with the test.
+// newTask starts a traffic program. When newTask returns, the program is running
+// and its counters are open. It is removed at the end of the test.
 func newTask(t *testing.T, e engine, h *host, args ...string) *task {
 	t.Helper()
-	return newAnnotated(t, e, h, nil, args...)
+	return newAnnotatedTask(t, e, h, nil, args...)
 }
 
-// newAnnotated is newTask with OCI annotations.
-func newAnnotated(t *testing.T, e engine, h *host, annotations map[string]string, args ...string) *task {
+// newAnnotatedTask is newTask with OCI annotations.
+func newAnnotatedTask(t *testing.T, e engine, h *host, annotations map[string]string, args ...string) *task {
 	t.Helper()
 	k := &task{t: t, engine: e, host: h, dir: t.TempDir(), annotations: annotations}
-	k.id = fmt.Sprintf("w%d-%s-%s", h.w.n, h.name, e)
+	k.id = fmt.Sprintf("t%d-%s-%s", h.topo.n, h.name, e)
 	for _, dir := range []string{k.images(), filepath.Dir(k.data("x"))} {
 		if err := os.MkdirAll(dir, 0o755); err != nil {
 			t.Fatal(err)
 		}
 	}
-	// Cleared up after what is started from now on.
-	t.Cleanup(k.tellLog)
+	// Registered first, and so called after everything below has been cleaned up.
+	t.Cleanup(k.logFailure)
 	e.start(k, args)
 	t.Cleanup(func() { e.remove(k) })
 	poll(t, patience, k.id+" to start", func() (err error) {
@@ -69,8 +70,8 @@ func serve(t *testing.T, e engine, h *host, options ...string) *task {
 	}, options...)...)
 }
 
-// connect opens connections to a server's host, each kind over IPv4 and over
-// IPv6, and returns when all of them carry traffic.
+// connect starts a client that opens connections to a server's host, each kind
+// over IPv4 and over IPv6.
 func connect(t *testing.T, e engine, h, to *host, kinds []string, options ...string) *task {
 	t.Helper()
 	args := []string{"connect", "--peer", fmt.Sprintf("%s:%d", to.v4, to.port), "--peer", fmt.Sprintf("[%s]:%d", to.v6, to.port)}
@@ -88,8 +89,8 @@ func (k *task) signal(s syscall.Signal) {
 	}
 }
 
-// tellLog shows what there is to know, if the test has failed.
-func (k *task) tellLog() {
+// logFailure logs what the task and CRIU have logged, if the test has failed.
+func (k *task) logFailure() {
 	if !k.t.Failed() {
 		return
 	}
@@ -98,13 +99,14 @@ func (k *task) tellLog() {
 		k.t.Logf("log of %s:\n%s", k.id, strings.Join(lines[:min(5, len(lines))], ""))
 	}
 	for _, name := range []string{"dump.log", "restore.log"} {
-		if told := tell(filepath.Join(k.images(), name)); told != "" {
-			k.t.Logf("%s of %s:\n%s", name, k.id, told)
+		if excerpt := logExcerpt(filepath.Join(k.images(), name)); excerpt != "" {
+			k.t.Logf("%s of %s:\n%s", name, k.id, excerpt)
 		}
 	}
 }
 
-// healthy tells what is wrong with a task's connections, if anything is.
+// healthy returns an error that describes what is wrong with a task's
+// connections, nil if nothing is.
 func (k *task) healthy() error {
 	for _, s := range k.stats.Snapshots() {
 		if s.State != stats.Established || s.Lost+s.Doubled+s.Corrupt+s.Errors > 0 {
@@ -115,7 +117,7 @@ func (k *task) healthy() error {
 	return nil
 }
 
-// broken counts a task's connections that have ended.
+// broken counts the connections of a task that have ended.
 func (k *task) broken() (n int) {
 	for _, s := range k.stats.Snapshots() {
 		if s.State == stats.Broken {
@@ -125,25 +127,25 @@ func (k *task) broken() (n int) {
 	return n
 }
 
-// both is the pair of programs that a test watches.
-type both struct{ server, client *task }
+// endpoints are the two programs that a test watches.
+type endpoints struct{ server, client *task }
 
-// progress waits until every connection has carried traffic after a time,
-// whichever way it goes, and is otherwise in order.
-func (b both) progress(limit time.Duration, after time.Time) {
-	t := b.client.t
+// awaitTraffic waits until every connection is healthy and has carried traffic,
+// in either direction, after the given time.
+func (ends endpoints) awaitTraffic(limit time.Duration, after time.Time) {
+	t := ends.client.t
 	t.Helper()
 	poll(t, limit, "traffic on every connection", func() error {
-		if err := b.healthy(); err != nil {
+		if err := ends.healthy(); err != nil {
 			return err
 		}
 		last := map[uint64]int64{}
-		for _, s := range b.server.stats.Snapshots() {
+		for _, s := range ends.server.stats.Snapshots() {
 			last[s.ID] = s.LastAt
 		}
-		conns := b.client.stats.Snapshots()
+		conns := ends.client.stats.Snapshots()
 		if len(conns) == 0 {
-			return fmt.Errorf("no connection yet")
+			return fmt.Errorf("there is no connection yet")
 		}
 		for _, s := range conns {
 			if max(s.LastAt, last[s.ID]) <= after.UnixNano() {
@@ -154,33 +156,33 @@ func (b both) progress(limit time.Duration, after time.Time) {
 	})
 }
 
-func (b both) healthy() error {
-	if err := b.server.healthy(); err != nil {
+func (ends endpoints) healthy() error {
+	if err := ends.server.healthy(); err != nil {
 		return err
 	}
-	return b.client.healthy()
+	return ends.client.healthy()
 }
 
-// settle has both sides stop sending, and checks that every byte that was
-// sent, in the whole life of each connection, has come.
-func (b both) settle() {
-	t := b.client.t
+// checkAllBytes has both sides stop sending, and checks that every byte that
+// was sent in the whole life of each connection has arrived.
+func (ends endpoints) checkAllBytes() {
+	t := ends.client.t
 	t.Helper()
-	b.server.signal(syscall.SIGUSR1)
-	b.client.signal(syscall.SIGUSR1)
+	ends.server.signal(syscall.SIGUSR1)
+	ends.client.signal(syscall.SIGUSR1)
 	poll(t, patience, "arrival of every byte", func() error {
-		if err := b.healthy(); err != nil {
+		if err := ends.healthy(); err != nil {
 			return err
 		}
-		// By number: two connections may have the same port, one over IPv4 and
-		// one over IPv6.
+		// By connection number: two connections may have the same port, one over
+		// IPv4 and one over IPv6.
 		servers := map[uint64]stats.Snapshot{}
-		for _, s := range b.server.stats.Snapshots() {
+		for _, s := range ends.server.stats.Snapshots() {
 			servers[s.ID] = s
 		}
-		for _, c := range b.client.stats.Snapshots() {
+		for _, c := range ends.client.stats.Snapshots() {
 			if c.Kind == stats.KindUDP {
-				continue // which may lose what it likes
+				continue // datagrams may be lost
 			}
 			s, ok := servers[c.ID]
 			if !ok || c.Sent != s.Received || s.Sent != c.Received {

@@ -12,109 +12,109 @@ import (
 	"github.com/opencontainers/runtime-spec/specs-go"
 )
 
-// worlds counts them, so that each has its own names and addresses.
-var worlds atomic.Int32
+// topologies counts the topologies, so that each has its own names and addresses.
+var topologies atomic.Int32
 
-// world is a switch, a network namespace with a bridge, to which hosts are
-// connected. It goes with the test.
-type world struct {
-	t     *testing.T
-	n     int
-	sw    string
-	ports int
-	hosts int
+// topology is a switch (a network namespace with a bridge) and the hosts that
+// are connected to it. It is removed at the end of the test.
+type topology struct {
+	t           *testing.T
+	n           int
+	switchNetns string
+	ports       int
+	hosts       int
 }
 
-// host is an address on the world's network. The namespace that has it may
-// change, as when a container is restored elsewhere.
+// host is an address on the topology's network. The namespace that has the
+// address may change, as when a container is restored elsewhere.
 type host struct {
-	w     *world
-	name  string
-	mac   string
-	v4    netip.Addr
-	v6    netip.Addr
-	port  int // of its server
-	netns string
-	moves int
-	place string       // the switch's port that it is connected to
-	hooks *specs.Hooks // connect it, where the runtime makes its namespace
+	topo       *topology
+	name       string
+	mac        string
+	v4         netip.Addr
+	v6         netip.Addr
+	port       int // that its server listens on
+	netns      string
+	moves      int
+	switchPort string       // the bridge port that it is connected to
+	hooks      *specs.Hooks // connect it, if the runtime creates its namespace
 }
 
-// iface is each host's interface.
+// iface is the name of each host's interface.
 const iface = "eth0"
 
-func newWorld(t *testing.T) *world {
+func newTopology(t *testing.T) *topology {
 	t.Helper()
-	w := &world{t: t, n: int(worlds.Add(1))}
-	w.sw = w.newNetns("switch")
-	// No spanning tree and no snooping: a port works from its first moment.
-	w.ip(w.sw, "link add br0 type bridge stp_state 0 mcast_snooping 0", "link set br0 up")
-	return w
+	topo := &topology{t: t, n: int(topologies.Add(1))}
+	topo.switchNetns = topo.newNetns("switch")
+	// No spanning tree and no snooping: a port forwards from its first moment.
+	topo.ip(topo.switchNetns, "link add br0 type bridge stp_state 0 mcast_snooping 0", "link set br0 up")
+	return topo
 }
 
-// newNetns makes a namespace that has its loopback up and nothing else.
-func (w *world) newNetns(name string) string {
-	w.t.Helper()
-	name = fmt.Sprintf("w%d-%s", w.n, name)
-	mustRun(w.t, "", "", "ip", "netns", "add", name)
-	w.t.Cleanup(func() {
-		// A test may have removed it already.
-		if strings.Contains(mustRun(w.t, "", "", "ip", "netns", "list"), name) {
-			w.removeNetns(name)
+// newNetns creates a namespace in which only the loopback interface is up.
+func (topo *topology) newNetns(name string) string {
+	topo.t.Helper()
+	name = fmt.Sprintf("t%d-%s", topo.n, name)
+	mustRun(topo.t, "", "", "ip", "netns", "add", name)
+	topo.t.Cleanup(func() {
+		// The test may have removed it already.
+		if strings.Contains(mustRun(topo.t, "", "", "ip", "netns", "list"), name) {
+			topo.removeNetns(name)
 		}
 	})
-	w.ip(name, "link set lo up")
+	topo.ip(name, "link set lo up")
 	return name
 }
 
-func (w *world) removeNetns(name string) {
-	w.t.Helper()
-	mustRun(w.t, "", "", "ip", "netns", "del", name)
+func (topo *topology) removeNetns(name string) {
+	topo.t.Helper()
+	mustRun(topo.t, "", "", "ip", "netns", "del", name)
 }
 
-// ip runs commands of the program ip in one go.
-func (w *world) ip(netns string, lines ...string) {
-	w.t.Helper()
-	mustRun(w.t, netns, strings.Join(lines, "\n")+"\n", "ip", "-batch", "-")
+// ip runs a batch of ip(8) commands in a namespace.
+func (topo *topology) ip(netns string, lines ...string) {
+	topo.t.Helper()
+	mustRun(topo.t, netns, strings.Join(lines, "\n")+"\n", "ip", "-batch", "-")
 }
 
-// newHost makes a host in a namespace of its own, with an IPv4 and an IPv6
+// newHost creates a host in a namespace of its own, with an IPv4 and an IPv6
 // address, and connects it.
-func (w *world) newHost(name string) *host {
-	w.t.Helper()
-	h := w.describeHost(name)
-	h.netns = w.newNetns(name)
-	w.connect(h, h.netns)
+func (topo *topology) newHost(name string) *host {
+	topo.t.Helper()
+	h := topo.describeHost(name)
+	h.netns = topo.newNetns(name)
+	topo.connect(h, h.netns)
 	return h
 }
 
-// describeHost gives a host its addresses, and nothing more.
-func (w *world) describeHost(name string) *host {
-	w.hosts++
+// describeHost returns a host that has its addresses, but no namespace yet.
+func (topo *topology) describeHost(name string) *host {
+	topo.hosts++
 	at := func(format string) netip.Addr {
-		return netip.MustParseAddr(fmt.Sprintf(format, w.n, w.hosts))
+		return netip.MustParseAddr(fmt.Sprintf(format, topo.n, topo.hosts))
 	}
 	return &host{
-		w: w, name: name, port: 7000,
-		mac: fmt.Sprintf("02:00:00:00:%02x:%02x", w.n, w.hosts),
+		topo: topo, name: name, port: 7000,
+		mac: fmt.Sprintf("02:00:00:00:%02x:%02x", topo.n, topo.hosts),
 		v4:  at("10.88.%d.%d"),
 		v6:  at("fd88:%x::%x"),
 	}
 }
 
-// connect gives a namespace the host's interface, MAC and addresses, all live
-// at once: no duplicate address detection, no link-local address.
-func (w *world) connect(h *host, netns string) {
-	w.t.Helper()
-	w.ports++
-	port := fmt.Sprintf("port%d", w.ports)
-	h.place = port
-	// Made under a name of its own where the other end goes to the lab's
-	// namespace, which has room for the interfaces of several worlds.
-	w.ip(w.sw,
+// connect gives a namespace the host's interface, MAC address and IP addresses,
+// usable at once: no duplicate address detection, no link-local address.
+func (topo *topology) connect(h *host, netns string) {
+	topo.t.Helper()
+	topo.ports++
+	port := fmt.Sprintf("port%d", topo.ports)
+	h.switchPort = port
+	// An end that goes to the lab's own namespace gets a name of its own: the
+	// interfaces of several topologies meet there.
+	topo.ip(topo.switchNetns,
 		fmt.Sprintf("link add %s type veth peer name %s address %s netns %s", port, h.iface(netns), h.mac, netnsArg(netns)),
 		fmt.Sprintf("link set %s master br0 addrgenmode none up", port))
-	w.ip(netns,
+	topo.ip(netns,
 		fmt.Sprintf("link set %s addrgenmode none", h.iface(netns)),
 		fmt.Sprintf("addr add %s/24 dev %s", h.v4, h.iface(netns)),
 		fmt.Sprintf("addr add %s/64 dev %s nodad", h.v6, h.iface(netns)),
@@ -123,12 +123,12 @@ func (w *world) connect(h *host, netns string) {
 
 func (h *host) iface(netns string) string {
 	if netns == "" {
-		return fmt.Sprintf("w%d-%s", h.w.n, h.name)
+		return fmt.Sprintf("t%d-%s", h.topo.n, h.name)
 	}
 	return iface
 }
 
-// netnsArg is what the program ip wants for a namespace: a name, or a pid.
+// netnsArg returns what ip(8) takes for a namespace: a name, or a pid.
 func netnsArg(netns string) string {
 	if netns == "" {
 		return "1"
@@ -136,24 +136,24 @@ func netnsArg(netns string) string {
 	return netns
 }
 
-// elsewhere makes the namespace that the host will live in next. What is
-// called with it before it is connected is its birth.
-func (h *host) elsewhere(birth func(netns string)) string {
-	h.w.t.Helper()
+// nextNetns creates the namespace that the host will move to next, and calls
+// birth with it, before it is connected.
+func (h *host) nextNetns(birth func(netns string)) string {
+	h.topo.t.Helper()
 	h.moves++
-	next := h.w.newNetns(fmt.Sprintf("%s-%d", h.name, h.moves))
+	next := h.topo.newNetns(fmt.Sprintf("%s-%d", h.name, h.moves))
 	birth(next)
 	return next
 }
 
-// move takes the host to its next namespace; its former one is removed, in the
-// order of a container network's plugins: first the interface, then the
-// namespace. (The kernel takes the rules out of a dying namespace before its
-// interfaces. A packet of the peer in between would be answered with RST.)
+// move moves the host to its next namespace and removes the former one, in the
+// order that CNI plugins follow: first the interface, then the namespace. (The
+// kernel removes the rules of a dying namespace before its interfaces; a packet
+// from the peer in between would be answered with an RST.)
 func (h *host) move(next string) {
-	h.w.t.Helper()
-	h.w.ip(h.w.sw, "link del "+h.place)
-	h.w.removeNetns(h.netns)
+	h.topo.t.Helper()
+	h.topo.ip(h.topo.switchNetns, "link del "+h.switchPort)
+	h.topo.removeNetns(h.netns)
 	h.netns = next
-	h.w.connect(h, next)
+	h.topo.connect(h, next)
 }
