@@ -1,4 +1,5 @@
-# criu-netfreeze: `make demo` and `make test` are the two commands to know.
+# criu-netfreeze: `make demo` and `make test` are the two commands to know; `make
+# help` lists the others. PREFIX and DESTDIR work as usual.
 
 PREFIX     ?= /usr/local
 DESTDIR    ?=
@@ -19,14 +20,19 @@ EARLY    = $(if $(filter amd64,$(shell $(GO) env GOARCH)),-E $(MODULE)/internal/
 GOBUILD  = CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)'
 SCRIPTS  = pre-dump post-dump pre-restore post-resume
 LAB      = testdata/lab/lab
-GOLANGCI = v2.12.0
 CNI      = v1.3.1
+# Go leaves directories called testdata out of ./...; testdata/netstack is a module
+# of its own.
+PACKAGES = ./... ./testdata/traffic/... ./testdata/demo ./bench/testdata/empty
+NETSTACK = testdata/netstack
+# The linter, in a directory named by its version, so that another one is built anew.
+GOLANGCI = $(CURDIR)/build/tools/golangci-lint-v2.12.0/golangci-lint
 
-.PHONY: bench all build traffic netstack cnitool deps install uninstall test unit e2e lab demo lint clean help
+.PHONY: all help build install uninstall demo test unit vet lint e2e bench lab deps clean traffic netstack cnitool
 
 all: build
 
-help: ## show this
+help: ## show this list
 	@grep -hE '^[a-z0-9]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 12
 
 build: ## build the programs and the scripts' links into build/
@@ -56,35 +62,43 @@ uninstall: ## remove what install put there; a changed netfreeze.toml stays
 	@if cmp -s install/netfreeze.toml $(DESTDIR)$(SYSCONFDIR)/netfreeze.toml; then \
 		rm -f $(DESTDIR)$(SYSCONFDIR)/netfreeze.toml; rmdir $(DESTDIR)$(SYSCONFDIR) 2>/dev/null || true; fi
 
-lint: ## check style and common mistakes (compiles golangci-lint at first)
-	$(GO) run github.com/golangci/golangci-lint/v2/cmd/golangci-lint@$(GOLANGCI) run ./...
-	bash -n testdata/lab/lab
+lint: $(GOLANGCI) ## check style and common mistakes (the first time it compiles golangci-lint)
+	$(GOLANGCI) run $(PACKAGES)
+	cd $(NETSTACK) && $(GOLANGCI) run ./...
+	for f in testdata/lab/lab testdata/lab/deps .ci/run; do bash -n $$f || exit 1; done
 
-unit: ## run the unit tests, as root, in namespaces of their own
-	$(GO) vet ./...
-	CGO_ENABLED=1 $(GO) test -race ./... ./testdata/traffic/... ./testdata/demo
+$(GOLANGCI):
+	CGO_ENABLED=0 GOBIN=$(@D) $(GO) install github.com/golangci/golangci-lint/v2/cmd/golangci-lint@$(patsubst golangci-lint-%,%,$(notdir $(@D)))
 
-test: deps unit e2e ## run all tests
+vet: ## run go vet on everything, the end-to-end tests included
+	$(GO) vet $(PACKAGES)
+	$(GO) vet -tags e2e ./e2e
+	$(GO) vet -C $(NETSTACK) ./...
 
-deps: ## install what the tests and the demo need (Debian, as root)
+unit: vet ## run go vet and the unit tests with the race detector (as root, in namespaces of their own)
+	CGO_ENABLED=1 $(GO) test -race $(PACKAGES)
+
+test: deps unit e2e ## run all tests (as root)
+
+deps: ## install what the tests and the demo need (Debian, as root; elsewhere it names them)
 	testdata/lab/deps
 
-clean:
+clean: ## remove build/, not the lab (testdata/lab/lab clean)
 	rm -rf build
 
-traffic:
+traffic: # the program that the end-to-end tests and the demo dump
 	CGO_ENABLED=0 $(GO) build -trimpath -o build/traffic ./testdata/traffic
 
 netstack: # a peer with gVisor's TCP, for the end-to-end tests
-	CGO_ENABLED=0 $(GO) build -C testdata/netstack -trimpath -o $(CURDIR)/build/netstack .
+	CGO_ENABLED=0 $(GO) build -C $(NETSTACK) -trimpath -o $(CURDIR)/build/netstack .
 
-lab: ## build the lab's root file system, once
+lab: ## build the lab's root file system with a real CRIU, once (testdata/lab/lab --help)
 	$(LAB) build
 
 cnitool: # the CNI project's own runtime, for the end-to-end tests
 	@test -x build/cnitool || CGO_ENABLED=0 GOBIN=$(CURDIR)/build $(GO) install github.com/containernetworking/cni/cnitool@$(CNI)
 
-e2e: build lab traffic netstack cnitool ## run the end-to-end tests in the lab (RUN=TestMove/nftables selects)
+e2e: build lab traffic netstack cnitool ## run the end-to-end tests in the lab, as root (RUN=TestMove/nftables selects)
 	rm -rf build/dest
 	$(MAKE) --no-print-directory install DESTDIR=$(CURDIR)/build/dest PREFIX=/usr/local >/dev/null
 	CGO_ENABLED=0 $(GO) test -c -tags e2e -o build/e2e.test ./e2e
@@ -92,7 +106,7 @@ e2e: build lab traffic netstack cnitool ## run the end-to-end tests in the lab (
 	NETFREEZE_KEEP=/opt/keep $(LAB) run --share $(CURDIR)/build:/opt/build --share $(CURDIR)/build/keep:/opt/keep:rw -- \
 		/opt/build/e2e.test -test.v -test.timeout 30m $(if $(RUN),-test.run '$(RUN)')
 
-demo: deps build lab traffic ## tell the story live, without the suite and with it
+demo: deps build lab traffic ## show a connection surviving checkpoint and restore, and one that does not (as root)
 	rm -rf build/dest
 	$(MAKE) --no-print-directory install DESTDIR=$(CURDIR)/build/dest PREFIX=/usr/local >/dev/null
 	CGO_ENABLED=0 $(GO) build -trimpath -o build/demo ./testdata/demo
@@ -100,7 +114,7 @@ demo: deps build lab traffic ## tell the story live, without the suite and with 
 
 BENCH_C = empty:empty-c caller:caller load:load stamp:stamp
 
-bench: deps build lab ## measure in the lab, about 10 minutes; writes bench/README.md (BENCH=--help shows options)
+bench: deps build lab ## measure in the lab, as root, about 10 minutes; writes bench/README.md (BENCH=--help shows options)
 	rm -rf build/dest && mkdir -p build/bench
 	$(MAKE) --no-print-directory install DESTDIR=$(CURDIR)/build/dest PREFIX=/usr/local >/dev/null
 	$(GOBUILD) -o build/bench/bench ./bench

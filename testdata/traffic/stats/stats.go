@@ -90,11 +90,11 @@ type File struct {
 
 // Create makes the file anew, for the program that counts.
 func Create(path string) (*File, error) {
-	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|os.O_TRUNC, 0o644) //nolint:gosec // the caller names the file
+	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|os.O_TRUNC, 0o644)
 	if err != nil {
 		return nil, fmt.Errorf("create statistics: %w", err)
 	}
-	defer f.Close() //nolint:errcheck // the mapping outlives the descriptor
+	defer f.Close() // the mapping outlives the descriptor
 	if err := f.Truncate(int64(size)); err != nil {
 		return nil, fmt.Errorf("size statistics %s: %w", path, err)
 	}
@@ -108,11 +108,11 @@ func Create(path string) (*File, error) {
 
 // Open maps a file that another program writes, for reading.
 func Open(path string) (*File, error) {
-	f, err := os.Open(path) //nolint:gosec // the caller names the file
+	f, err := os.Open(path)
 	if err != nil {
 		return nil, fmt.Errorf("open statistics: %w", err)
 	}
-	defer f.Close() //nolint:errcheck // only read
+	defer f.Close()
 	info, err := f.Stat()
 	if err != nil {
 		return nil, fmt.Errorf("open statistics %s: %w", path, err)
@@ -136,7 +136,7 @@ func mapped(f *os.File, prot int) (*File, error) {
 	if err != nil {
 		return nil, fmt.Errorf("map statistics %s: %w", f.Name(), err)
 	}
-	return &File{mem: mem, all: (*layout)(unsafe.Pointer(&mem[0]))}, nil //nolint:gosec // mapped memory is page-aligned
+	return &File{mem: mem, all: (*layout)(unsafe.Pointer(&mem[0]))}, nil
 }
 
 // Close unmaps the file; no Conn of it may be used after that.
@@ -201,8 +201,8 @@ func (c *Conn) Snapshot() Snapshot {
 		StateName:  state.String(),
 		ID:         c.id.Load(),
 		Kind:       c.kind.Load(),
-		LocalPort:  uint16(c.localPort.Load()),  //nolint:gosec // written from a uint16
-		RemotePort: uint16(c.remotePort.Load()), //nolint:gosec // written from a uint16
+		LocalPort:  uint16(c.localPort.Load()),
+		RemotePort: uint16(c.remotePort.Load()),
 		Sent:       c.sent.Load(),
 		Received:   c.received.Load(),
 		Lost:       c.lost.Load(),
