@@ -9,6 +9,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/criu-netfreeze/criu-netfreeze/internal/backend"
 	"github.com/criu-netfreeze/criu-netfreeze/internal/netns"
 	"github.com/criu-netfreeze/criu-netfreeze/internal/tcp"
 )
@@ -23,7 +24,7 @@ type iptConns struct {
 	chains iptChains
 }
 
-func openIPTConns(ns *netns.Namespace, k Kind, owner string) (ConnFreezer, error) {
+func openIPTConns(ns *netns.Namespace, k backend.Kind, owner string) (ConnFreezer, error) {
 	i, err := openTools(ns, k)
 	if err != nil {
 		return nil, err
@@ -31,19 +32,19 @@ func openIPTConns(ns *netns.Namespace, k Kind, owner string) (ConnFreezer, error
 	return &iptConns{i, ownerChains(owner)}, nil
 }
 
-func (f *iptConns) Backend() Kind { return f.kind }
+func (f *iptConns) Backend() backend.Kind { return f.kind }
 
 func (f *iptConns) Close() error { return nil }
 
 func (f *iptConns) Freeze(conns []tcp.Tuple, ttl time.Duration) error {
-	if err := checkTTL(ttl); err != nil {
+	if err := CheckTTL(ttl); err != nil {
 		return err
 	}
 	before, _, err := f.Frozen()
 	if err != nil {
 		return err
 	}
-	all, err := union(before, conns)
+	all, err := MergeConns(before, conns)
 	if err != nil {
 		return err
 	}

@@ -12,6 +12,7 @@ import (
 	"github.com/google/nftables/expr"
 	"golang.org/x/sys/unix"
 
+	"github.com/criu-netfreeze/criu-netfreeze/internal/backend"
 	"github.com/criu-netfreeze/criu-netfreeze/internal/netns"
 	"github.com/criu-netfreeze/criu-netfreeze/internal/tcp"
 )
@@ -72,10 +73,10 @@ func openNFTConns(ns *netns.Namespace, owner string) (ConnFreezer, error) {
 	return &nftConns{conn: conn, name: tableName + "-" + owner}, nil
 }
 
-func (f *nftConns) Backend() Kind { return NFTables }
+func (f *nftConns) Backend() backend.Kind { return backend.NFTables }
 
 func (f *nftConns) Freeze(conns []tcp.Tuple, ttl time.Duration) error {
-	if err := checkTTL(ttl); err != nil {
+	if err := CheckTTL(ttl); err != nil {
 		return err
 	}
 	if ttl == f.ttl && time.Since(f.since) < ttl/recently {
@@ -87,7 +88,7 @@ func (f *nftConns) Freeze(conns []tcp.Tuple, ttl time.Duration) error {
 	if err != nil {
 		return err
 	}
-	all, err := union(before, conns)
+	all, err := MergeConns(before, conns)
 	if err != nil {
 		return err
 	}
@@ -109,7 +110,7 @@ func (f *nftConns) Freeze(conns []tcp.Tuple, ttl time.Duration) error {
 // extend adds those connections to the table that it has not yet. It is not
 // done if somebody removed the table.
 func (f *nftConns) extend(conns []tcp.Tuple) (done bool, err error) {
-	more, err := union(nil, conns)
+	more, err := MergeConns(nil, conns)
 	if err != nil {
 		return false, err
 	}

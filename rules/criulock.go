@@ -9,6 +9,7 @@ import (
 
 	"github.com/google/nftables"
 
+	"github.com/criu-netfreeze/criu-netfreeze/internal/backend"
 	"github.com/criu-netfreeze/criu-netfreeze/internal/netns"
 )
 
@@ -30,20 +31,20 @@ func CRIULocks(ns *netns.Namespace) ([]string, error) {
 }
 
 // criuLocks also returns the variants of iptables that may have the chain.
-func criuLocks(ns *netns.Namespace) (locks []string, variants []Kind, err error) {
+func criuLocks(ns *netns.Namespace) (locks []string, variants []backend.Kind, err error) {
 	tables, chain, err := criuNFT(ns)
 	if err != nil {
 		return nil, nil, fmt.Errorf("look for CRIU's network lock in %s: %w", ns, err)
 	}
 	locks = tables
 	if chain {
-		locks, variants = append(locks, criuChain), append(variants, IPTablesNFT)
+		locks, variants = append(locks, criuChain), append(variants, backend.IPTablesNFT)
 	}
 	legacy, err := legacyTables(ns)
 	if err != nil || !slices.Contains(legacy, filterTable) {
 		return locks, variants, err
 	}
-	i, err := openTools(ns, IPTablesLegacy)
+	i, err := openTools(ns, backend.IPTablesLegacy)
 	if errors.Is(err, exec.ErrNotFound) {
 		return locks, variants, nil
 	}
@@ -57,8 +58,8 @@ func criuLocks(ns *netns.Namespace) (locks []string, variants []Kind, err error)
 		return err
 	})
 	for range i.tools {
-		if err == nil && <-found && !slices.Contains(variants, IPTablesLegacy) {
-			locks, variants = append(locks, criuChain), append(variants, IPTablesLegacy)
+		if err == nil && <-found && !slices.Contains(variants, backend.IPTablesLegacy) {
+			locks, variants = append(locks, criuChain), append(variants, backend.IPTablesLegacy)
 		}
 	}
 	return locks, variants, err
@@ -125,7 +126,7 @@ func removeTable(ns *netns.Isolated, name string) error {
 	return errors.Join(c.remove(name), c.Close())
 }
 
-func removeCRIUChain(ns *netns.Isolated, k Kind) error {
+func removeCRIUChain(ns *netns.Isolated, k backend.Kind) error {
 	i, err := openTools(ns, k)
 	if err != nil {
 		return err

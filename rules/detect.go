@@ -12,6 +12,7 @@ import (
 	"github.com/google/nftables"
 	"golang.org/x/sys/unix"
 
+	"github.com/criu-netfreeze/criu-netfreeze/internal/backend"
 	"github.com/criu-netfreeze/criu-netfreeze/internal/netns"
 )
 
@@ -22,25 +23,25 @@ import (
 // variant may be a container's own. Everything is tried even when something
 // fails.
 func ThawAll(ns *netns.Isolated) error {
-	var there []Kind
+	var there []backend.Kind
 	err := withNFT(ns, func(c *nftConn) (err error) {
 		there, err = c.backends()
 		return errors.Join(err, c.remove(tableName))
 	})
 	legacy, err2 := hasLegacyRaw(ns)
 	if legacy {
-		there = append(there, IPTablesLegacy)
+		there = append(there, backend.IPTablesLegacy)
 	}
 	errs := []error{err, err2}
 	for _, k := range there {
-		if k != NFTables {
+		if k != backend.NFTables {
 			errs = append(errs, thawOne(ns, k))
 		}
 	}
 	return errors.Join(errs...)
 }
 
-func thawOne(ns *netns.Isolated, k Kind) error {
+func thawOne(ns *netns.Isolated, k backend.Kind) error {
 	f, err := Open(ns, k)
 	if errors.Is(err, exec.ErrNotFound) {
 		return nil
@@ -71,8 +72,8 @@ func Look(ns *netns.Namespace) (State, error) {
 	return found, nil
 }
 
-func stateBy(ns *netns.Namespace, k Kind) (State, error) {
-	if k == NFTables {
+func stateBy(ns *netns.Namespace, k backend.Kind) (State, error) {
+	if k == backend.NFTables {
 		c, err := dialNFT(ns)
 		if err != nil {
 			return State{}, err
@@ -92,7 +93,7 @@ func stateBy(ns *netns.Namespace, k Kind) (State, error) {
 
 // lookForBackends returns the back ends that may have rules in ns, without
 // running a program.
-func lookForBackends(ns visitor) (there []Kind, err error) {
+func lookForBackends(ns visitor) (there []backend.Kind, err error) {
 	err = withNFT(ns, func(c *nftConn) (err error) {
 		there, err = c.backends()
 		return err
@@ -102,7 +103,7 @@ func lookForBackends(ns visitor) (there []Kind, err error) {
 	}
 	legacy, err := hasLegacyRaw(ns)
 	if legacy {
-		there = append(there, IPTablesLegacy)
+		there = append(there, backend.IPTablesLegacy)
 	}
 	return there, err
 }
@@ -121,20 +122,20 @@ func withNFT(ns visitor, fn func(*nftConn) error) error {
 
 // backends looks for our table, and for our chains among those of iptables'
 // nft variant, which are nftables chains of the families ip and ip6.
-func (c *nftConn) backends() (there []Kind, err error) {
+func (c *nftConn) backends() (there []backend.Kind, err error) {
 	t, err := c.table(tableName)
 	if err != nil {
 		return nil, fmt.Errorf("look for table %s in %s: %w", tableName, c.ns, err)
 	}
 	if t != nil {
-		there = append(there, NFTables)
+		there = append(there, backend.NFTables)
 	}
 	chains, err := c.ListChains()
 	if err != nil {
 		return there, fmt.Errorf("list nftables' chains in %s: %w", c.ns, err)
 	}
 	if slices.ContainsFunc(chains, isWholeChain) {
-		there = append(there, IPTablesNFT)
+		there = append(there, backend.IPTablesNFT)
 	}
 	return there, nil
 }

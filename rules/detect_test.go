@@ -9,6 +9,7 @@ import (
 	"github.com/google/nftables"
 	"golang.org/x/sys/unix"
 
+	"github.com/criu-netfreeze/criu-netfreeze/internal/backend"
 	"github.com/criu-netfreeze/criu-netfreeze/internal/netns"
 	"github.com/criu-netfreeze/criu-netfreeze/internal/netns/nstest"
 	"github.com/criu-netfreeze/criu-netfreeze/internal/tcp"
@@ -19,7 +20,7 @@ func TestThawHalf(t *testing.T) {
 	t.Parallel()
 	const in, out = "CRIU-NETFREEZE-IN", "CRIU-NETFREEZE-OUT"
 	nft := func(script string) [][]string { return [][]string{{"nft", script}} }
-	halves := map[Kind]map[string][][]string{NFTables: {
+	halves := map[backend.Kind]map[string][][]string{backend.NFTables: {
 		"empty table":  nft("add table inet criu-netfreeze"),
 		"another form": nft("add table inet criu-netfreeze; add set inet criu-netfreeze frozen { type inet_service; }; add chain inet criu-netfreeze x"),
 	}}
@@ -27,7 +28,7 @@ func TestThawHalf(t *testing.T) {
 		ipt := func(family, args string) []string {
 			return append([]string{family + "tables-" + variant, "-w", "-t", "raw"}, strings.Fields(args)...)
 		}
-		halves[Kind("iptables-"+variant)] = map[string][][]string{
+		halves[backend.Kind("iptables-"+variant)] = map[string][][]string{
 			"a chain alone":    {ipt("ip", "-N "+in)},
 			"IPv6 alone":       {ipt("ip6", "-N "+out), ipt("ip6", "-A OUTPUT -j "+out)},
 			"no way to it":     {ipt("ip", "-N "+in), ipt("ip", "-N "+out), ipt("ip", "-A "+in+" -j DROP")},
@@ -36,22 +37,22 @@ func TestThawHalf(t *testing.T) {
 			"nothing, but raw": {ipt("ip", "-N x"), ipt("ip", "-X x")},
 		}
 	}
-	thaws := map[string]func(*netns.Isolated, Kind) error{
-		"Thaw": func(ns *netns.Isolated, k Kind) error {
+	thaws := map[string]func(*netns.Isolated, backend.Kind) error{
+		"Thaw": func(ns *netns.Isolated, k backend.Kind) error {
 			f, err := Open(ns, k)
 			if err != nil {
 				return err
 			}
 			return errors.Join(f.Thaw(), f.Close())
 		},
-		"Freeze and Thaw": func(ns *netns.Isolated, k Kind) error {
+		"Freeze and Thaw": func(ns *netns.Isolated, k backend.Kind) error {
 			f, err := Open(ns, k)
 			if err != nil {
 				return err
 			}
 			return errors.Join(f.Freeze(time.Minute), f.Thaw(), f.Close())
 		},
-		"ThawAll": func(ns *netns.Isolated, _ Kind) error { return ThawAll(ns) },
+		"ThawAll": func(ns *netns.Isolated, _ backend.Kind) error { return ThawAll(ns) },
 	}
 	for k, cases := range halves {
 		for name, commands := range cases {
@@ -97,39 +98,39 @@ func TestThawAll(t *testing.T) {
 func TestLook(t *testing.T) {
 	t.Parallel()
 	ns := nstest.New(t)
-	must(t, open(t, ns, NFTables).Prepare(0))
-	must(t, open(t, ns, IPTablesLegacy).Freeze(time.Minute))
+	must(t, open(t, ns, backend.NFTables).Prepare(0))
+	must(t, open(t, ns, backend.IPTablesLegacy).Freeze(time.Minute))
 	st, err := Look(ns)
 	must(t, err)
-	checkState(t, "Look", st, State{Backend: IPTablesLegacy, Frozen: true, Left: time.Minute})
+	checkState(t, "Look", st, State{Backend: backend.IPTablesLegacy, Frozen: true, Left: time.Minute})
 }
 
 // TestAuto leaves nothing behind by trying, nor takes away what is there.
 func TestAuto(t *testing.T) {
 	t.Parallel()
 	ns := nstest.New(t)
-	f := open(t, ns, Auto)
-	if f.Backend() != NFTables {
-		t.Errorf("the back end is %s, want %s", f.Backend(), NFTables)
+	f := open(t, ns, backend.Auto)
+	if f.Backend() != backend.NFTables {
+		t.Errorf("the back end is %s, want %s", f.Backend(), backend.NFTables)
 	}
-	if left := ruleset(t, ns, NFTables); strings.Contains(left, "table") {
+	if left := ruleset(t, ns, backend.NFTables); strings.Contains(left, "table") {
 		t.Errorf("left behind:\n%s", left)
 	}
 	must(t, f.Freeze(time.Minute))
-	st, err := open(t, ns, Auto).State()
+	st, err := open(t, ns, backend.Auto).State()
 	must(t, err)
-	checkState(t, "State", st, State{Backend: NFTables, Frozen: true, Left: time.Minute})
+	checkState(t, "State", st, State{Backend: backend.NFTables, Frozen: true, Left: time.Minute})
 
-	c := openConns(t, ns, Auto, "x")
+	c := openConns(t, ns, backend.Auto, "x")
 	must(t, c.Freeze([]tcp.Tuple{tuple("127.0.0.1:1", "127.0.0.1:2")}, time.Minute))
-	checkConns(t, openConns(t, ns, Auto, "x"), tuple("127.0.0.1:1", "127.0.0.1:2"))
+	checkConns(t, openConns(t, ns, backend.Auto, "x"), tuple("127.0.0.1:1", "127.0.0.1:2"))
 }
 
 func TestPlainIPTables(t *testing.T) {
 	t.Parallel()
 	ns := nstest.New(t)
-	f := open(t, ns, IPTables)
-	if k := f.Backend(); k != IPTablesNFT && k != IPTablesLegacy {
+	f := open(t, ns, backend.IPTables)
+	if k := f.Backend(); k != backend.IPTablesNFT && k != backend.IPTablesLegacy {
 		t.Errorf("the back end is called %s", k)
 	}
 	must(t, f.Freeze(time.Minute))
@@ -148,14 +149,14 @@ func TestBadInput(t *testing.T) {
 			t.Errorf("%s: the error is %v, want one with %q", what, err, want)
 		}
 	}
-	_, err := ParseKind("ipfw")
+	_, err := backend.Parse("ipfw")
 	check("kind", err, "allowed: auto, nftables, iptables, iptables-nft, iptables-legacy")
 	_, err = Open(ns, "ipfw")
 	check("kind", err, `unknown back end "ipfw"`)
 	_, err = OpenConns(ns.Namespace, "ipfw", "x")
 	check("kind", err, `unknown back end "ipfw"`)
 	for _, owner := range []string{"", "UPPER", "a-b", "x y", "abcdefghijklm", "a;b"} {
-		_, err = OpenConns(ns.Namespace, NFTables, owner)
+		_, err = OpenConns(ns.Namespace, backend.NFTables, owner)
 		check("owner", err, "bad owner")
 	}
 	for _, k := range backends {

@@ -1,6 +1,7 @@
 package rules
 
 import (
+	"github.com/criu-netfreeze/criu-netfreeze/internal/backend"
 	"github.com/criu-netfreeze/criu-netfreeze/internal/netns"
 )
 
@@ -8,9 +9,9 @@ import (
 // that are there. Kernel is the real one; package fake has one without effect.
 type Filter interface {
 	// Open returns a Freezer for ns, see the function Open.
-	Open(ns *netns.Isolated, k Kind) (Freezer, error)
+	Open(ns *netns.Isolated, k backend.Kind) (Freezer, error)
 	// OpenConns returns a ConnFreezer for connections in ns, see the function OpenConns.
-	OpenConns(ns *netns.Namespace, k Kind, owner string) (ConnFreezer, error)
+	OpenConns(ns *netns.Namespace, k backend.Kind, owner string) (ConnFreezer, error)
 	// Look returns what is in force in ns, whichever back end made it.
 	Look(ns *netns.Namespace) (State, error)
 	// ThawAll removes what any back end made to freeze the whole of ns.
@@ -25,10 +26,10 @@ type Filter interface {
 type Kernel struct{}
 
 // Open implements Filter.
-func (Kernel) Open(ns *netns.Isolated, k Kind) (Freezer, error) { return Open(ns, k) }
+func (Kernel) Open(ns *netns.Isolated, k backend.Kind) (Freezer, error) { return Open(ns, k) }
 
 // OpenConns implements Filter.
-func (Kernel) OpenConns(ns *netns.Namespace, k Kind, owner string) (ConnFreezer, error) {
+func (Kernel) OpenConns(ns *netns.Namespace, k backend.Kind, owner string) (ConnFreezer, error) {
 	return OpenConns(ns, k, owner)
 }
 

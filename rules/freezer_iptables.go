@@ -5,6 +5,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/criu-netfreeze/criu-netfreeze/internal/backend"
 	"github.com/criu-netfreeze/criu-netfreeze/internal/netns"
 )
 
@@ -19,7 +20,7 @@ type iptFreezer struct {
 	syn      time.Time // until when Prepare holds off new connections
 }
 
-func openIPT(ns *netns.Isolated, k Kind) (Freezer, error) {
+func openIPT(ns *netns.Isolated, k backend.Kind) (Freezer, error) {
 	i, err := openTools(ns, k)
 	if err != nil {
 		return nil, err
@@ -27,7 +28,7 @@ func openIPT(ns *netns.Isolated, k Kind) (Freezer, error) {
 	return &iptFreezer{ipt: i}, nil
 }
 
-func (f *iptFreezer) Backend() Kind { return f.kind }
+func (f *iptFreezer) Backend() backend.Kind { return f.kind }
 
 func (f *iptFreezer) Close() error { return nil }
 
@@ -48,7 +49,7 @@ func (f *iptFreezer) Prepare(holdSYN time.Duration) error {
 }
 
 func (f *iptFreezer) Freeze(ttl time.Duration) error {
-	if err := checkTTL(ttl); err != nil {
+	if err := CheckTTL(ttl); err != nil {
 		return err
 	}
 	end := time.Now().Add(ttl)

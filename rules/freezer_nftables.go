@@ -7,6 +7,7 @@ import (
 	"github.com/google/nftables"
 	"golang.org/x/sys/unix"
 
+	"github.com/criu-netfreeze/criu-netfreeze/internal/backend"
 	"github.com/criu-netfreeze/criu-netfreeze/internal/netns"
 )
 
@@ -38,7 +39,7 @@ func openNFT(ns *netns.Isolated) (Freezer, error) {
 	return &nftFreezer{conn: conn}, nil
 }
 
-func (f *nftFreezer) Backend() Kind { return NFTables }
+func (f *nftFreezer) Backend() backend.Kind { return backend.NFTables }
 
 func (f *nftFreezer) Prepare(holdSYN time.Duration) error {
 	st, err := f.State()
@@ -49,7 +50,7 @@ func (f *nftFreezer) Prepare(holdSYN time.Duration) error {
 }
 
 func (f *nftFreezer) Freeze(ttl time.Duration) error {
-	if err := checkTTL(ttl); err != nil {
+	if err := CheckTTL(ttl); err != nil {
 		return err
 	}
 	if f.ours && f.arm(ttl) == nil {
@@ -153,7 +154,7 @@ func (c *nftConn) state() (State, error) {
 	if t == nil {
 		return State{}, nil
 	}
-	st := State{Backend: NFTables}
+	st := State{Backend: backend.NFTables}
 	frozen, left, err := c.members(t, frozenSet)
 	if err != nil {
 		return State{}, err

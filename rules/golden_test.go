@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/criu-netfreeze/criu-netfreeze/internal/backend"
 	"github.com/criu-netfreeze/criu-netfreeze/internal/netns/nstest"
 	"github.com/criu-netfreeze/criu-netfreeze/internal/tcp"
 )
@@ -38,7 +39,7 @@ func TestGolden(t *testing.T) {
 			ns := nstest.New(t)
 			f := open(t, ns, k)
 			empty := ruleset(t, ns, k)
-			if k != NFTables { // iptables makes its own table at first use and keeps it
+			if k != backend.NFTables { // iptables makes its own table at first use and keeps it
 				must(t, f.Prepare(0))
 				must(t, f.Thaw())
 				empty = ruleset(t, ns, k)

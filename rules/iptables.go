@@ -12,6 +12,8 @@ import (
 	"sync"
 
 	"github.com/coreos/go-iptables/iptables"
+
+	"github.com/criu-netfreeze/criu-netfreeze/internal/backend"
 )
 
 // rawTable is the table that both kinds of freeze use: its hooks come first.
@@ -49,12 +51,12 @@ func (t *iptTool) apply(lines []string) error {
 // ipt is the tools of one variant for one namespace.
 type ipt struct {
 	ns    visitor
-	kind  Kind       // IPTablesNFT or IPTablesLegacy
-	tools []*iptTool // IPv4's, and IPv6's if the namespace has IPv6
+	kind  backend.Kind // IPTablesNFT or IPTablesLegacy
+	tools []*iptTool   // IPv4's, and IPv6's if the namespace has IPv6
 }
 
 // openTools finds the programs. It runs nothing but their --version.
-func openTools(ns visitor, k Kind) (*ipt, error) {
+func openTools(ns visitor, k backend.Kind) (*ipt, error) {
 	i := &ipt{ns: ns}
 	has6, err := hasIPv6(ns)
 	if err != nil {
@@ -83,38 +85,38 @@ func openTools(ns visitor, k Kind) (*ipt, error) {
 // findIPT returns the base name of the programs of a kind (such as iptables or
 // iptables-nft) and which variant they are. A variant may be installed under
 // its own name or be the only one there is.
-func findIPT(k Kind) (base string, variant Kind, err error) {
-	if k != IPTables {
+func findIPT(k backend.Kind) (base string, variant backend.Kind, err error) {
+	if k != backend.IPTables {
 		if _, err := lookPath(string(k)); err == nil {
 			return string(k), k, nil
 		}
 	}
-	path, err := lookPath(string(IPTables))
+	path, err := lookPath(string(backend.IPTables))
 	if err != nil {
-		return "", "", fmt.Errorf("%w (install iptables, or use the back end %s)", err, NFTables)
+		return "", "", fmt.Errorf("%w (install iptables, or use the back end %s)", err, backend.NFTables)
 	}
 	variant, err = variantOf(path)
 	if err != nil {
 		return "", "", err
 	}
-	if k != IPTables && k != variant {
+	if k != backend.IPTables && k != variant {
 		return "", "", fmt.Errorf("%s: %w, and %s is %s", k, exec.ErrNotFound, path, variant)
 	}
-	return string(IPTables), variant, nil
+	return string(backend.IPTables), variant, nil
 }
 
 // variantOf asks an iptables program what it is. The nft variant says so in
 // its version; the legacy variant does since 1.8, and before that it was all
 // there was.
-func variantOf(path string) (Kind, error) {
+func variantOf(path string) (backend.Kind, error) {
 	out, err := exec.Command(path, "--version").Output() //nolint:gosec // found by lookPath
 	if err != nil {
 		return "", fmt.Errorf("%s --version: %w", path, err)
 	}
 	if strings.Contains(string(out), "nf_tables") {
-		return IPTablesNFT, nil
+		return backend.IPTablesNFT, nil
 	}
-	return IPTablesLegacy, nil
+	return backend.IPTablesLegacy, nil
 }
 
 // newTool returns the pair of programs whose names begin with base.

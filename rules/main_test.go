@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/criu-netfreeze/criu-netfreeze/internal/backend"
 	"github.com/criu-netfreeze/criu-netfreeze/internal/netns"
 	"github.com/criu-netfreeze/criu-netfreeze/internal/netns/nstest"
 	"github.com/criu-netfreeze/criu-netfreeze/internal/tcp"
@@ -15,9 +16,9 @@ import (
 func TestMain(m *testing.M) { nstest.Main(m) }
 
 // backends are the back ends by the names of what they really are.
-var backends = []Kind{NFTables, IPTablesNFT, IPTablesLegacy}
+var backends = []backend.Kind{backend.NFTables, backend.IPTablesNFT, backend.IPTablesLegacy}
 
-func open(tb testing.TB, ns *netns.Namespace, k Kind) Freezer {
+func open(tb testing.TB, ns *netns.Namespace, k backend.Kind) Freezer {
 	tb.Helper()
 	i, err := ns.Isolate()
 	if err != nil {
@@ -31,7 +32,7 @@ func open(tb testing.TB, ns *netns.Namespace, k Kind) Freezer {
 	return f
 }
 
-func openConns(tb testing.TB, ns *netns.Namespace, k Kind, owner string) ConnFreezer {
+func openConns(tb testing.TB, ns *netns.Namespace, k backend.Kind, owner string) ConnFreezer {
 	tb.Helper()
 	f, err := OpenConns(ns, k, owner)
 	if err != nil {
@@ -53,15 +54,15 @@ func tuple(local, remote string) tcp.Tuple {
 }
 
 // saves are the commands that show all rules that one can have.
-var saves = map[Kind][][]string{
-	NFTables:       {{"nft", "list", "ruleset"}},
-	IPTablesNFT:    {{"iptables-nft-save"}, {"ip6tables-nft-save"}},
-	IPTablesLegacy: {{"iptables-legacy-save"}, {"ip6tables-legacy-save"}},
+var saves = map[backend.Kind][][]string{
+	backend.NFTables:       {{"nft", "list", "ruleset"}},
+	backend.IPTablesNFT:    {{"iptables-nft-save"}, {"ip6tables-nft-save"}},
+	backend.IPTablesLegacy: {{"iptables-legacy-save"}, {"ip6tables-legacy-save"}},
 }
 
 // ruleset returns the rules of a namespace as the back end's own tools print
 // them.
-func ruleset(tb testing.TB, ns *netns.Namespace, k Kind) string {
+func ruleset(tb testing.TB, ns *netns.Namespace, k backend.Kind) string {
 	tb.Helper()
 	var b strings.Builder
 	for _, c := range saves[k] {

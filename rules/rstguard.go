@@ -75,7 +75,7 @@ func GuardAddress(ns *netns.Namespace, addr netip.Addr, ttl time.Duration) error
 	if !addr.IsGlobalUnicast() || addr.Zone() != "" {
 		return fmt.Errorf("guard %s in %s: it is not an address that one container can have", addr, ns)
 	}
-	if err := checkTTL(ttl); err != nil {
+	if err := CheckTTL(ttl); err != nil {
 		return fmt.Errorf("guard %s in %s: %w", addr, ns, err)
 	}
 	return changeGuards(ns, fmt.Sprintf("guard %s", addr), func(all []Guard) []Guard {

@@ -13,6 +13,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/criu-netfreeze/criu-netfreeze/internal/backend"
 	"github.com/criu-netfreeze/criu-netfreeze/internal/netns"
 	"github.com/criu-netfreeze/criu-netfreeze/internal/netns/nstest"
 )
@@ -24,11 +25,11 @@ func addr(s string) netip.Addr { return netip.MustParseAddr(s) }
 func TestGoldenGuard(t *testing.T) {
 	t.Parallel()
 	ns := nstest.New(t)
-	empty := ruleset(t, ns, NFTables)
+	empty := ruleset(t, ns, backend.NFTables)
 	for range 2 {
 		must(t, GuardAddress(ns, addr("192.0.2.1"), time.Minute))
 		must(t, GuardAddress(ns, addr("2001:db8::1"), time.Minute))
-		golden(t, "nftables-rst-guard", ruleset(t, ns, NFTables))
+		golden(t, "nftables-rst-guard", ruleset(t, ns, backend.NFTables))
 	}
 	must(t, GuardAddress(ns, addr("::ffff:192.0.2.1"), time.Hour)) // the same in another form
 	all, err := Guards(ns)
@@ -40,7 +41,7 @@ func TestGoldenGuard(t *testing.T) {
 	must(t, Unguard(ns, addr("192.0.2.7")))
 	must(t, Unguard(ns, addr("192.0.2.1")))
 	must(t, Unguard(ns, addr("2001:db8::1")))
-	if got := ruleset(t, ns, NFTables); got != empty {
+	if got := ruleset(t, ns, backend.NFTables); got != empty {
 		t.Errorf("something was left behind:\n%s", got)
 	}
 	must(t, Unguard(ns, addr("2001:db8::1")))
@@ -54,7 +55,7 @@ func TestGuardOnly(t *testing.T) {
 	ns := nstest.New(t)
 	must(t, GuardAddress(ns, addr("192.0.2.1"), time.Minute))
 	var drops int
-	for line := range strings.Lines(ruleset(t, ns, NFTables)) {
+	for line := range strings.Lines(ruleset(t, ns, backend.NFTables)) {
 		line = strings.TrimSpace(line)
 		if strings.Contains(line, "policy") && !strings.Contains(line, "policy accept;") {
 			t.Errorf("a chain of policy other than accept: %s", line)
@@ -91,7 +92,7 @@ func TestGuardRefuses(t *testing.T) {
 	if err := GuardAddress(ns, netip.Addr{}, time.Minute); err == nil {
 		t.Error("no address was accepted")
 	}
-	if got := ruleset(t, ns, NFTables); strings.Contains(got, guardTable) {
+	if got := ruleset(t, ns, backend.NFTables); strings.Contains(got, guardTable) {
 		t.Errorf("rules were made:\n%s", got)
 	}
 }
@@ -100,14 +101,14 @@ func TestGuardRefuses(t *testing.T) {
 func TestGuardEnds(t *testing.T) {
 	t.Parallel()
 	ns := nstest.New(t)
-	empty := ruleset(t, ns, NFTables)
+	empty := ruleset(t, ns, backend.NFTables)
 	must(t, GuardAddress(ns, addr("192.0.2.1"), 50*time.Millisecond))
 	eventually(t, "the end of the guard", func() bool {
 		all, err := Guards(ns)
 		must(t, err)
 		return len(all) == 0
 	})
-	if got := ruleset(t, ns, NFTables); got != empty {
+	if got := ruleset(t, ns, backend.NFTables); got != empty {
 		t.Errorf("something was left behind:\n%s", got)
 	}
 }

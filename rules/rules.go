@@ -17,11 +17,9 @@ package rules
 import (
 	"errors"
 	"fmt"
-	"regexp"
-	"slices"
-	"strings"
 	"time"
 
+	"github.com/criu-netfreeze/criu-netfreeze/internal/backend"
 	"github.com/criu-netfreeze/criu-netfreeze/internal/netns"
 	"github.com/criu-netfreeze/criu-netfreeze/internal/tcp"
 )
@@ -31,37 +29,9 @@ import (
 // packets to rebuild half-closed connections, so a freeze must let them pass.
 const Mark = 0xC114
 
-// Kind names a back end.
-type Kind string
-
-// The back ends. Auto means the first one that works; IPTables whichever
-// variant the program called iptables is.
-const (
-	Auto           Kind = "auto"
-	NFTables       Kind = "nftables"
-	IPTables       Kind = "iptables"
-	IPTablesNFT    Kind = "iptables-nft"
-	IPTablesLegacy Kind = "iptables-legacy"
-)
-
-// Kinds returns all kinds that a user may ask for.
-func Kinds() []Kind { return []Kind{Auto, NFTables, IPTables, IPTablesNFT, IPTablesLegacy} }
-
-// ParseKind returns the kind called s. The error names the allowed ones.
-func ParseKind(s string) (Kind, error) {
-	if k := Kind(s); slices.Contains(Kinds(), k) {
-		return k, nil
-	}
-	var names []string
-	for _, k := range Kinds() {
-		names = append(names, string(k))
-	}
-	return "", fmt.Errorf("unknown back end %q (allowed: %s)", s, strings.Join(names, ", "))
-}
-
 // State is what is in force in a namespace.
 type State struct {
-	Backend Kind          // the back end whose rules are there, "" if there are none; never Auto or IPTables
+	Backend backend.Kind  // the back end whose rules are there, "" if there are none; never Auto or IPTables
 	Frozen  bool          // all traffic is dropped
 	Left    time.Duration // until the kernel ends the freeze; 0 when not frozen
 	SYNHeld bool          // new TCP connections are held off, and nothing else is
@@ -71,7 +41,7 @@ type State struct {
 // must not be called concurrently.
 type Freezer interface {
 	// Backend returns the back end in use, never Auto or IPTables.
-	Backend() Kind
+	Backend() backend.Kind
 	// Prepare puts the rules in place without freezing anything, so that
 	// Freeze has little to do. For holdSYN, which the kernel measures, the
 	// rules drop arriving TCP segments that open a connection; 0 holds off
@@ -99,7 +69,7 @@ type Freezer interface {
 // not be called concurrently.
 type ConnFreezer interface {
 	// Backend returns the back end in use, never Auto or IPTables.
-	Backend() Kind
+	Backend() backend.Kind
 	// Freeze drops the segments of conns, and of connections that the same
 	// owner froze before, until Thaw, or until ttl is over. A repeated Freeze
 	// counts ttl anew, for all of them, to within a hundredth of it.
@@ -116,14 +86,14 @@ type ConnFreezer interface {
 // Open returns a Freezer for ns. Auto tries the back ends by having each put
 // its rules in place and take them away again; the error says why each one
 // failed. Nothing is left behind.
-func Open(ns *netns.Isolated, k Kind) (Freezer, error) {
+func Open(ns *netns.Isolated, k backend.Kind) (Freezer, error) {
 	switch k {
-	case NFTables:
+	case backend.NFTables:
 		return openNFT(ns)
-	case IPTables, IPTablesNFT, IPTablesLegacy:
+	case backend.IPTables, backend.IPTablesNFT, backend.IPTablesLegacy:
 		return openIPT(ns, k)
-	case Auto:
-		return first(prove, func(k Kind) (Freezer, error) { return Open(ns, k) })
+	case backend.Auto:
+		return first(prove, func(k backend.Kind) (Freezer, error) { return Open(ns, k) })
 	}
 	return nil, fmt.Errorf("freeze %s: %w", ns, unknown(k))
 }
@@ -131,35 +101,33 @@ func Open(ns *netns.Isolated, k Kind) (Freezer, error) {
 // OpenConns returns a ConnFreezer for connections in ns, chosen like Open does.
 // The owner, 1 to 12 lower-case letters and digits, keeps what it freezes apart
 // from what others freeze in the same namespace.
-func OpenConns(ns *netns.Namespace, k Kind, owner string) (ConnFreezer, error) {
-	if !ownerForm.MatchString(owner) {
-		return nil, fmt.Errorf("freeze connections in %s: bad owner %q (1 to 12 of a-z and 0-9)", ns, owner)
+func OpenConns(ns *netns.Namespace, k backend.Kind, owner string) (ConnFreezer, error) {
+	if err := CheckOwner(owner); err != nil {
+		return nil, fmt.Errorf("freeze connections in %s: %w", ns, err)
 	}
 	switch k {
-	case NFTables:
+	case backend.NFTables:
 		return openNFTConns(ns, owner)
-	case IPTables, IPTablesNFT, IPTablesLegacy:
+	case backend.IPTables, backend.IPTablesNFT, backend.IPTablesLegacy:
 		return openIPTConns(ns, k, owner)
-	case Auto:
-		return first(proveConns, func(k Kind) (ConnFreezer, error) { return OpenConns(ns, k, owner) })
+	case backend.Auto:
+		return first(proveConns, func(k backend.Kind) (ConnFreezer, error) { return OpenConns(ns, k, owner) })
 	}
 	return nil, fmt.Errorf("freeze connections in %s: %w", ns, unknown(k))
 }
 
-var ownerForm = regexp.MustCompile(`^[a-z0-9]{1,12}$`)
-
-func unknown(k Kind) error {
-	_, err := ParseKind(string(k))
+func unknown(k backend.Kind) error {
+	_, err := backend.Parse(string(k))
 	return err
 }
 
 // autoOrder is what Auto tries. The nft variant of iptables by its own name is
 // not among them: where nftables fails, so does this.
-var autoOrder = []Kind{NFTables, IPTables, IPTablesLegacy}
+var autoOrder = []backend.Kind{backend.NFTables, backend.IPTables, backend.IPTablesLegacy}
 
 // first returns what the first back end that works makes of open. A back end
 // works if prove says so.
-func first[T interface{ Close() error }](prove func(T) error, open func(Kind) (T, error)) (T, error) {
+func first[T interface{ Close() error }](prove func(T) error, open func(backend.Kind) (T, error)) (T, error) {
 	var failed []error
 	for _, k := range autoOrder {
 		f, err := open(k)
@@ -193,15 +161,3 @@ func proveConns(f ConnFreezer) error {
 	}
 	return errors.Join(f.Freeze(nil, time.Second), f.Thaw())
 }
-
-// checkTTL refuses a time to live that no back end could enforce.
-func checkTTL(ttl time.Duration) error {
-	if ttl <= 0 || ttl > maxTTL {
-		return fmt.Errorf("time to live %s is not within 0 and %s", ttl, maxTTL)
-	}
-	return nil
-}
-
-// maxTTL keeps the end of a freeze within what both kernel interfaces hold
-// (for xt_time, dates until 2038).
-const maxTTL = 365 * 24 * time.Hour

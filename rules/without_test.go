@@ -10,6 +10,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/criu-netfreeze/criu-netfreeze/internal/backend"
 	"github.com/criu-netfreeze/criu-netfreeze/internal/netns"
 	"github.com/criu-netfreeze/criu-netfreeze/internal/netns/nstest"
 )
@@ -53,7 +54,7 @@ func TestNothingWorks(t *testing.T) {
 	ns := nstest.Isolated(t)
 	onlyPrograms(t, nil)
 	err := powerless(ns.Namespace, func() error {
-		_, err := Open(ns, Auto)
+		_, err := Open(ns, backend.Auto)
 		return err
 	})
 	if !errors.Is(err, unix.EPERM) {
@@ -82,14 +83,14 @@ func TestVariants(t *testing.T) {
 		"iptables": "iptables-legacy", "iptables-restore": "iptables-legacy-restore",
 		"ip6tables": "ip6tables-legacy", "ip6tables-restore": "ip6tables-legacy-restore",
 	})
-	f, err := Open(ns, IPTablesLegacy)
+	f, err := Open(ns, backend.IPTablesLegacy)
 	must(t, err)
-	if f.Backend() != IPTablesLegacy {
+	if f.Backend() != backend.IPTablesLegacy {
 		t.Errorf("the back end is %s", f.Backend())
 	}
 	must(t, f.Freeze(time.Minute))
 	must(t, ThawAll(ns))
-	if _, err := Open(ns, IPTablesNFT); err == nil || !strings.Contains(err.Error(), "is iptables-legacy") {
+	if _, err := Open(ns, backend.IPTablesNFT); err == nil || !strings.Contains(err.Error(), "is iptables-legacy") {
 		t.Errorf("the nft variant was asked for and the error is %v", err)
 	}
 }
@@ -99,13 +100,13 @@ func TestNoHalf(t *testing.T) {
 	ns := nstest.Isolated(t)
 	four := map[string]string{"iptables-legacy": "iptables-legacy", "iptables-legacy-restore": "iptables-legacy-restore"}
 	onlyPrograms(t, four)
-	if _, err := Open(ns, IPTablesLegacy); err == nil || !strings.Contains(err.Error(), "which has IPv6 too") {
+	if _, err := Open(ns, backend.IPTablesLegacy); err == nil || !strings.Contains(err.Error(), "which has IPv6 too") {
 		t.Errorf("without ip6tables the error is %v", err)
 	}
 	// With a program that cannot do its work.
 	must(t, os.Symlink("/bin/false", filepath.Join(os.Getenv("PATH"), "ip6tables-legacy-restore")))
 	must(t, os.Symlink("/usr/sbin/ip6tables-legacy", filepath.Join(os.Getenv("PATH"), "ip6tables-legacy")))
-	f, err := Open(ns, IPTablesLegacy)
+	f, err := Open(ns, backend.IPTablesLegacy)
 	must(t, err)
 	if err := f.Freeze(time.Minute); err == nil {
 		t.Error("IPv4 alone was frozen")

@@ -1,0 +1,328 @@
+// Package fake is a packet filter in memory, for tests of what freezes and
+// thaws: no kernel and no packets. It keeps the contract of [rules.Filter], prints
+// what is in force as text, has a clock of its own, and fails where it is told to.
+package fake
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/criu-netfreeze/criu-netfreeze/internal/backend"
+	"github.com/criu-netfreeze/criu-netfreeze/internal/netns"
+	"github.com/criu-netfreeze/criu-netfreeze/internal/tcp"
+	"github.com/criu-netfreeze/criu-netfreeze/rules"
+)
+
+// Filter is a [rules.Filter] without effect. It may be used concurrently, and
+// so may the freezers that it opens.
+type Filter struct {
+	mu     sync.Mutex
+	now    time.Time
+	spaces map[netns.ID]*space
+	fails  map[string]*failure
+	calls  []string
+}
+
+// space is what is in force in one namespace.
+type space struct {
+	whole map[backend.Kind]*whole
+	conns map[connsKey]*conns
+	locks []string // CRIU's own
+}
+
+// whole is one back end's rules for a whole namespace. A zero or past time means
+// that nothing is dropped for that reason.
+type whole struct{ frozen, syn time.Time }
+
+// connsKey tells apart whose rules for single connections are meant.
+type connsKey struct {
+	kind  backend.Kind
+	owner string
+}
+
+// conns are rules for single connections. They drop nothing once the time is over.
+type conns struct {
+	tuples []tcp.Tuple
+	until  time.Time
+}
+
+// failure is what calls of a method return.
+type failure struct {
+	err  error
+	left int // how many more calls fail, -1 for all
+}
+
+// methods are the names that Fail and FailTimes accept, and whether a call that
+// succeeds is one of those that Calls returns.
+var methods = map[string]bool{
+	"Open": true, "OpenConns": true, "Look": false, "ThawAll": true, "CRIULocks": false, "RemoveCRIULocks": true,
+	"Prepare": true, "Freeze": true, "Lift": true, "Thaw": true, "State": false,
+	"ConnFreeze": true, "ConnThaw": true, "Frozen": false,
+}
+
+// kinds are the back ends that can have rules, in the order in which Look and
+// Auto prefer them.
+var kinds = []backend.Kind{backend.NFTables, backend.IPTablesNFT, backend.IPTablesLegacy}
+
+// New returns a filter in which nothing is in force.
+func New() *Filter {
+	return &Filter{
+		now:    time.Date(2000, time.January, 1, 0, 0, 0, 0, time.UTC), // any time but the zero one
+		spaces: map[netns.ID]*space{},
+		fails:  map[string]*failure{},
+	}
+}
+
+// String prints what is in force, one line for each thing, sorted:
+//
+//	whole nftables prepared                      rules that drop nothing
+//	whole nftables prepared syn-held             rules that drop new connections
+//	whole nftables frozen 15m0s                  and the time left
+//	conns nftables t00000001 2 frozen 15m0s      an owner's connections
+//	conns nftables t00000001 0                   rules whose time is over
+//	criu-lock CRIU-123
+//
+// It is "" where nothing is left, not even rules that drop nothing. If more than
+// one namespace has ever been opened, each line begins with the namespace's ID.
+func (f *Filter) String() string {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	var lines []string
+	for id, s := range f.spaces {
+		prefix := ""
+		if len(f.spaces) > 1 {
+			prefix = id.String() + " "
+		}
+		for _, line := range f.lines(s) {
+			lines = append(lines, prefix+line)
+		}
+	}
+	slices.Sort(lines)
+	return strings.Join(lines, "\n")
+}
+
+func (f *Filter) lines(s *space) (lines []string) {
+	for k := range s.whole {
+		line := fmt.Sprintf("whole %s ", k)
+		switch st := f.state(s, k); {
+		case st.Frozen:
+			line += "frozen " + st.Left.String()
+		case st.SYNHeld:
+			line += "prepared syn-held"
+		default:
+			line += "prepared"
+		}
+		lines = append(lines, line)
+	}
+	for key := range s.conns {
+		tuples, left := f.frozen(s, key)
+		line := fmt.Sprintf("conns %s %s %d", key.kind, key.owner, len(tuples))
+		if len(tuples) > 0 {
+			line += " frozen " + left.String()
+		}
+		lines = append(lines, line)
+	}
+	for _, name := range s.locks {
+		lines = append(lines, "criu-lock "+name)
+	}
+	return lines
+}
+
+// Advance moves the filter's clock on. What is frozen for no longer than d is
+// not frozen any more; its rules stay, as the kernel's do. Nothing else moves
+// the clock.
+func (f *Filter) Advance(d time.Duration) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.now = f.now.Add(d)
+}
+
+// Fail has every call of a method fail with err and change nothing; nil ends
+// that. The methods are those of [rules.Filter] and [rules.Freezer] by their
+// names, and those of [rules.ConnFreezer] as ConnFreeze, ConnThaw and Frozen.
+// An unknown name panics.
+func (f *Filter) Fail(method string, err error) { f.fail(method, err, -1) }
+
+// FailTimes is Fail for the next n calls only.
+func (f *Filter) FailTimes(method string, err error, n int) { f.fail(method, err, n) }
+
+func (f *Filter) fail(method string, err error, n int) {
+	if _, ok := methods[method]; !ok {
+		panic(fmt.Sprintf("fake: no method %q", method))
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if err == nil || n == 0 {
+		delete(f.fails, method)
+		return
+	}
+	f.fails[method] = &failure{err, n}
+}
+
+// Calls returns the calls since the last Calls that opened something or set out
+// to change something, and succeeded, by their methods' names (see Fail) and in
+// their order.
+func (f *Filter) Calls() []string {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	calls := f.calls
+	f.calls = nil
+	return calls
+}
+
+// AddCRIULock puts a network lock of CRIU's into a namespace.
+func (f *Filter) AddCRIULock(ns *netns.Namespace, name string) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	s := f.use(ns)
+	s.locks = append(s.locks, name)
+}
+
+// call runs do under the lock as a call of a method, unless it is to fail.
+func (f *Filter) call(method string, do func() error) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if fail := f.fails[method]; fail != nil {
+		if fail.left > 0 {
+			if fail.left--; fail.left == 0 {
+				delete(f.fails, method)
+			}
+		}
+		return fail.err
+	}
+	if err := do(); err != nil {
+		return err
+	}
+	if methods[method] {
+		f.calls = append(f.calls, method)
+	}
+	return nil
+}
+
+// use returns the state of a namespace, which counts as opened from now on.
+func (f *Filter) use(ns *netns.Namespace) *space {
+	s := f.spaces[ns.ID()]
+	if s == nil {
+		s = &space{whole: map[backend.Kind]*whole{}, conns: map[connsKey]*conns{}}
+		f.spaces[ns.ID()] = s
+	}
+	return s
+}
+
+// look returns the state of a namespace, which is empty if it was never opened.
+func (f *Filter) look(ns *netns.Namespace) *space {
+	if s := f.spaces[ns.ID()]; s != nil {
+		return s
+	}
+	return &space{}
+}
+
+// Open implements [rules.Filter]. Auto is nftables, and iptables its nft variant.
+func (f *Filter) Open(ns *netns.Isolated, k backend.Kind) (rules.Freezer, error) {
+	var opened *freezer
+	err := f.call("Open", func() error {
+		kind, err := resolve(k)
+		if err != nil {
+			return fmt.Errorf("freeze %s: %w", ns, err)
+		}
+		opened = &freezer{filter: f, space: f.use(ns.Namespace), kind: kind}
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	return opened, nil
+}
+
+// OpenConns implements [rules.Filter].
+func (f *Filter) OpenConns(ns *netns.Namespace, k backend.Kind, owner string) (rules.ConnFreezer, error) {
+	var opened *connFreezer
+	err := f.call("OpenConns", func() error {
+		kind, err := resolve(k)
+		if err = cmp.Or(rules.CheckOwner(owner), err); err != nil {
+			return fmt.Errorf("freeze connections in %s: %w", ns, err)
+		}
+		opened = &connFreezer{filter: f, space: f.use(ns), key: connsKey{kind, owner}}
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	return opened, nil
+}
+
+// resolve returns the back end that a choice comes to.
+func resolve(k backend.Kind) (backend.Kind, error) {
+	switch k {
+	case backend.Auto:
+		return backend.NFTables, nil
+	case backend.IPTables:
+		return backend.IPTablesNFT, nil
+	}
+	return backend.Parse(string(k))
+}
+
+// Look implements [rules.Filter].
+func (f *Filter) Look(ns *netns.Namespace) (found rules.State, err error) {
+	err = f.call("Look", func() error {
+		for _, k := range kinds {
+			if st := f.state(f.look(ns), k); found.Backend == "" || st.Frozen && !found.Frozen {
+				found = st
+			}
+		}
+		return nil
+	})
+	return found, err
+}
+
+// ThawAll implements [rules.Filter].
+func (f *Filter) ThawAll(ns *netns.Isolated) error {
+	return f.call("ThawAll", func() error {
+		clear(f.look(ns.Namespace).whole)
+		return nil
+	})
+}
+
+// CRIULocks implements [rules.Filter].
+func (f *Filter) CRIULocks(ns *netns.Namespace) (locks []string, err error) {
+	err = f.call("CRIULocks", func() error {
+		locks = slices.Clone(f.look(ns).locks)
+		return nil
+	})
+	return locks, err
+}
+
+// RemoveCRIULocks implements [rules.Filter].
+func (f *Filter) RemoveCRIULocks(ns *netns.Isolated, keep []string) error {
+	return f.call("RemoveCRIULocks", func() error {
+		s := f.look(ns.Namespace)
+		s.locks = slices.DeleteFunc(s.locks, func(name string) bool { return !slices.Contains(keep, name) })
+		return nil
+	})
+}
+
+// left returns how long until a time is over, 0 if it is.
+func (f *Filter) left(until time.Time) time.Duration { return max(until.Sub(f.now), 0) }
+
+// state returns what one back end's rules do to the whole of a namespace.
+func (f *Filter) state(s *space, k backend.Kind) rules.State {
+	w := s.whole[k]
+	if w == nil {
+		return rules.State{}
+	}
+	left := f.left(w.frozen)
+	return rules.State{Backend: k, Frozen: left > 0, Left: left, SYNHeld: left == 0 && f.left(w.syn) > 0}
+}
+
+// frozen returns the connections that an owner's rules drop now, and the time left.
+func (f *Filter) frozen(s *space, key connsKey) ([]tcp.Tuple, time.Duration) {
+	c := s.conns[key]
+	if c == nil || f.left(c.until) == 0 || len(c.tuples) == 0 {
+		return nil, 0
+	}
+	return slices.Clone(c.tuples), f.left(c.until)
+}

@@ -1,0 +1,155 @@
+package fake
+
+import (
+	"errors"
+	"time"
+
+	"github.com/criu-netfreeze/criu-netfreeze/internal/backend"
+	"github.com/criu-netfreeze/criu-netfreeze/internal/tcp"
+	"github.com/criu-netfreeze/criu-netfreeze/rules"
+)
+
+// errClosed is what a use of a freezer after its Close returns.
+var errClosed = errors.New("the freezer is closed")
+
+// freezer is a rules.Freezer.
+type freezer struct {
+	filter *Filter
+	space  *space
+	kind   backend.Kind
+	ours   bool // the rules that are there were put there by this freezer
+	closed bool
+}
+
+func (z *freezer) call(method string, do func() error) error {
+	return z.filter.call(method, func() error {
+		if z.closed {
+			return errClosed
+		}
+		return do()
+	})
+}
+
+func (z *freezer) Backend() backend.Kind { return z.kind }
+
+func (z *freezer) Prepare(holdSYN time.Duration) error {
+	return z.call("Prepare", func() error {
+		now := z.filter.now
+		w := &whole{syn: now.Add(max(holdSYN, 0))}
+		if before := z.space.whole[z.kind]; before != nil {
+			w.frozen = before.frozen
+		}
+		z.space.whole[z.kind], z.ours = w, true
+		return nil
+	})
+}
+
+func (z *freezer) Freeze(ttl time.Duration) error {
+	return z.call("Freeze", func() error {
+		if err := rules.CheckTTL(ttl); err != nil {
+			return err
+		}
+		w := z.space.whole[z.kind]
+		if w == nil || !z.ours { // a hold of new connections by somebody else ends
+			w = &whole{}
+		}
+		w.frozen = z.filter.now.Add(ttl)
+		z.space.whole[z.kind], z.ours = w, true
+		return nil
+	})
+}
+
+// Lift leaves rules that drop nothing where the back end that it stands for does.
+func (z *freezer) Lift() error {
+	return z.call("Lift", func() error {
+		if w := z.space.whole[z.kind]; w != nil && z.ours && z.kind == backend.NFTables {
+			*w = whole{}
+		} else {
+			z.remove()
+		}
+		return nil
+	})
+}
+
+func (z *freezer) Thaw() error {
+	return z.call("Thaw", func() error {
+		z.remove()
+		return nil
+	})
+}
+
+func (z *freezer) remove() {
+	delete(z.space.whole, z.kind)
+	z.ours = false
+}
+
+func (z *freezer) State() (st rules.State, err error) {
+	err = z.call("State", func() error {
+		st = z.filter.state(z.space, z.kind)
+		return nil
+	})
+	return st, err
+}
+
+func (z *freezer) Close() error {
+	z.filter.mu.Lock()
+	defer z.filter.mu.Unlock()
+	z.closed = true
+	return nil
+}
+
+// connFreezer is a rules.ConnFreezer.
+type connFreezer struct {
+	filter *Filter
+	space  *space
+	key    connsKey
+	closed bool
+}
+
+func (z *connFreezer) call(method string, do func() error) error {
+	return z.filter.call(method, func() error {
+		if z.closed {
+			return errClosed
+		}
+		return do()
+	})
+}
+
+func (z *connFreezer) Backend() backend.Kind { return z.key.kind }
+
+func (z *connFreezer) Freeze(tuples []tcp.Tuple, ttl time.Duration) error {
+	return z.call("ConnFreeze", func() error {
+		if err := rules.CheckTTL(ttl); err != nil {
+			return err
+		}
+		before, _ := z.filter.frozen(z.space, z.key)
+		all, err := rules.MergeConns(before, tuples)
+		if err != nil {
+			return err
+		}
+		z.space.conns[z.key] = &conns{all, z.filter.now.Add(ttl)}
+		return nil
+	})
+}
+
+func (z *connFreezer) Thaw() error {
+	return z.call("ConnThaw", func() error {
+		delete(z.space.conns, z.key)
+		return nil
+	})
+}
+
+func (z *connFreezer) Frozen() (tuples []tcp.Tuple, left time.Duration, err error) {
+	err = z.call("Frozen", func() error {
+		tuples, left = z.filter.frozen(z.space, z.key)
+		return nil
+	})
+	return tuples, left, err
+}
+
+func (z *connFreezer) Close() error {
+	z.filter.mu.Lock()
+	defer z.filter.mu.Unlock()
+	z.closed = true
+	return nil
+}
