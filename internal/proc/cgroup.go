@@ -8,16 +8,17 @@ import (
 	"strings"
 )
 
-// JoinCgroups moves the calling process into the control groups of another one,
-// in each hierarchy that is mounted, where they differ from its own.
+// JoinCgroups moves the calling process into the control groups of the process with
+// the pid other, in each mounted hierarchy in which they differ from its own. A
+// failure in one hierarchy does not stop the others; the error joins them all.
 func JoinCgroups(other int) error {
 	own, err := cgroups("self")
 	if err != nil {
-		return err
+		return fmt.Errorf("read our control groups: %w", err)
 	}
 	theirs, err := cgroups(fmt.Sprint(other))
 	if err != nil {
-		return err
+		return fmt.Errorf("read the control groups of pid %d: %w", other, err)
 	}
 	mounts, err := os.ReadFile("/proc/self/mountinfo")
 	if err != nil {
@@ -25,7 +26,7 @@ func JoinCgroups(other int) error {
 	}
 	var errs []error
 	for controllers, path := range theirs {
-		if own[controllers] == path || strings.HasPrefix(path, "/..") { // outside of what we can see
+		if own[controllers] == path || strings.HasPrefix(path, "/..") { // /..: it is outside our cgroup namespace
 			continue
 		}
 		dir := cgroupDir(string(mounts), controllers, path)
@@ -40,8 +41,8 @@ func JoinCgroups(other int) error {
 	return errors.Join(errs...)
 }
 
-// cgroups maps the controllers of each hierarchy, "" for version 2, to the
-// process's group there.
+// cgroups returns a process's group in each hierarchy, by the hierarchy's
+// controllers, which are "" for version 2 (cgroups(7)).
 func cgroups(pid string) (map[string]string, error) {
 	data, err := os.ReadFile("/proc/" + pid + "/cgroup")
 	if err != nil {
@@ -56,8 +57,9 @@ func cgroups(pid string) (map[string]string, error) {
 	return groups, nil
 }
 
-// cgroupDir finds the directory of a group in the mount table: the hierarchy's
-// mount is of type cgroup2, or of type cgroup with the controllers as options.
+// cgroupDir returns the directory of a group according to the mount table, or "" if
+// its hierarchy is not mounted. A hierarchy's mount is of type cgroup2, or of type
+// cgroup with the controllers as options.
 func cgroupDir(mountinfo, controllers, path string) string {
 	for line := range strings.Lines(mountinfo) {
 		before, after, ok := strings.Cut(strings.TrimSpace(line), " - ")

@@ -1,6 +1,6 @@
-// Package proc names processes by what cannot be reused under our hands (a
-// pidfd together with the start time), walks a process tree the way CRIU
-// does, and reads the few facts of /proc that the hooks decide by.
+// Package proc identifies processes in a way that the reuse of pids cannot confuse
+// (a pidfd together with the start time), walks a process tree as CRIU does, and
+// reads the few facts from /proc on which the hooks base decisions.
 package proc
 
 import (
@@ -16,19 +16,19 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// ErrGone says that a process does not exist any more; it may be that its pid
-// now belongs to another one.
+// ErrGone says that a process does not exist any more. Its pid may belong to
+// another process by now.
 var ErrGone = errors.New("the process is gone")
 
-// Ref is the identity of a process that can be written down: its pid, as seen
-// from the caller's pid namespace, and its start time in clock ticks since
-// boot (field 22 of /proc/PID/stat).
+// Ref is a process's identity in a form that can be stored: its pid, as seen from
+// the caller's pid namespace, and its start time in clock ticks since boot (field
+// 22 of /proc/PID/stat).
 type Ref struct {
 	PID   int    `json:"pid"`
 	Start uint64 `json:"start"`
 }
 
-// String returns "PID@START", which is also how a transaction is called.
+// String returns "PID@START", which also serves as the name of a transaction.
 func (r Ref) String() string { return fmt.Sprintf("%d@%d", r.PID, r.Start) }
 
 // ParseRef is the inverse of Ref.String.
@@ -44,15 +44,15 @@ func ParseRef(s string) (Ref, error) {
 	return Ref{}, fmt.Errorf("%q is not PID@STARTTIME", s)
 }
 
-// Process is a live reference: as long as it is open, signals and look-ups
-// through it can only reach this very process.
+// Process is an open reference to a process: signals and look-ups through it can
+// never reach another one.
 type Process struct {
 	Ref
 	fd int
 }
 
-// Open takes hold of the process that has this pid now. The error wraps
-// ErrGone if there is none.
+// Open opens the process that has this pid now. The error wraps ErrGone if there
+// is none.
 func Open(pid int) (*Process, error) {
 	if pid <= 0 {
 		return nil, fmt.Errorf("pid %d: %w", pid, ErrGone)
@@ -77,8 +77,8 @@ func Open(pid int) (*Process, error) {
 	return p, nil
 }
 
-// Open takes hold of exactly the process that r names. The error wraps ErrGone
-// if it has ended, whoever has its pid now.
+// Open opens exactly the process that r names. The error wraps ErrGone if it has
+// ended, even if its pid belongs to another process now.
 func (r Ref) Open() (*Process, error) {
 	p, err := Open(r.PID)
 	if err != nil {
@@ -91,25 +91,25 @@ func (r Ref) Open() (*Process, error) {
 	return p, nil
 }
 
-// Alive reports whether the process that r names still runs; a zombie does not.
+// Alive reports whether the process that r names has not ended. A zombie has.
 func (r Ref) Alive() bool {
 	st, err := ReadStat(r.PID)
 	return err == nil && st.Start == r.Start && st.State != 'Z' && st.State != 'X'
 }
 
-// FD returns the pidfd, which stays owned by p.
+// FD returns the pidfd, which Close closes.
 func (p *Process) FD() int { return p.fd }
 
-// Close lets go of the process; it does not touch it.
+// Close closes the reference; it does not affect the process.
 func (p *Process) Close() { _ = unix.Close(p.fd) }
 
-// exists reports whether the pid still belongs to this process, be it a zombie.
+// exists reports whether the pid still belongs to this process, even as a zombie.
 func (p *Process) exists() bool {
 	err := unix.PidfdSendSignal(p.fd, 0, nil, 0)
 	return err == nil || errors.Is(err, unix.EPERM)
 }
 
-// Signal sends sig. That the process has ended already is no error.
+// Signal sends sig. It is no error if the process has ended already.
 func (p *Process) Signal(sig unix.Signal) error {
 	err := unix.PidfdSendSignal(p.fd, sig, nil, 0)
 	if err != nil && !errors.Is(err, unix.ESRCH) {
@@ -118,7 +118,8 @@ func (p *Process) Signal(sig unix.Signal) error {
 	return nil
 }
 
-// Ended waits at most d for the end of the process and reports whether it came.
+// Ended waits until the process has ended, at most for d, and reports whether it
+// has.
 func (p *Process) Ended(d time.Duration) bool {
 	deadline := time.Now().Add(d)
 	for {
@@ -134,8 +135,8 @@ func (p *Process) Ended(d time.Duration) bool {
 }
 
 // Dup returns a duplicate of the process's file descriptor fd (pidfd_getfd(2)).
-// It shares everything with the original, so for a socket an option set on the
-// duplicate is set for the process.
+// Both share one open file, so a socket option that is set on the duplicate is set
+// for the process too.
 func (p *Process) Dup(fd int) (int, error) {
 	d, err := unix.PidfdGetfd(p.fd, fd, 0)
 	if err != nil {
@@ -144,7 +145,7 @@ func (p *Process) Dup(fd int) (int, error) {
 	return d, nil
 }
 
-// Stat holds what the hooks need of /proc/PID/stat.
+// Stat is the part of /proc/PID/stat that is needed here.
 type Stat struct {
 	Comm  string
 	State byte // one of R S D T t Z X I
@@ -165,9 +166,9 @@ func ReadStat(pid int) (Stat, error) {
 	return parseStat(data)
 }
 
-// parseStat takes apart one line of /proc/PID/stat. The command's name stands
-// in parentheses and may itself contain spaces and parentheses, so the last
-// closing one counts.
+// parseStat takes apart the line in /proc/PID/stat. The command's name stands in
+// parentheses and may itself contain spaces and parentheses, so it ends at the
+// last closing one.
 func parseStat(data []byte) (Stat, error) {
 	open, end := bytes.IndexByte(data, '('), bytes.LastIndexByte(data, ')')
 	if open < 0 || end < open {
@@ -189,8 +190,8 @@ func parseStat(data []byte) (Stat, error) {
 	return st, nil
 }
 
-// Cmdline returns the arguments with which the process was started, or nothing
-// where they cannot be read.
+// Cmdline returns the arguments with which the process was started, or nil if they
+// cannot be read.
 func Cmdline(pid int) []string {
 	data, err := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid))
 	if err != nil || len(data) == 0 {
@@ -199,9 +200,9 @@ func Cmdline(pid int) []string {
 	return strings.Split(strings.TrimSuffix(string(data), "\x00"), "\x00")
 }
 
-// Ending reports whether the process has ended or is on its way out: a zombie,
-// past the point of no return (PF_EXITING in linux/sched.h), or with a SIGKILL
-// pending. No instruction of its program runs any more then.
+// Ending reports whether the process will not run another instruction of its
+// program: it has ended, is a zombie, is exiting (PF_EXITING in linux/sched.h) or
+// has a SIGKILL pending.
 func (p *Process) Ending() bool {
 	const exiting = 0x4
 	st, err := ReadStat(p.PID)
@@ -216,8 +217,8 @@ func (p *Process) Ending() bool {
 	return false
 }
 
-// Traced reports whether the process is there and some other one traces it
-// (ptrace(2)), as CRIU does while it dumps.
+// Traced reports whether the process is alive and traced by another one
+// (ptrace(2)), as it is by CRIU during a dump.
 func (r Ref) Traced() bool {
 	if !r.Alive() {
 		return false

@@ -4,6 +4,9 @@ import (
 	"errors"
 	"os"
 	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -129,5 +132,86 @@ func TestCmdline(t *testing.T) {
 	}
 	if got := Cmdline(1 << 30); got != nil {
 		t.Errorf("got %q for no process", got)
+	}
+}
+
+// TestChildren reads the children of threads that are there, have ended, or
+// cannot be read, from a directory like /proc/PID/task.
+func TestChildren(t *testing.T) {
+	process := func(threads map[string]string) string {
+		t.Helper()
+		dir := t.TempDir()
+		for name, content := range threads {
+			if err := os.Mkdir(filepath.Join(dir, name), 0o700); err != nil {
+				t.Fatal(err)
+			}
+			if content == "" {
+				continue
+			}
+			if err := os.WriteFile(filepath.Join(dir, name, "children"), []byte(content), 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}
+		return dir
+	}
+	unreadable := process(map[string]string{"1": ""})
+	if err := os.Mkdir(filepath.Join(unreadable, "1", "children"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	for _, tc := range []struct {
+		name, dir string
+		want      []int
+		err       string
+	}{
+		{"two threads", process(map[string]string{"1": "7 8 ", "2": "9 "}), []int{7, 8, 9}, ""},
+		{"no children", process(map[string]string{"1": " "}), nil, ""},
+		{"the process has ended", filepath.Join(t.TempDir(), "none"), nil, ""},
+		{"no such file in the kernel", process(map[string]string{"1": ""}), nil, "CONFIG_PROC_CHILDREN"},
+		{"not a number", process(map[string]string{"1": "7 x"}), nil, "invalid syntax"},
+		{"unreadable", unreadable, nil, "is a directory"},
+	} {
+		got, err := children(tc.dir)
+		if tc.err == "" && err != nil || tc.err != "" && (err == nil || !strings.Contains(err.Error(), tc.err)) {
+			t.Errorf("%s: %v, want %q", tc.name, err, tc.err)
+		}
+		if !slices.Equal(got, tc.want) {
+			t.Errorf("%s: got %v, want %v", tc.name, got, tc.want)
+		}
+	}
+}
+
+// TestOpenLiving leaves out processes that have ended, and hides no other error.
+func TestOpenLiving(t *testing.T) {
+	cmd, other := start(t, "sleep", "60"), start(t, "sleep", "60")
+	p, err1 := Open(cmd.Process.Pid)
+	ended, err2 := Open(other.Process.Pid)
+	if err := errors.Join(err1, err2, other.Process.Kill()); err != nil {
+		t.Fatal(err)
+	}
+	defer p.Close()
+	defer ended.Close()
+	_ = other.Wait()
+	refs := []Ref{ended.Ref, p.Ref, {PID: p.PID, Start: p.Start + 1}}
+	tree, err := OpenLiving(refs)
+	if err != nil || !slices.Equal(tree.Refs(), []Ref{p.Ref}) {
+		t.Errorf("got %v, %v; want %v", tree.Refs(), err, p.Ref)
+	}
+	tree.Close()
+
+	var limit unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
+		t.Fatal(err)
+	}
+	none := limit
+	none.Cur = 0
+	if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &none); err != nil {
+		t.Fatal(err)
+	}
+	tree, err = OpenLiving(refs)
+	if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
+		t.Fatal(err)
+	}
+	if tree != nil || !errors.Is(err, unix.EMFILE) {
+		t.Errorf("without descriptors: got %v, %v", tree, err)
 	}
 }

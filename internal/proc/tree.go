@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"time"
@@ -14,9 +15,10 @@ import (
 // Tree is a process tree, its root first.
 type Tree []*Process
 
-// OpenTree takes hold of root and all its descendants, found as CRIU finds them
-// (/proc/PID/task/TID/children, criu/seize.c). While the tasks run the answer
-// may miss a child that is born meanwhile; while CRIU holds them it is exact.
+// OpenTree opens root and all its descendants, which it finds as CRIU does
+// (/proc/PID/task/TID/children, criu/seize.c). While the tasks run, it may miss a
+// child that is forked meanwhile; while CRIU holds them, it finds them all. The
+// error wraps ErrGone if root has ended; descendants that have ended are left out.
 func OpenTree(root Ref) (Tree, error) {
 	p, err := root.Open()
 	if err != nil {
@@ -24,7 +26,12 @@ func OpenTree(root Ref) (Tree, error) {
 	}
 	tree := Tree{p}
 	for i := 0; i < len(tree); i++ {
-		for _, pid := range children(tree[i].PID) {
+		pids, err := children(fmt.Sprintf("/proc/%d/task", tree[i].PID))
+		if err != nil {
+			tree.Close()
+			return nil, fmt.Errorf("find the children of pid %d: %w", tree[i].PID, err)
+		}
+		for _, pid := range pids {
 			c, err := Open(pid)
 			if errors.Is(err, ErrGone) {
 				continue
@@ -39,7 +46,27 @@ func OpenTree(root Ref) (Tree, error) {
 	return tree, nil
 }
 
-// OpenRefs takes hold of those of the processes that are still there.
+// OpenLiving opens those of the processes that have not ended. On an error it
+// opens none.
+func OpenLiving(refs []Ref) (Tree, error) {
+	var tree Tree
+	for _, r := range refs {
+		p, err := r.Open()
+		if errors.Is(err, ErrGone) {
+			continue
+		}
+		if err != nil {
+			tree.Close()
+			return nil, err
+		}
+		tree = append(tree, p)
+	}
+	return tree, nil
+}
+
+// OpenRefs opens those of the processes that can be opened.
+//
+// Deprecated: it hides errors; use OpenLiving.
 func OpenRefs(refs []Ref) Tree {
 	var tree Tree
 	for _, r := range refs {
@@ -50,29 +77,47 @@ func OpenRefs(refs []Ref) Tree {
 	return tree
 }
 
-// children lists the children of all threads of pid.
-func children(pid int) []int {
-	dir := fmt.Sprintf("/proc/%d/task", pid)
-	tasks, err := os.ReadDir(dir)
+// children returns the children of all threads of a process, whose directory
+// /proc/PID/task is dir. Threads that have ended have none.
+func children(dir string) ([]int, error) {
+	threads, err := os.ReadDir(dir)
+	if hasEnded(err) {
+		return nil, nil
+	}
 	if err != nil {
-		return nil
+		return nil, err
 	}
 	var pids []int
-	for _, t := range tasks {
-		data, err := os.ReadFile(dir + "/" + t.Name() + "/children")
-		if err != nil {
+	for _, t := range threads {
+		thread := filepath.Join(dir, t.Name())
+		data, err := os.ReadFile(filepath.Join(thread, "children"))
+		if hasEnded(err) {
+			if _, err := os.Lstat(thread); err == nil {
+				return nil, fmt.Errorf("%s has no file children: the kernel was built without CONFIG_PROC_CHILDREN", thread)
+			}
 			continue
 		}
+		if err != nil {
+			return nil, err
+		}
 		for _, f := range strings.Fields(string(data)) {
-			if n, err := strconv.Atoi(f); err == nil {
-				pids = append(pids, n)
+			n, err := strconv.Atoi(f)
+			if err != nil {
+				return nil, fmt.Errorf("read %s/children: %w", thread, err)
 			}
+			pids = append(pids, n)
 		}
 	}
-	return pids
+	return pids, nil
 }
 
-// Refs returns the identities, to be written down.
+// hasEnded reports whether err, of a file below /proc/PID, says that the process
+// or thread has ended.
+func hasEnded(err error) bool {
+	return errors.Is(err, os.ErrNotExist) || errors.Is(err, unix.ESRCH)
+}
+
+// Refs returns the identities of the processes, which can be stored.
 func (t Tree) Refs() []Ref {
 	refs := make([]Ref, len(t))
 	for i, p := range t {
@@ -81,15 +126,16 @@ func (t Tree) Refs() []Ref {
 	return refs
 }
 
-// Close lets go of all processes.
+// Close closes all processes; it does not affect them.
 func (t Tree) Close() {
 	for _, p := range t {
 		p.Close()
 	}
 }
 
-// Signal sends sig to every process of the tree, the root first, and reports
-// all failures; processes that have ended are none.
+// Signal sends sig to every process of the tree, the root first. A failure does not
+// stop the others from getting it; the error joins all failures. It is no error if
+// a process has ended.
 func (t Tree) Signal(sig unix.Signal) error {
 	var errs []error
 	for _, p := range t {
@@ -98,7 +144,7 @@ func (t Tree) Signal(sig unix.Signal) error {
 	return errors.Join(errs...)
 }
 
-// Ended waits at most d until all have ended and returns those that have not.
+// Ended waits until all have ended, at most for d, and returns those that have not.
 func (t Tree) Ended(d time.Duration) Tree {
 	deadline := time.Now().Add(d)
 	var left Tree
