@@ -1,8 +1,8 @@
 package netns
 
-// All opens every live network namespace that is mounted somewhere or has a
-// process, each once. The caller closes them. What vanishes meanwhile is left
-// out, and so is what is kept alive by an open descriptor alone.
+// All opens every network namespace that is mounted somewhere or has a process,
+// each one once. The caller closes them. It leaves out those that vanish meanwhile
+// and those that only an open file descriptor keeps alive.
 func All() ([]*Namespace, error) {
 	points, err := nsfsMounts()
 	if err != nil {

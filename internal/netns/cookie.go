@@ -7,16 +7,15 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Cookie returns the number that the kernel gives to a network namespace once
-// and never again until the next boot (SO_NETNS_COOKIE, since Linux 5.14),
-// unlike the inode of its [ID], which the next namespace may get. It is 0 where
-// the kernel has none. An open namespace keeps its number, so it is asked once.
+// Cookie returns the number that the kernel gives to this network namespace and to
+// no other one until the next boot (SO_NETNS_COOKIE, since Linux 5.14), unlike the
+// inode of its [ID]. It is 0 if the kernel has no such numbers. It is read once.
 func (n *Namespace) Cookie() (uint64, error) {
-	n.asked.Do(func() { n.cookie, n.cookieErr = n.askCookie() })
+	n.cookieOnce.Do(func() { n.cookie, n.cookieErr = n.readCookie() })
 	return n.cookie, n.cookieErr
 }
 
-func (n *Namespace) askCookie() (cookie uint64, err error) {
+func (n *Namespace) readCookie() (cookie uint64, err error) {
 	err = n.Do(func() error {
 		fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
 		if err != nil {

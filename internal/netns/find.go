@@ -10,20 +10,20 @@ import (
 	"strings"
 )
 
-// ErrGone says that no live network namespace has the identity asked for.
+// ErrGone says that there is no network namespace with the given identity any more.
 var ErrGone = errors.New("no such network namespace any more")
 
 // namedDir is where iproute2 and most CNI set-ups bind-mount namespaces.
 const namedDir = "/run/netns"
 
-// Find opens the live network namespace with the given identity. It looks at
-// the nsfs mounts of this mount namespace, under /run/netns, and at every
-// process. The error wraps [ErrGone] when nothing leads there; a namespace that
-// is kept alive by an open file descriptor or a socket alone is not found.
+// Find opens the network namespace with the given identity. It looks at the nsfs
+// mounts of this mount namespace, at the files in /run/netns and at every process.
+// The error wraps [ErrGone] if none of these leads to it: a namespace that only an
+// open file descriptor or a socket keeps alive is not found.
 func Find(id ID) (*Namespace, error) {
 	for _, path := range append([]string{Mounted(id)}, candidates()...) {
-		// What cannot be looked at (a process that has ended meanwhile, an
-		// empty file) is not it.
+		// A path that leads nowhere (the process has ended meanwhile, the file is
+		// empty) does not lead to the namespace.
 		if got, err := statID(path); err != nil || got != id {
 			continue
 		}
@@ -34,13 +34,13 @@ func Find(id ID) (*Namespace, error) {
 		if n.id == id {
 			return n, nil
 		}
-		_ = n.Close() // it went between the two looks
+		_ = n.Close() // the path leads to another one by now
 	}
 	return nil, fmt.Errorf("find %s: %w", id, ErrGone)
 }
 
-// candidates returns paths of all network namespaces that have a name or a
-// process.
+// candidates returns paths to all network namespaces that have a name in /run/netns
+// or a process.
 func candidates() []string {
 	var paths []string
 	for _, pattern := range []string{namedDir + "/*", "/proc/[0-9]*/ns/net"} {
@@ -70,8 +70,8 @@ func nsfsMounts() ([]string, error) {
 	return points, lines.Err()
 }
 
-// nsfsMount returns the mount point in a line of mountinfo (proc_pid_mountinfo(5))
-// if the line is about a network namespace. Its fields 4 and 5 are the root
+// nsfsMount returns the mount point in a line of mountinfo (proc_pid_mountinfo(5)),
+// and false if the line is not about a network namespace. Its fields 4 and 5 are the root
 // within the file system, here net:[INO], and the mount point; the type of the
 // file system follows a lone hyphen.
 func nsfsMount(line string) (string, bool) {

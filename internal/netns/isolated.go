@@ -10,17 +10,17 @@ const (
 	leaderNet = "/proc/self/ns/net" // the thread group leader's, hence the process's
 )
 
-// initialIno is the inode of the network namespace that the kernel boots with,
-// on kernels that fix it (Linux 6.18, NET_NS_INIT_INO in linux/nsfs.h). Older
-// ones number network namespaces from 0xF0000000 upwards, so it means nothing
-// else there. It tells the host's own even to a process whose pid 1 is that of
-// a container.
+// initialIno is the inode of the network namespace that the kernel boots with, on
+// kernels where it is fixed (since Linux 6.18, NET_NS_INIT_INO in linux/nsfs.h).
+// Older ones number network namespaces from 0xF0000000 upwards, so there no other
+// one has it. By this even a process whose pid 1 is a container's recognizes the
+// host's namespace.
 const initialIno = 0xEFFFFFF9
 
 // RefusedError says that a namespace must not be frozen as a whole.
 type RefusedError struct {
-	Namespace string // which one, for people
-	Why       string // the reason, and what to do where there is something
+	Namespace string // which one, as in a message
+	Why       string // the reason, and what to do about it if anything can be done
 }
 
 // Error returns the whole message.
@@ -29,11 +29,11 @@ func (e *RefusedError) Error() string {
 }
 
 // Isolated is a network namespace that is neither the host's nor that of the
-// program which does the freezing, so that cutting it off cuts off nobody
-// else. Only [Namespace.Isolate] makes one.
+// program that freezes it, so that freezing it cuts off nothing else. Only
+// [Namespace.Isolate] returns one.
 type Isolated struct {
 	*Namespace
-	others []ID // given to Isolate
+	others []ID // what Isolate was given
 }
 
 // Isolate returns n as a namespace that may be frozen as a whole. The error is
@@ -52,8 +52,8 @@ func (n *Namespace) Isolate(others ...ID) (*Isolated, error) {
 	return i, nil
 }
 
-// Do is [Namespace.Do], after one more look that what would be changed is not
-// the host's namespace nor one of the others.
+// Do is [Namespace.Do], after checking again that the namespace is not the host's
+// nor one of the others.
 func (i *Isolated) Do(fn func() error) error {
 	return i.Namespace.Do(func() error {
 		if err := i.verify(); err != nil {
@@ -63,8 +63,8 @@ func (i *Isolated) Do(fn func() error) error {
 	})
 }
 
-// verify refuses what must not be frozen. It is true inside a visit as well,
-// where the thread's own namespace is the visited one.
+// verify refuses what must not be frozen. Other than Isolate it may also be called
+// during a visit, when the thread's own namespace is the visited one.
 func (i *Isolated) verify() error {
 	if i.id.Ino == initialIno {
 		return i.refuse("it is the host's (the one that the kernel started with)")
@@ -81,7 +81,8 @@ func (i *Isolated) verify() error {
 	return nil
 }
 
-// check refuses with why if path leads to the same namespace, or nowhere.
+// check refuses with the reason why if path leads to the same namespace, or if that
+// cannot be told.
 func (i *Isolated) check(path, why string) error {
 	other, err := statID(path)
 	if err != nil {

@@ -31,12 +31,12 @@ func TestIsolate(t *testing.T) {
 	t.Parallel()
 	ns, other := nstest.New(t), nstest.New(t)
 	i, err := ns.Isolate(other.ID())
-	must(t, err)
+	nstest.Must(t, err)
 	if i.ID() != ns.ID() {
 		t.Errorf("got %s, want %s", i, ns)
 	}
 	entered := false
-	must(t, i.Do(func() error { entered = true; return nil }))
+	nstest.Must(t, i.Do(func() error { entered = true; return nil }))
 	if !entered {
 		t.Error("Do did nothing")
 	}
@@ -71,7 +71,7 @@ func TestIsolateHost(t *testing.T) {
 func TestIsolateThread(t *testing.T) {
 	t.Parallel()
 	ns := nstest.New(t)
-	must(t, ns.Do(func() error {
+	nstest.Must(t, ns.Do(func() error {
 		refused(t, ns, "this thread runs in")
 		return nil
 	}))
@@ -83,9 +83,9 @@ func TestIsolateInDoubt(t *testing.T) {
 	t.Parallel()
 	ns := nstest.New(t)
 	i, err := ns.Isolate()
-	must(t, err)
-	must(t, <-withoutProc(func() { refused(t, ns, "cannot be told apart") }))
-	must(t, i.Do(func() error { return nil }))
+	nstest.Must(t, err)
+	nstest.Must(t, <-withoutProc(func() { refused(t, ns, "cannot be told apart") }))
+	nstest.Must(t, i.Do(func() error { return nil }))
 }
 
 // withoutProc runs f on a thread that has mounts of its own, with nothing in

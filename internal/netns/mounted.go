@@ -1,8 +1,8 @@
 package netns
 
-// Mounted returns a path at which the namespace is mounted, such as
-// /run/netns/NAME, or "" if there is none in this mount namespace. Unlike a
-// path below /proc/PID it outlives every process.
+// Mounted returns a path at which the namespace is mounted in this mount namespace,
+// such as /run/netns/NAME, or "" if there is none. Unlike a path below /proc/PID
+// it stays valid when a process ends.
 func Mounted(id ID) string {
 	points, err := nsfsMounts()
 	if err != nil {

@@ -1,7 +1,7 @@
 // Package netns is the one place where a network namespace is opened, entered
-// and compared with those that must not be touched. Other packages change
-// nothing in a namespace without a handle from here, and nobody can freeze a
-// whole namespace without an [Isolated], which only [Namespace.Isolate] makes.
+// and compared with those that must not be frozen. Other packages need a handle
+// from here to change anything in a namespace, and to freeze a whole namespace
+// they need an [Isolated], which only [Namespace.Isolate] returns.
 package netns
 
 import (
@@ -15,13 +15,14 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// threadNet is the calling thread's own network namespace; /proc/self would be
-// that of the thread group leader, which differs while another thread visits.
+// threadNet leads to the calling thread's own network namespace. /proc/self would
+// lead to that of the thread group leader, which differs while this thread visits
+// another namespace.
 const threadNet = "/proc/thread-self/ns/net"
 
-// ID tells network namespaces apart: two handles with the same ID are the same
-// namespace. It is valid as long as the namespace lives; the kernel may give
-// the number to another one afterwards.
+// ID identifies a network namespace while it exists: two handles with the same ID
+// are of the same namespace. Afterwards the kernel may give the number to another
+// one (see [Namespace.Cookie]).
 type ID struct {
 	Dev uint64 // device of the nsfs file system
 	Ino uint64 // inode on it, the number that readlink /proc/PID/ns/net shows
@@ -37,9 +38,9 @@ type Namespace struct {
 	id     ID
 	origin string // where it was found, for messages
 
-	asked     sync.Once
-	cookie    uint64
-	cookieErr error
+	cookieOnce sync.Once
+	cookie     uint64
+	cookieErr  error
 }
 
 // OpenPath opens the network namespace that a file refers to: a bind mount
@@ -53,24 +54,15 @@ func OpenPath(path string) (*Namespace, error) {
 	return adopt(fd, path)
 }
 
-// OpenFD opens the network namespace that an open file descriptor refers to.
-// The descriptor is duplicated and stays the caller's.
-func OpenFD(fd int) (*Namespace, error) {
-	dup, err := unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, 3)
-	if err != nil {
-		return nil, fmt.Errorf("duplicate file descriptor %d of a network namespace: %w", fd, err)
-	}
-	return adopt(vnetns.NsHandle(dup), fmt.Sprintf("file descriptor %d", fd))
-}
-
 // OpenSelf opens the calling thread's network namespace.
 func OpenSelf() (*Namespace, error) { return OpenPath(threadNet) }
 
-// OpenHost opens the network namespace of pid 1, which this project takes for
-// the host's. It needs the right to inspect pid 1 (CAP_SYS_PTRACE).
+// OpenHost opens the network namespace of pid 1, which this project considers the
+// host's. It needs the right to inspect pid 1 (CAP_SYS_PTRACE).
 func OpenHost() (*Namespace, error) { return OpenPath(hostNet) }
 
-// adopt wraps fd, which it owns from now on, once it is sure what fd is.
+// adopt makes a Namespace of fd after checking that it is one. It owns fd from then
+// on, and closes it on an error.
 func adopt(fd vnetns.NsHandle, origin string) (*Namespace, error) {
 	id, err := identify(int(fd))
 	if err != nil {
@@ -80,9 +72,8 @@ func adopt(fd vnetns.NsHandle, origin string) (*Namespace, error) {
 	return &Namespace{fd: fd, id: id, origin: origin}, nil
 }
 
-// identify returns the identity of the network namespace behind fd. The file
-// system is looked at first, since the ioctl number could mean something else
-// to a device.
+// identify returns the identity of the network namespace behind fd. It checks the
+// file system first, since to a device the ioctl number could mean something else.
 func identify(fd int) (ID, error) {
 	var fs unix.Statfs_t
 	if err := unix.Fstatfs(fd, &fs); err != nil {
@@ -121,14 +112,13 @@ func idOf(st *unix.Stat_t) ID {
 // ID returns the namespace's identity.
 func (n *Namespace) ID() ID { return n.id }
 
-// FD returns the open file descriptor, which stays the Namespace's own: it is
-// closed by Close.
+// FD returns the open file descriptor, which Close closes.
 func (n *Namespace) FD() int { return int(n.fd) }
 
 // String names the namespace and where it was found.
 func (n *Namespace) String() string { return fmt.Sprintf("%s (%s)", n.id, n.origin) }
 
-// Close closes the handle. It does nothing the second time.
+// Close closes the handle. Further calls do nothing.
 func (n *Namespace) Close() error {
 	if !n.fd.IsOpen() {
 		return nil
@@ -136,17 +126,17 @@ func (n *Namespace) Close() error {
 	return n.fd.Close()
 }
 
-// Do runs fn inside the namespace, on a thread of its own, and waits for it.
-// Processes that fn starts begin in the namespace. Goroutines that it starts
-// do not. fn's error is returned as it is.
+// Do runs fn inside the namespace, on a thread of its own, waits for it, and
+// returns its error unchanged. Processes that fn starts are in the namespace;
+// goroutines that it starts are not.
 func (n *Namespace) Do(fn func() error) error {
 	done := make(chan error, 1)
 	go func() {
 		runtime.LockOSThread()
 		if unix.Gettid() == unix.Getpid() {
-			// /proc/PID/ns/net is where the process's first thread is. It
-			// stays at home, and is kept here so that the next goroutine
-			// gets another one.
+			// /proc/PID/ns/net shows where the process's first thread is, so
+			// that must not move. It stays locked to this goroutine so that the
+			// next one runs on another thread.
 			done <- n.Do(fn)
 			runtime.UnlockOSThread()
 			return
@@ -159,9 +149,9 @@ func (n *Namespace) Do(fn func() error) error {
 		}
 		defer func() { _ = home.Close() }()
 		err = n.visit(fn)
-		// The thread goes back to the runtime's pool only if it is known to be
-		// where it came from. Otherwise it stays locked and ends with this
-		// goroutine.
+		// The thread returns to the runtime's pool only if it is certain to be
+		// back in its own namespace. Otherwise it stays locked and ends with
+		// this goroutine.
 		if vnetns.Set(home) == nil {
 			runtime.UnlockOSThread()
 		}
@@ -170,14 +160,15 @@ func (n *Namespace) Do(fn func() error) error {
 	return <-done
 }
 
-// visit moves the calling thread, which must be locked, and runs fn there.
+// visit moves the calling thread, which must be locked, into the namespace and runs
+// fn there.
 func (n *Namespace) visit(fn func() error) error {
 	if err := vnetns.Set(n.fd); err != nil {
 		return fmt.Errorf("enter %s: %w", n, err)
 	}
 	switch here, err := statID(threadNet); {
 	case err != nil:
-		return fmt.Errorf("enter %s: make sure of being there: %w", n, err)
+		return fmt.Errorf("enter %s: check that it is there: %w", n, err)
 	case here != n.id:
 		return fmt.Errorf("enter %s: the thread is in %s instead", n, here)
 	}

@@ -19,16 +19,9 @@ import (
 
 func TestMain(m *testing.M) { nstest.Main(m) }
 
-func must(t *testing.T, err error) {
-	t.Helper()
-	if err != nil {
-		t.Fatal(err)
-	}
-}
-
 func open(t *testing.T, n *netns.Namespace, err error) *netns.Namespace {
 	t.Helper()
-	must(t, err)
+	nstest.Must(t, err)
 	t.Cleanup(func() { _ = n.Close() })
 	return n
 }
@@ -37,7 +30,7 @@ func open(t *testing.T, n *netns.Namespace, err error) *netns.Namespace {
 func sleeper(t *testing.T, ns *netns.Namespace) *exec.Cmd {
 	t.Helper()
 	cmd := exec.Command("sleep", "3600")
-	must(t, ns.Do(cmd.Start))
+	nstest.Must(t, ns.Do(cmd.Start))
 	t.Cleanup(func() {
 		_ = cmd.Process.Kill()
 		_ = cmd.Wait()
@@ -51,22 +44,20 @@ func TestOpen(t *testing.T) {
 	cmd := sleeper(t, ns)
 	pid := cmd.Process.Pid
 	st, err := proc.ReadStat(pid)
-	must(t, err)
+	nstest.Must(t, err)
 	path := fmt.Sprintf("/proc/%d/ns/net", pid)
 
 	opened := map[string]*netns.Namespace{}
 	add := func(how string, n *netns.Namespace, err error) { opened[how] = open(t, n, err) }
 	n, err := netns.OpenPath(path)
 	add("path", n, err)
-	n, err = netns.OpenFD(ns.FD())
-	add("fd", n, err)
 	n, err = netns.OpenPID(pid, 0)
 	add("pid", n, err)
 	n, err = netns.OpenPID(pid, st.Start)
 	add("pid and start time", n, err)
 	n, err = netns.Find(ns.ID())
 	add("identity", n, err)
-	must(t, ns.Do(func() error {
+	nstest.Must(t, ns.Do(func() error {
 		n, err := netns.OpenSelf()
 		add("visited", n, err)
 		return nil
@@ -75,7 +66,7 @@ func TestOpen(t *testing.T) {
 		if n.ID() != ns.ID() {
 			t.Errorf("by %s: got %s, want %s", how, n, ns)
 		}
-		if how != "fd" && n.FD() == ns.FD() {
+		if n.FD() == ns.FD() {
 			t.Errorf("by %s: the file descriptor is shared", how)
 		}
 	}
@@ -86,27 +77,19 @@ func TestOpen(t *testing.T) {
 	if host = open(t, host, err); host.ID() == ns.ID() {
 		t.Error("the host's namespace is the new one")
 	}
-	must(t, host.Close())
-	must(t, host.Close())
+	nstest.Must(t, host.Close())
+	nstest.Must(t, host.Close())
 }
 
 func TestOpenRefuses(t *testing.T) {
 	t.Parallel()
 	file := filepath.Join(t.TempDir(), "file")
-	must(t, os.WriteFile(file, nil, 0o600))
+	nstest.Must(t, os.WriteFile(file, nil, 0o600))
 	for _, path := range []string{file, t.TempDir(), "/dev/null", "/proc/self/ns/mnt", "/proc/self/stat", "/run/netns/absent", ""} {
 		if n, err := netns.OpenPath(path); err == nil {
 			t.Errorf("%q was opened as %s", path, n)
 		} else if !strings.Contains(err.Error(), path) {
 			t.Errorf("the error does not name %q: %v", path, err)
-		}
-	}
-	f, err := os.Open(file)
-	must(t, err)
-	defer f.Close() //nolint:errcheck // read only
-	for _, fd := range []int{-1, int(f.Fd())} {
-		if n, err := netns.OpenFD(fd); err == nil {
-			t.Errorf("file descriptor %d was opened as %s", fd, n)
 		}
 	}
 }
@@ -117,7 +100,7 @@ func TestOpenPIDReused(t *testing.T) {
 	cmd := sleeper(t, nstest.New(t))
 	pid := cmd.Process.Pid
 	st, err := proc.ReadStat(pid)
-	must(t, err)
+	nstest.Must(t, err)
 	check := func(what string, pid int, start uint64) {
 		t.Helper()
 		if n, err := netns.OpenPID(pid, start); !errors.Is(err, proc.ErrGone) {
@@ -125,7 +108,7 @@ func TestOpenPIDReused(t *testing.T) {
 		}
 	}
 	check("another start time", pid, st.Start+1)
-	must(t, cmd.Process.Kill())
+	nstest.Must(t, cmd.Process.Kill())
 	_ = cmd.Wait()
 	check("ended", pid, st.Start)
 	check("ended, any start time", pid, 0)
@@ -142,9 +125,9 @@ func TestFind(t *testing.T) {
 		t.Errorf("it is mounted at %s", path)
 	}
 	point := filepath.Join(t.TempDir(), "a name")
-	must(t, os.WriteFile(point, nil, 0o600))
-	must(t, unix.Mount(fmt.Sprintf("/proc/self/fd/%d", ns.FD()), point, "", unix.MS_BIND, ""))
-	t.Cleanup(func() { must(t, unix.Unmount(point, unix.MNT_DETACH)) })
+	nstest.Must(t, os.WriteFile(point, nil, 0o600))
+	nstest.Must(t, unix.Mount(fmt.Sprintf("/proc/self/fd/%d", ns.FD()), point, "", unix.MS_BIND, ""))
+	t.Cleanup(func() { nstest.Must(t, unix.Unmount(point, unix.MNT_DETACH)) })
 	if path := netns.Mounted(ns.ID()); path != point {
 		t.Errorf("it is mounted at %q, want %q", path, point)
 	}
@@ -158,7 +141,7 @@ func TestFind(t *testing.T) {
 func TestDo(t *testing.T) {
 	t.Parallel()
 	home, err := os.Readlink("/proc/self/ns/net")
-	must(t, err)
+	nstest.Must(t, err)
 	spaces := []*netns.Namespace{nstest.New(t), nstest.New(t), nstest.New(t)}
 	var all sync.WaitGroup
 	for i := range 60 {
@@ -204,7 +187,7 @@ func TestDo(t *testing.T) {
 		t.Errorf("the error is %v", err)
 	}
 	closed := nstest.New(t)
-	must(t, closed.Close())
+	nstest.Must(t, closed.Close())
 	if err := closed.Do(func() error { t.Error("entered a closed namespace"); return nil }); err == nil {
 		t.Error("a closed namespace was entered without an error")
 	}

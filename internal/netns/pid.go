@@ -7,11 +7,10 @@ import (
 	"github.com/criu-netfreeze/criu-netfreeze/internal/proc"
 )
 
-// OpenPID opens the network namespace of a process. A startTime other than 0
-// (proc.Ref has it, in clock ticks since boot) must be the process's own, so
-// that a number that the kernel has given to another process meanwhile is
-// noticed. The process is held by a pidfd while it is being looked at, and
-// must still be there afterwards. The error wraps proc.ErrGone if it is not.
+// OpenPID opens the network namespace of a process. A startTime other than 0 (in
+// clock ticks since boot, as in proc.Ref) must be the process's, so that it is
+// noticed if the pid belongs to another process by now. The error wraps
+// proc.ErrGone if the process has ended before its namespace was open.
 func OpenPID(pid int, startTime uint64) (*Namespace, error) {
 	p, err := proc.Open(pid)
 	if err == nil && startTime != 0 && p.Start != startTime {

@@ -1,5 +1,5 @@
-// Package nstest gives tests network namespaces to play in. It is meant for
-// test binaries alone, which must run as root.
+// Package nstest provides tests with network namespaces. It is for test binaries
+// only, which must run as root.
 package nstest
 
 import (
@@ -21,22 +21,22 @@ import (
 // insideVar tells the test binary that Main has moved it already.
 const insideVar = "NETFREEZE_NSTEST_INSIDE"
 
-// Main runs a package's tests, called from its TestMain, where they can do no
-// harm and where they see what the project sees on a host: in pid, mount and
-// network namespaces of their own, as pid 1, with a /proc to match. So «the
-// host's network namespace» is a fresh one, with nothing but loopback in it,
-// and all ends with the test binary.
+// Main runs a package's tests, and is called by its TestMain. It runs them where
+// they can do no harm and see what the project sees on a host: in pid, mount and
+// network namespaces of their own, as pid 1, with a matching /proc. So what they
+// take for the host's network namespace is a new one, with nothing but loopback
+// in it, and everything ends with the test binary.
 func Main(m *testing.M) {
 	if os.Getenv(insideVar) != "" {
-		if os.Getpid() == 1 { // else a test has started its own binary
-			if err := settle(); err != nil {
+		if os.Getpid() == 1 { // otherwise a test has started its own binary
+			if err := prepare(); err != nil {
 				fmt.Fprintln(os.Stderr, "nstest:", err)
 				os.Exit(1)
 			}
 		}
 		os.Exit(m.Run())
 	}
-	// Such tests wait more than they work. A -parallel of the caller's wins.
+	// Such tests mostly wait. If the caller gave -parallel, that counts.
 	args := append([]string{"-test.parallel=12"}, os.Args[1:]...)
 	cmd := exec.Command("/proc/self/exe", args...) //nolint:gosec // the test binary itself, with its own arguments
 	cmd.Args[0] = os.Args[0]
@@ -59,8 +59,8 @@ func Main(m *testing.M) {
 	os.Exit(0)
 }
 
-// settle makes the new namespaces fit to live in.
-func settle() error {
+// prepare mounts what the tests need in the new mount namespace.
+func prepare() error {
 	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
 		return fmt.Errorf("make mounts private: %w", err)
 	}
@@ -82,7 +82,7 @@ func Must(tb testing.TB, err error) {
 	}
 }
 
-// New makes a network namespace, with loopback up, which goes with the test.
+// New makes a network namespace with loopback up, which is removed after the test.
 func New(tb testing.TB) *netns.Namespace {
 	tb.Helper()
 	r := <-unshare()
@@ -99,9 +99,8 @@ type result struct {
 	err error
 }
 
-// unshare makes a network namespace on a thread that ends afterwards. This
-// must not be the process's first one, which stands for the whole process in
-// /proc.
+// unshare makes a network namespace on a thread that ends afterwards. It must not be
+// the process's first thread, which represents the whole process in /proc.
 func unshare() <-chan result {
 	made := make(chan result, 1)
 	go func() {
@@ -121,7 +120,8 @@ func unshare() <-chan result {
 	return made
 }
 
-// Isolated is New, for what needs to be freezable.
+// Isolated makes a network namespace as New does, and returns it as one that may be
+// frozen.
 func Isolated(tb testing.TB) *netns.Isolated {
 	tb.Helper()
 	i, err := New(tb).Isolate()
@@ -147,14 +147,15 @@ func Run(tb testing.TB, ns *netns.Namespace, name string, args ...string) string
 	return string(out)
 }
 
-// Addresses of the two ends that Pair makes.
+// Addresses of the two namespaces that Pair makes.
 const (
 	A4, A6 = "192.0.2.1", "2001:db8::1"
 	B4, B6 = "192.0.2.2", "2001:db8::2"
 )
 
-// Pair makes two namespaces that a cable connects: a veth interface eth0 in
-// each, up, with the addresses A4 and A6, and B4 and B6, which reach each other.
+// Pair makes two namespaces with a cable between them: each has a veth interface
+// eth0, which is up, with the addresses A4 and A6 or B4 and B6. They can reach each
+// other when Pair returns.
 func Pair(tb testing.TB) (a, b *netns.Namespace) {
 	tb.Helper()
 	a, b = New(tb), New(tb)
@@ -169,8 +170,8 @@ func Pair(tb testing.TB) (a, b *netns.Namespace) {
 	return a, b
 }
 
-// waitFor waits until a host answers, even if it is by a refusal: an interface
-// takes a moment until it passes the first packets.
+// waitFor waits until an address answers, even if only by refusing a connection: it
+// takes a moment until an interface passes the first packets.
 func waitFor(tb testing.TB, from *netns.Namespace, addr string) {
 	tb.Helper()
 	for deadline := time.Now().Add(10 * time.Second); ; {
