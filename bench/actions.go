@@ -13,21 +13,22 @@ import (
 
 const emptyGo = "an empty Go program"
 
-// actions takes the time of single actions, exec to exit.
+// actions measures how long single actions take, from exec to exit.
 func (b *bench) actions() error {
-	say("cost per action: %d rounds", b.rounds)
+	progress("cost per action: %d rounds", b.rounds)
 	if err := configure(`policy = "run"`); err != nil {
 		return err
 	}
 	return errors.Join(b.foreign(), b.program(), b.ownActions())
 }
 
-// foreign compares the hook at an action that is not ours with programs that do
-// nothing.
+// foreign compares the hook, called for an action that is not ours, with
+// programs that do nothing.
 func (b *bench) foreign() error {
 	g := &Group{
 		Name: "foreign", Title: "A foreign action", Unit: "ms",
-		About: "From exec to exit: CRIU executes each script for every action. Ratio to an empty static Go program.",
+		About: "From exec to exit, for an action that needs no work of ours: CRIU executes each script for every action. " +
+			"The ratio is to an empty static Go program.",
 	}
 	cases := []struct{ name, program string }{
 		{emptyGo, helper("empty-go")[0]},
@@ -35,7 +36,7 @@ func (b *bench) foreign() error {
 		{"netfreeze-hook", hook},
 		{"one of the four scripts", filepath.Join(libexec, "pre-dump")},
 	}
-	c, err := startCaller()
+	c, err := startFakeCRIU()
 	if err != nil {
 		return err
 	}
@@ -53,11 +54,17 @@ func (b *bench) foreign() error {
 	return c.end()
 }
 
-// program looks at the executables: size, time for initialisation, system calls.
+// program measures the executables: size, time for initialisation, system calls.
 func (b *bench) program() error {
 	size := &Group{Name: "size", Title: "Size of the executables", Unit: "KiB", About: "Static, stripped."}
-	inits := &Group{Name: "init", Title: "Initialisation of packages", Unit: "ms", About: "The sum that GODEBUG=inittrace=1 shows."}
-	calls := &Group{Name: "calls", Title: "System calls of a foreign action", Unit: "calls", About: "All threads, counted by strace."}
+	inits := &Group{
+		Name: "init", Title: "Initialisation of packages", Unit: "ms",
+		About: "The sum of the times that GODEBUG=inittrace=1 prints.",
+	}
+	calls := &Group{
+		Name: "calls", Title: "System calls of a foreign action", Unit: "calls",
+		About: "All threads, counted by strace.",
+	}
 	for _, p := range []struct{ name, path string }{
 		{"netfreeze-hook", hook}, {"netfreeze, the settler", netfreeze}, {emptyGo, helper("empty-go")[0]},
 	} {
@@ -93,7 +100,8 @@ func (b *bench) program() error {
 
 var initLine = regexp.MustCompile(`(?m)^init \S+ @\S+ ms, (\S+) ms clock`)
 
-// initTime runs the program for nothing and adds up what the runtime says.
+// initTime runs the program with --help, and returns the time that the
+// initialisation of all its packages takes, as Go's runtime prints it.
 func initTime(program string) (ms float64, err error) {
 	cmd := exec.Command(program, "--help")
 	cmd.Env = []string{"GODEBUG=inittrace=1"}
@@ -111,7 +119,7 @@ func initTime(program string) (ms float64, err error) {
 	return ms, nil
 }
 
-// ownActions takes the time of each action of ours, in CRIU's order.
+// ownActions measures each of our actions, in CRIU's order.
 func (b *bench) ownActions() error {
 	l, done, err := b.newLoad(1, 1, appSide[:1])
 	if err != nil {
@@ -120,9 +128,13 @@ func (b *bench) ownActions() error {
 	defer done()
 	dump := &Group{
 		Name: "actions-dump", Title: "Our actions in a dump", Unit: "ms",
-		About: "From exec to exit; one process, one connection, policy run. pre-dump starts the settler, and runs before the tasks are stopped.",
+		About: "From exec to exit; one process, one connection, policy run. " +
+			"pre-dump starts the settler, and runs before the tasks are stopped.",
 	}
-	memoryUse := &Group{Name: "settler", Title: "The settler's memory", Unit: "KiB", About: "Its peak, at the end of a dump (VmHWM)."}
+	memoryUse := &Group{
+		Name: "settler", Title: "The settler's memory", Unit: "KiB",
+		About: "Its peak (VmHWM), at the end of a dump.",
+	}
 	for range b.rounds {
 		sum, err := l.playDump(dump, []string{"pre-dump", "network-lock", "post-dump", "network-unlock"}, func(pid int) {
 			memoryUse.add("settler", memory(pid, "status", "VmHWM"))
@@ -130,7 +142,7 @@ func (b *bench) ownActions() error {
 		if err != nil {
 			return err
 		}
-		dump.add("all that are in the frozen time", sum)
+		dump.add("all but pre-dump: our part of the frozen time", sum)
 	}
 	dump.summarize("")
 	memoryUse.summarize("")
@@ -139,11 +151,12 @@ func (b *bench) ownActions() error {
 	return b.restoreActions(l)
 }
 
-// playDump has the hook do these actions for the tree, and adds each one's time
-// to the group. It returns the sum of those after pre-dump, for which the tasks
-// of a real dump are stopped.
+// playDump calls the hook with these actions for the tree, adds the time of each
+// to the group, unless that is nil, and calls atEnd with each settler's pid. It
+// returns the sum in milliseconds of the actions after pre-dump, which run while
+// the tasks of a real dump are stopped.
 func (l *load) playDump(g *Group, actions []string, atEnd func(settler int)) (sum float64, err error) {
-	c, err := startCaller()
+	c, err := startFakeCRIU()
 	if err != nil {
 		return 0, err
 	}
@@ -165,7 +178,8 @@ func (l *load) playDump(g *Group, actions []string, atEnd func(settler int)) (su
 	return sum, c.end()
 }
 
-// restoreActions does the same for a restore, with a real dump's images.
+// restoreActions measures our actions in a restore, with the images of a real
+// dump.
 func (b *bench) restoreActions(l *load) error {
 	g := &Group{
 		Name: "actions-restore", Title: "Our actions in a restore", Unit: "ms",
@@ -177,14 +191,14 @@ func (b *bench) restoreActions(l *load) error {
 	images := l.dir
 	l.dir = filepath.Join(images, "none")
 	defer os.RemoveAll(images) //nolint:errcheck // on the lab's tmpfs
-	l.remove()                 // the images stay
+	l.remove()                 // but not the images
 	root := exec.Command("sleep", "infinity")
 	if err := l.app.Do(root.Start); err != nil {
 		return err
 	}
 	defer func() { _ = root.Process.Kill(); _ = root.Wait() }()
 	for range b.rounds {
-		c, err := startCaller("--join-ns", "net:/run/netns/"+l.app.name)
+		c, err := startFakeCRIU("--join-ns", "net:/run/netns/"+l.app.name)
 		if err != nil {
 			return err
 		}

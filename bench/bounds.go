@@ -2,8 +2,9 @@ package main
 
 import "fmt"
 
-// judge compares with what shall be reached, as far as it was measured.
-func (r *results) judge() {
+// checkBounds compares the results with their bounds, as far as they were
+// measured.
+func (r *results) checkBounds() {
 	r.Bounds = nil
 	for _, s := range shapes {
 		g := r.group(s.group())
@@ -17,24 +18,25 @@ func (r *results) judge() {
 		hook := ours.Added.Median
 		what := "netfreeze-hook adds to the frozen time, " + connections(s.connections)
 		r.bound(what, hook, 6, "ms")
-		r.bound(what+", of what CRIU's iptables lock adds", hook/iptables.Added.Median, 0.12, "")
-		r.bound(what+", of what CRIU's nftables lock adds", hook/nftables.Added.Median, 0.6, "")
+		r.bound(what+", relative to what CRIU's iptables lock adds", hook/iptables.Added.Median, 0.12, "")
+		r.bound(what+", relative to what CRIU's nftables lock adds", hook/nftables.Added.Median, 0.6, "")
 	}
 	if g := r.group("foreign"); g != nil {
-		r.bound("a foreign action, of "+emptyGo, g.row("netfreeze-hook").Ratio, 1.3, "")
+		r.bound("a foreign action, relative to "+emptyGo, g.row("netfreeze-hook").Ratio, 1.3, "")
 	}
 	if g := r.group("growth-netns"); g != nil {
-		// Within noise: not above the spread of the smallest.
+		// Within noise: no more than the spread with 1 connection.
 		first, last := g.row(connections(1)), g.row(connections(many))
 		noise := max(first.High-first.Low, 0.1*first.Median)
-		r.bound(fmt.Sprintf("scope netns: %s take longer than 1 by", connections(many)), last.Median-first.Median, noise, "ms")
+		what := fmt.Sprintf("scope netns: %s take longer than 1 connection by", connections(many))
+		r.bound(what, last.Median-first.Median, noise, "ms")
 	}
 	if g := r.group("growth-connections"); g != nil {
 		first, last := g.row(connections(1)), g.row(connections(many))
 		r.bound("scope connections: each connection takes", (last.Median-first.Median)/(many-1)*1000, 5, "µs")
 	}
 	if g := r.group("silent-end"); g != nil {
-		for _, row := range g.Rows[1:] { // the first one is not ours
+		for _, row := range g.Rows[1:] { // the first row is SIGKILL alone
 			r.bound("silent end of "+connections(many)+", "+row.Case, row.Median, 150, "ms")
 		}
 	}

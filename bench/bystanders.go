@@ -13,18 +13,18 @@ import (
 	"github.com/criu-netfreeze/criu-netfreeze/rules"
 )
 
-// frozenBeside is how many namespaces are frozen beside the traffic.
-const frozenBeside = 100
+// frozenCount is how many namespaces are frozen while traffic is measured.
+const frozenCount = 100
 
-// window is how long traffic is measured at a time.
+// window is how long each sample of traffic takes.
 const window = 500 * time.Millisecond
 
-// beside measures what those notice who are not frozen.
-func (b *bench) beside() error {
-	return errors.Join(b.besideFrozen(), b.besideRules())
+// bystanders measures what a freeze costs those that are not frozen.
+func (b *bench) bystanders() error {
+	return errors.Join(b.bystandersOfFreeze(), b.bystandersOfRules())
 }
 
-// traffic is a pair of groups: bulk transfer and request and reply.
+// traffic is a pair of groups, for bulk transfer and for request and reply.
 type traffic struct{ bulk, requests *Group }
 
 func newTraffic(name, title, about string) traffic {
@@ -34,14 +34,14 @@ func newTraffic(name, title, about string) traffic {
 	}
 }
 
-// measure adds a sample of both for traffic from one namespace to the other.
-func (t traffic) measure(name string, from, to *space) error {
-	bytes, err := transfer(from, to, push)
+// measure adds a sample to both groups, for traffic from one namespace to another.
+func (t traffic) measure(name string, from, to *netNS) error {
+	bytes, err := transfer(from, to, bulk)
 	if err != nil {
 		return err
 	}
 	t.bulk.add(name, bytes/1e6)
-	bytes, err = transfer(from, to, ask)
+	bytes, err = transfer(from, to, requestReply)
 	if err != nil {
 		return err
 	}
@@ -56,16 +56,16 @@ func (t traffic) finish(b *bench, reference string) {
 	}
 }
 
-// besideFrozen measures the host's own traffic while a hundred namespaces of it
-// are frozen and while none is.
-func (b *bench) besideFrozen() error {
+// bystandersOfFreeze measures the host's own traffic while a hundred namespaces
+// are frozen, and while none is.
+func (b *bench) bystandersOfFreeze() error {
 	const thawed = "none of 100 namespaces frozen"
 	const frozen = "100 namespaces frozen"
-	own, err := ownSpace()
+	own, err := hostNetNS()
 	if err != nil {
 		return err
 	}
-	peer, err := b.newSpace("peer")
+	peer, err := b.newNetNS("peer")
 	if err != nil {
 		return err
 	}
@@ -74,23 +74,23 @@ func (b *bench) besideFrozen() error {
 	if err := join(own, peer); err != nil {
 		return err
 	}
-	var others []*space
+	var others []*netNS
 	defer func() {
 		for _, s := range others {
 			s.remove()
 		}
 	}()
-	for range frozenBeside {
-		s, err := b.newSpace("other")
+	for range frozenCount {
+		s, err := b.newNetNS("other")
 		if err != nil {
 			return err
 		}
 		others = append(others, s)
 	}
-	t := newTraffic("beside", "The host's traffic beside frozen namespaces",
-		"From the host's namespace over a pair of interfaces; the ratio is to the same with nothing frozen.")
+	t := newTraffic("bystanders", "The host's traffic while namespaces are frozen",
+		"From the host's namespace over a veth pair; the ratio is to the same traffic with nothing frozen.")
 	for round := range b.rounds {
-		say("beside: 100 frozen namespaces, round %d of %d", round+1, b.rounds)
+		progress("bystanders: 100 frozen namespaces, round %d of %d", round+1, b.rounds)
 		if err := t.measure(thawed, own, peer); err != nil {
 			return err
 		}
@@ -108,12 +108,12 @@ func (b *bench) besideFrozen() error {
 	return nil
 }
 
-// each runs a command of netfreeze for all the namespaces, some at a time: most
-// of it is waiting for the kernel.
-func each(spaces []*space, verb string) error {
-	const atATime = 10
+// each runs a netfreeze command for all the namespaces, several at a time: most
+// of the time is spent waiting for the kernel.
+func each(spaces []*netNS, verb string) error {
+	const parallel = 10
 	errs := make([]error, len(spaces))
-	free := make(chan bool, atATime)
+	free := make(chan bool, parallel)
 	var all sync.WaitGroup
 	for i, s := range spaces {
 		free <- true
@@ -126,16 +126,16 @@ func each(spaces []*space, verb string) error {
 	return errors.Join(errs...)
 }
 
-// ruleset puts rules into a namespace that do not concern the traffic that is
-// measured, and returns what takes them away.
+// ruleset is a set of rules that do not match the traffic that is measured; put
+// adds them to a namespace and returns a function that removes them.
 type ruleset struct {
 	name string
-	put  func(*space) (remove func() error, err error)
+	put  func(*netNS) (remove func() error, err error)
 }
 
 func rulesets() []ruleset {
 	return []ruleset{
-		{"no rules", func(*space) (func() error, error) { return func() error { return nil }, nil }},
+		{"no rules", func(*netNS) (func() error, error) { return func() error { return nil }, nil }},
 		{"unarmed, nftables", unarmed(rules.NFTables)},
 		{"unarmed, iptables-nft", unarmed(rules.IPTablesNFT)},
 		{"unarmed, iptables-legacy", unarmed(rules.IPTablesLegacy)},
@@ -143,8 +143,8 @@ func rulesets() []ruleset {
 	}
 }
 
-func unarmed(k rules.Kind) func(*space) (func() error, error) {
-	return func(s *space) (func() error, error) {
+func unarmed(k rules.Kind) func(*netNS) (func() error, error) {
+	return func(s *netNS) (func() error, error) {
 		ns, err := s.Isolate()
 		if err != nil {
 			return nil, err
@@ -157,8 +157,8 @@ func unarmed(k rules.Kind) func(*space) (func() error, error) {
 	}
 }
 
-func armed(k rules.Kind) func(*space) (func() error, error) {
-	return func(s *space) (func() error, error) {
+func armed(k rules.Kind) func(*netNS) (func() error, error) {
+	return func(s *netNS) (func() error, error) {
 		f, err := rules.OpenConns(s.Namespace, k, "bench")
 		if err != nil {
 			return nil, err
@@ -174,15 +174,16 @@ func armed(k rules.Kind) func(*space) (func() error, error) {
 	}
 }
 
-// besideRules measures a running container's traffic with and without rules of
-// ours in its namespace. (A whole namespace's armed rules leave no traffic.)
-func (b *bench) besideRules() error {
-	app, err := b.newSpace("app")
+// bystandersOfRules measures a running container's traffic with and without our
+// rules in its namespace. (Rules that freeze the whole namespace leave no traffic
+// to measure.)
+func (b *bench) bystandersOfRules() error {
+	app, err := b.newNetNS("app")
 	if err != nil {
 		return err
 	}
 	defer app.remove()
-	peer, err := b.newSpace("peer")
+	peer, err := b.newNetNS("peer")
 	if err != nil {
 		return err
 	}
@@ -190,10 +191,11 @@ func (b *bench) besideRules() error {
 	if err := join(app, peer); err != nil {
 		return err
 	}
-	t := newTraffic("rules", "A container's traffic with rules of ours", "Over a pair of interfaces; the ratio is to the same without rules.")
+	t := newTraffic("rules", "A container's traffic with our rules in place",
+		"Over a veth pair; the ratio is to the same traffic without rules.")
 	all := rulesets()
 	for round := range b.rounds {
-		say("beside: rule sets, round %d of %d", round+1, b.rounds)
+		progress("bystanders: rule sets, round %d of %d", round+1, b.rounds)
 		for _, i := range shuffledOrder(len(all), round) {
 			remove, err := all[i].put(app)
 			if err != nil {
@@ -208,9 +210,9 @@ func (b *bench) besideRules() error {
 	return nil
 }
 
-// transfer connects the namespaces, has both ends do their part for a while,
-// and returns the bytes per second that went to the other end and arrived.
-func transfer(from, to *space, speak func(client, server net.Conn, until time.Time) (int, error)) (float64, error) {
+// transfer connects the namespaces, calls speak with both ends of the connection,
+// and returns how many bytes per second got through.
+func transfer(from, to *netNS, speak func(client, server net.Conn, until time.Time) (int, error)) (float64, error) {
 	var l net.Listener
 	err := to.Do(func() (err error) {
 		l, err = net.Listen("tcp4", peerSide[0]+":0")
@@ -244,8 +246,9 @@ func transfer(from, to *space, speak func(client, server net.Conn, until time.Ti
 	return float64(n) / time.Since(began).Seconds(), err
 }
 
-// push sends as much as goes.
-func push(client, server net.Conn, until time.Time) (int, error) {
+// bulk sends as much as it can until the given time, and returns how many bytes
+// have arrived.
+func bulk(client, server net.Conn, until time.Time) (int, error) {
 	go func() {
 		buf := make([]byte, 256<<10)
 		for time.Now().Before(until) {
@@ -268,8 +271,9 @@ func push(client, server net.Conn, until time.Time) (int, error) {
 	}
 }
 
-// ask sends a record and waits for it to come back, again and again.
-func ask(client, server net.Conn, until time.Time) (int, error) {
+// requestReply repeatedly sends a record and waits for it to come back, until the
+// given time. It returns how many bytes have come back.
+func requestReply(client, server net.Conn, until time.Time) (int, error) {
 	go func() {
 		buf := make([]byte, recordSize)
 		for {

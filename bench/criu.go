@@ -15,25 +15,30 @@ type variant struct {
 	name    string
 	lock    string   // CRIU's --network-lock
 	scripts []string // in the order in which they are listed
-	policy  string   // of ours, if it is among the scripts
+	policy  string   // netfreeze's policy, if the hook is among the scripts
 }
 
+// helper returns the action-scripts of a variant with one helper program.
 func helper(name string) []string { return []string{filepath.Join(built, name)} }
 
-func split() (all []string) {
+// splitScripts returns the four scripts that "netfreeze install --split" lists.
+func splitScripts() (all []string) {
 	for _, s := range []string{"pre-dump", "post-dump", "pre-restore", "post-resume"} {
 		all = append(all, filepath.Join(libexec, s))
 	}
 	return all
 }
 
-// key is the name by which the images know the namespace.
-const key = "extRootNetNS"
+// netnsKey is the name of the external network namespace in the images.
+const netnsKey = "extRootNetNS"
 
-// args are the options that dump and restore have in common. No configuration
-// file counts but netfreeze.toml.
+// args returns the options that dump and restore have in common. CRIU's own
+// configuration files are not read; netfreeze.toml is.
 func (v variant) args(verb, dir string) []string {
-	args := []string{"criu", verb, "--no-default-config", "-D", dir, "-o", verb + ".log", "-v1", "--tcp-established", "--network-lock", v.lock}
+	args := []string{
+		"criu", verb, "--no-default-config", "-D", dir, "-o", verb + ".log", "-v1",
+		"--tcp-established", "--network-lock", v.lock,
+	}
 	for _, s := range v.scripts {
 		args = append(args, "--action-script", s)
 	}
@@ -51,7 +56,7 @@ func (l *load) dump(v variant) (float64, error) {
 	}
 	args := append(v.args("dump", l.dir), "-t", fmt.Sprint(l.pid), "--leave-running")
 	if l.app.name != "" {
-		args = append(args, "--external", fmt.Sprintf("net[%d]:%s", l.app.ID().Ino, key))
+		args = append(args, "--external", fmt.Sprintf("net[%d]:%s", l.app.ID().Ino, netnsKey))
 	}
 	if _, err := command(args...); err != nil {
 		return 0, l.withLog(err, "dump.log")
@@ -63,14 +68,14 @@ func (l *load) dump(v variant) (float64, error) {
 	return float64(stats.GetFrozenTime()) / 1000, nil
 }
 
-// restore brings the tree back where it was.
+// restore restores the tree into the namespace that it came from.
 func (l *load) restore(v variant) error {
 	ns, err := os.Open("/run/netns/" + l.app.name)
 	if err != nil {
 		return err
 	}
 	defer ns.Close() //nolint:errcheck // opened for reading
-	args := append(v.args("restore", l.dir), "-d", "--inherit-fd", "fd[3]:"+key)
+	args := append(v.args("restore", l.dir), "-d", "--inherit-fd", "fd[3]:"+netnsKey)
 	cmd := exec.Command(args[0], args[1:]...)
 	cmd.ExtraFiles = []*os.File{ns}
 	if out, err := cmd.CombinedOutput(); err != nil {
@@ -79,16 +84,16 @@ func (l *load) restore(v variant) error {
 	return nil
 }
 
-// withLog adds the end of CRIU's log to an error.
+// withLog adds the last lines of CRIU's log to an error.
 func (l *load) withLog(err error, name string) error {
 	log, _ := os.ReadFile(filepath.Join(l.dir, name))
 	lines := strings.Split(strings.TrimSpace(string(log)), "\n")
 	return fmt.Errorf("%w\n%s", err, strings.Join(lines[max(0, len(lines)-8):], "\n"))
 }
 
-// settled waits until no settler works on the tree any more, so that the next
-// dump has the machine to itself, and undoes a hold.
-func (l *load) settled(v variant) error {
+// awaitSettled waits until no settler is left, so that the next dump has the
+// machine to itself, and undoes a hold.
+func (l *load) awaitSettled(v variant) error {
 	if err := waitUntil("settlement", func() bool {
 		socks, _ := filepath.Glob("/run/criu-netfreeze/*.sock")
 		return len(socks) == 0

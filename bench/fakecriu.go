@@ -11,23 +11,24 @@ import (
 	"strings"
 )
 
-// caller plays CRIU for an action-script: the program caller executes it and
-// takes the time, without all else that CRIU does meanwhile.
-type caller struct {
+// fakeCRIU plays CRIU's part for action-scripts: the helper program caller
+// executes a script and measures its time, without everything else that CRIU
+// does.
+type fakeCRIU struct {
 	cmd *exec.Cmd
 	in  io.WriteCloser
 	out *bufio.Reader
 	dir string // its working directory, where CRIU's stats would be
 }
 
-// startCaller starts one. The arguments are only there to be read by the hook,
-// as those of CRIU.
-func startCaller(args ...string) (*caller, error) {
-	dir, err := os.MkdirTemp("", "caller")
+// startFakeCRIU starts the helper program. It ignores its arguments: they are
+// there for the hook, which reads those of CRIU.
+func startFakeCRIU(args ...string) (*fakeCRIU, error) {
+	dir, err := os.MkdirTemp("", "fakecriu")
 	if err != nil {
 		return nil, err
 	}
-	c := &caller{cmd: exec.Command(filepath.Join(built, "caller"), args...), dir: dir}
+	c := &fakeCRIU{cmd: exec.Command(filepath.Join(built, "caller"), args...), dir: dir}
 	c.cmd.Dir = dir
 	in, err1 := c.cmd.StdinPipe()
 	out, err2 := c.cmd.StdoutPipe()
@@ -35,24 +36,24 @@ func startCaller(args ...string) (*caller, error) {
 	if err := errors.Join(err1, err2, err3); err != nil {
 		return nil, err
 	}
-	defer log.Close() //nolint:errcheck // the program has it
+	defer log.Close() //nolint:errcheck // the program has its own descriptor
 	c.cmd.Stderr = log
 	c.in, c.out = in, bufio.NewReader(out)
 	return c, c.cmd.Start()
 }
 
-// act has a script do one action, and returns the time from its exec to its
-// exit, in milliseconds. The pid, and the directory if it is not "", are what
-// CRIU would tell the script.
-func (c *caller) act(script, action string, pid int, dir string) (float64, error) {
-	who, where := "-", "-"
+// act calls a script for one action, and returns the time from its exec to its
+// exit, in milliseconds. The pid of the root task, unless it is 0, and the image
+// directory, unless it is "", are passed as CRIU would pass them.
+func (c *fakeCRIU) act(script, action string, pid int, dir string) (float64, error) {
+	root, images := "-", "-"
 	if pid != 0 {
-		who = fmt.Sprint(pid)
+		root = fmt.Sprint(pid)
 	}
 	if dir != "" {
-		where = dir
+		images = dir
 	}
-	if _, err := fmt.Fprintln(c.in, script, action, who, where); err != nil {
+	if _, err := fmt.Fprintln(c.in, script, action, root, images); err != nil {
 		return 0, err
 	}
 	line, err := c.out.ReadString('\n')
@@ -70,8 +71,8 @@ func (c *caller) act(script, action string, pid int, dir string) (float64, error
 	return float64(ns) / 1e6, nil
 }
 
-// end is CRIU's end. It returns when the settler has ended, too.
-func (c *caller) end() error {
+// end ends the program, as CRIU ends, and returns when the settler has ended too.
+func (c *fakeCRIU) end() error {
 	id := fmt.Sprintf("/run/criu-netfreeze/%d@*.sock", c.cmd.Process.Pid)
 	err := errors.Join(c.in.Close(), c.cmd.Wait())
 	return errors.Join(err, os.RemoveAll(c.dir), waitUntil("the settler's end", func() bool {
@@ -80,7 +81,7 @@ func (c *caller) end() error {
 	}))
 }
 
-// settlers returns the processes that settle transactions now.
+// settlers returns the pids of all running settlers.
 func settlers() (pids []int) {
 	files, _ := filepath.Glob("/proc/[0-9]*/cmdline")
 	for _, f := range files {
@@ -95,7 +96,8 @@ func settlers() (pids []int) {
 	return pids
 }
 
-// memory reads a line "NAME: N kB" of a file in /proc/PID, in KiB.
+// memory returns the value in KiB of a line "NAME: N kB" of a file in /proc/PID,
+// 0 if there is none.
 func memory(pid int, file, name string) float64 {
 	data, _ := os.ReadFile(fmt.Sprintf("/proc/%d/%s", pid, file))
 	for line := range strings.Lines(string(data)) {

@@ -5,7 +5,7 @@ import (
 	"slices"
 )
 
-// The variants' names that bounds refer to.
+// The names of the variants that bounds refer to.
 const (
 	withNothing  = "skip"
 	withIPTables = "iptables"
@@ -25,12 +25,12 @@ func variants() []variant {
 		{name: withHook, lock: "skip", scripts: ours, policy: "run"},
 		{name: "skip + netfreeze-hook, hold", lock: "skip", scripts: ours, policy: "hold"},
 		{name: "nftables + netfreeze-hook", lock: "nftables", scripts: ours, policy: "run"},
-		{name: "skip + the four scripts (--split)", lock: "skip", scripts: split(), policy: "run"},
+		{name: "skip + the four scripts (--split)", lock: "skip", scripts: splitScripts(), policy: "run"},
 		{name: "skip + shell script with nft", lock: "skip", scripts: helper("freeze.sh")},
 	}
 }
 
-// shape is how big the dumped tree is.
+// shape is the size of the dumped tree.
 type shape struct{ processes, connections int }
 
 func (s shape) String() string {
@@ -48,7 +48,7 @@ func count(n int, what, plural string) string {
 
 var shapes = []shape{{1, 1}, {1, 100}, {1, 1000}, {1, 10000}, {10, 100}, {100, 100}}
 
-// frozen compares the time for which CRIU keeps the tasks stopped.
+// frozen compares how long CRIU keeps the tasks stopped.
 func (b *bench) frozen() error {
 	for _, s := range shapes {
 		if !b.shapes.MatchString(s.String()) {
@@ -60,9 +60,9 @@ func (b *bench) frozen() error {
 		}
 		g := &Group{
 			Name: s.group(), Title: "Frozen time: " + s.String(), Unit: "ms",
-			About: "frozen_time of CRIU's stats-dump, a dump with leave-running; added: to skip without a script, round by round.",
+			About: "frozen_time in CRIU's stats-dump, for a dump with leave-running; added to skip without a script, round by round.",
 		}
-		say("frozen time: %s, %d rounds", s, rounds)
+		progress("frozen time: %s, %d rounds", s, rounds)
 		if err := b.frozenTree(g, s, rounds); err != nil {
 			return err
 		}
@@ -82,7 +82,7 @@ func (b *bench) frozenTree(g *Group, s shape, rounds int) error {
 	for _, v := range vs {
 		g.Rows = append(g.Rows, Row{Case: v.name})
 	}
-	for round := -1; round < rounds; round++ { // the first one warms up
+	for round := -1; round < rounds; round++ { // round -1 warms up
 		for _, i := range shuffledOrder(len(vs), round+1) {
 			v := vs[i]
 			ms, err := l.measure(v)
@@ -97,7 +97,8 @@ func (b *bench) frozenTree(g *Group, s shape, rounds int) error {
 	return nil
 }
 
-// measure dumps once by the variant.
+// measure dumps once with the variant, and returns CRIU's frozen_time in
+// milliseconds.
 func (l *load) measure(v variant) (float64, error) {
 	if v.policy != "" {
 		if err := configure(fmt.Sprintf("policy = %q", v.policy)); err != nil {
@@ -108,17 +109,17 @@ func (l *load) measure(v variant) (float64, error) {
 	if err != nil {
 		return 0, err
 	}
-	return ms, l.settled(v)
+	return ms, l.awaitSettled(v)
 }
 
-// newLoad makes two connected namespaces and a tree in one of them; done takes
-// all of it away.
+// newLoad creates two connected namespaces and a tree in one of them; done
+// removes all of it.
 func (b *bench) newLoad(processes, connections int, addrs []string) (l *load, done func(), err error) {
-	app, err := b.newSpace("app")
+	app, err := b.newNetNS("app")
 	if err != nil {
 		return nil, nil, err
 	}
-	peer, err := b.newSpace("peer")
+	peer, err := b.newNetNS("peer")
 	if err != nil {
 		app.remove()
 		return nil, nil, err

@@ -9,34 +9,36 @@ import (
 	"github.com/criu-netfreeze/criu-netfreeze/internal/proc"
 )
 
-// sizes are the numbers of connections that growth is looked at with.
+// sizes are the numbers of connections that growth is measured with.
 var sizes = []int{1, 100, 1000, 10000}
 
+// many is the largest of the sizes.
 const many = 10000
 
 func connections(n int) string { return count(n, "connection", "s") }
 
-// growth looks how our part of the frozen time grows with the connections, in
-// both scopes, and how long the silent end takes.
+// growth measures how our part of the frozen time grows with the number of
+// connections, in both scopes, and how long the silent end takes.
 func (b *bench) growth() error {
-	whole := &Group{
+	netns := &Group{
 		Name: "growth-netns", Title: "Our actions while the tasks are stopped, scope netns", Unit: "ms",
 		About: "network-lock, post-dump and network-unlock, exec to exit, policy run.",
 	}
 	conns := &Group{
 		Name: "growth-connections", Title: "Our action while the tasks are stopped, scope connections", Unit: "ms",
-		About: "post-dump, exec to exit, policy hold: CRIU calls nothing else there. The connections are frozen before, at pre-dump.",
+		About: "post-dump, exec to exit, policy hold: in this scope CRIU calls no other action while the tasks are stopped. " +
+			"The connections are frozen before, at pre-dump.",
 	}
 	for _, n := range sizes {
-		say("growth: %s", connections(n))
-		if err := b.growNetNS(whole, n); err != nil {
+		progress("growth: %s", connections(n))
+		if err := b.growNetNS(netns, n); err != nil {
 			return err
 		}
 		if err := b.growConnections(conns, n); err != nil {
 			return err
 		}
 	}
-	for _, g := range []*Group{whole, conns} {
+	for _, g := range []*Group{netns, conns} {
 		g.summarize(connections(1))
 		b.results.add(g)
 	}
@@ -68,19 +70,19 @@ func (l *load) grow(g *Group, n, rounds int, actions []string) error {
 	return nil
 }
 
-// growConnections puts the tree into the lab's own namespace, which is that of
-// CRIU and, for the lab, the host's.
+// growConnections puts the tree into the lab's own namespace, which is CRIU's as
+// well and plays the host's.
 func (b *bench) growConnections(g *Group, n int) (err error) {
-	own, err := ownSpace()
+	own, err := hostNetNS()
 	if err != nil {
 		return err
 	}
-	peer, err := b.newSpace("peer")
+	peer, err := b.newNetNS("peer")
 	if err != nil {
 		return err
 	}
 	defer own.remove()
-	defer peer.remove() // and the interface's other end with it
+	defer peer.remove() // and with it the interface's other end
 	if err := join(own, peer); err != nil {
 		return err
 	}
@@ -95,9 +97,9 @@ func (b *bench) growConnections(g *Group, n int) (err error) {
 	if err := l.grow(g, n, b.rounds, []string{"pre-dump", "post-dump"}); err != nil {
 		return err
 	}
-	real := &Group{
+	hostFrozen := &Group{
 		Name: fmt.Sprintf("host-frozen-%dc", n), Title: "Frozen time in the host's namespace: " + connections(n), Unit: "ms",
-		About: "frozen_time of CRIU's stats-dump, scope connections, policy hold.",
+		About: "frozen_time in CRIU's stats-dump, scope connections, policy hold.",
 	}
 	vs := []variant{
 		{name: withNothing, lock: "skip"},
@@ -113,23 +115,24 @@ func (b *bench) growConnections(g *Group, n int) (err error) {
 			if err != nil {
 				return err
 			}
-			real.add(vs[i].name, ms)
+			hostFrozen.add(vs[i].name, ms)
 		}
 	}
-	real.addedTo(withNothing, "")
-	b.results.add(real)
+	hostFrozen.addedTo(withNothing, "")
+	b.results.add(hostFrozen)
 	return nil
 }
 
-// silentEnd ends trees with many connections, each way that there is.
+// silentEnd ends trees with many connections, in each of the possible ways.
 func (b *bench) silentEnd() error {
 	g := &Group{
 		Name: "silent-end", Title: "Silent end of " + connections(many), Unit: "ms",
-		About: "After the dump, outside of the frozen time: until all tasks have ended, sockets and all. For comparison the same tree, killed with FIN and RST.",
+		About: "After the dump, outside the frozen time: until all tasks have ended and their sockets are gone. " +
+			"For comparison, the same tree killed by SIGKILL, which sends FIN and RST.",
 	}
 	for range max(3, b.rounds/3) {
 		for _, policy := range []string{"none", "hold", "kill"} {
-			say("silent end: policy %s", policy)
+			progress("silent end: policy %s", policy)
 			if err := b.endOnce(g, policy); err != nil {
 				return err
 			}
@@ -151,9 +154,9 @@ func (b *bench) endOnce(g *Group, policy string) error {
 		return err
 	}
 	defer root.Close()
-	// By the pidfd: every thread has ended and every socket is gone. What a
-	// parent that waits sees comes later, by what the kernel then has to forget
-	// of /proc/PID, which is most after a dump has read it.
+	// According to the pidfd, by when every thread has ended and every socket is
+	// gone. A parent's wait returns later: the kernel drops its cached entries of
+	// /proc/PID in between, of which there are most after a dump has read them.
 	ended := make(chan time.Time, 1)
 	go func() {
 		if root.Ended(patience) {
@@ -182,15 +185,15 @@ func (b *bench) endOnce(g *Group, policy string) error {
 		return err
 	}
 	began := time.Now()
-	name := "policy kill, from CRIU's end"
+	name := "policy kill, from CRIU's end on"
 	if policy == "hold" {
-		if err := l.settled(v); err != nil {
+		if err := l.awaitSettled(v); err != nil {
 			return err
 		}
-		began, name = time.Now(), "netfreeze kill, of a held tree"
+		began, name = time.Now(), "netfreeze kill of a held tree"
 		if _, err := command(netfreeze, "kill", fmt.Sprint(l.pid)); err != nil {
 			return err
 		}
 	}
-	return errors.Join(note(name, began), l.settled(v))
+	return errors.Join(note(name, began), l.awaitSettled(v))
 }

@@ -10,7 +10,8 @@ import (
 //go:embed page.md
 var pageText string
 
-// page writes README.md, from page.md and the results.
+// page returns the text of README.md, made from page.md and the results. A plot
+// is shown if it is among the files.
 func (r *results) page(files map[string]string) (string, error) {
 	t, err := template.New("page").Funcs(template.FuncMap{
 		"matrix":  r.matrix,
@@ -33,7 +34,8 @@ func (r *results) page(files map[string]string) (string, error) {
 	return strings.TrimSpace(text) + "\n", err
 }
 
-// table shows groups with all that there is to say about each row.
+// table returns a table for each of the groups, with everything that is known
+// about each row.
 func (r *results) table(names ...string) string {
 	var b strings.Builder
 	for _, name := range names {
@@ -57,10 +59,10 @@ func (r *results) table(names ...string) string {
 	return b.String()
 }
 
-// matrix shows groups side by side: their medians, or what is added, with the
-// quartiles behind.
+// matrix returns one table with the groups side by side: their medians, or what
+// each case adds, followed by the quartiles.
 func (r *results) matrix(prefix string, added bool) string {
-	groups := r.like(prefix)
+	groups := r.withPrefix(prefix)
 	if len(groups) == 0 {
 		return "Not measured in this run.\n"
 	}

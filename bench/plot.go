@@ -9,8 +9,8 @@ import (
 	"time"
 )
 
-// A plot is an SVG file: numbers as text, no script, readable in a browser on
-// light and dark pages alike.
+// A plot is an SVG file without scripts, with its numbers as text, readable on
+// light and on dark pages.
 
 // bars is a plot of horizontal bars with the quartiles as whiskers.
 type bars struct {
@@ -50,7 +50,7 @@ var barsSVG = template.Must(template.New("bars").Parse(`<svg xmlns="http://www.w
 {{end}}</svg>
 `))
 
-// barPlot draws a summary of each row.
+// barPlot draws a bar for each row, with the summary that of returns.
 func barPlot(title, unit string, rows []Row, of func(Row) Summary) (string, error) {
 	const left, right, top, step = 260, 660, 48, 28
 	least, most := 0.0, 0.0
@@ -58,11 +58,11 @@ func barPlot(title, unit string, rows []Row, of func(Row) Summary) (string, erro
 		s := of(r)
 		least, most = min(least, s.Low), max(most, s.High)
 	}
-	ticks := ticks(least, most)
-	least = min(least, ticks[0])
+	axis := ticks(least, most)
+	least = min(least, axis[0])
 	at := func(v float64) float64 { return round1(left + (v-least)/(most-least)*(right-left)) }
 	b := bars{Title: title, Unit: unit, Width: 740, Height: top + step*len(rows) + 36, Bottom: top + step*len(rows)}
-	for _, v := range ticks {
+	for _, v := range axis {
 		b.Ticks = append(b.Ticks, mark{at(v), figure(v) + " " + unit})
 	}
 	for i, r := range rows {
@@ -107,7 +107,7 @@ var linesSVG = template.Must(template.New("lines").Parse(`<svg xmlns="http://www
 {{end}}</svg>
 `))
 
-// series is one curve: a summary by its place on the x axis.
+// series is one curve: the summaries and their places on the x axis.
 type series struct {
 	label  string
 	xs     []float64
@@ -116,8 +116,8 @@ type series struct {
 
 var palette = []string{"#2563eb", "#dc2626", "#059669", "#d97706", "#7c3aed", "#6b7280"}
 
-// linePlot draws the curves; values that a logarithm does not have are put at
-// the lower edge.
+// linePlot draws the curves; values that have no logarithm are put on the lower
+// edge.
 func linePlot(title, xTitle, yTitle string, xLabel, yLabel func(float64) string, all []series) (string, error) {
 	var xs, ys []float64
 	for _, s := range all {
@@ -165,7 +165,8 @@ func execute(t *template.Template, data any) (string, error) {
 
 func round1(v float64) float64 { return math.Round(v*10) / 10 }
 
-// ticks are round numbers from at most least to about most, around five.
+// ticks returns about five round numbers, the first no greater than least and the
+// last near most.
 func ticks(least, most float64) (at []float64) {
 	raw := max(most-least, 1e-9) / 5
 	step := math.Pow(10, math.Floor(math.Log10(raw)))
@@ -181,7 +182,7 @@ func ticks(least, most float64) (at []float64) {
 	return at
 }
 
-// plots draws what was measured, by file name.
+// plots draws what was measured, and adds each plot to files by its name.
 func (r *results) plots(files map[string]string) error {
 	add := func(name, svg string, err error) error {
 		if svg != "" {
@@ -213,11 +214,15 @@ func (r *results) plots(files map[string]string) error {
 	return add("resume.svg", svg, err)
 }
 
-// curves makes series of groups, by what is behind the prefix in their names.
+// seriesNames makes labels of the groups' short names.
+var seriesNames = strings.NewReplacer("-4", ", IPv4", "-6", ", IPv6", "netns", "scope netns",
+	"connections", "scope connections", "none", "no nudge")
+
+// curves returns a series for each group whose name begins with the prefix,
+// labelled by the rest of the name.
 func (r *results) curves(prefix string, x func(string) float64) (all []series) {
-	for _, g := range r.like(prefix) {
-		s := series{label: strings.NewReplacer("-4", ", IPv4", "-6", ", IPv6", "netns", "scope netns", "connections", "scope connections", "none", "no nudge").
-			Replace(strings.TrimPrefix(g.Name, prefix))}
+	for _, g := range r.withPrefix(prefix) {
+		s := series{label: seriesNames.Replace(strings.TrimPrefix(g.Name, prefix))}
 		for _, row := range g.Rows {
 			s.xs = append(s.xs, x(row.Case))
 			s.values = append(s.values, row.Summary)

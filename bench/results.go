@@ -14,7 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Host is the machine that the figures are from.
+// Host describes the machine that the results are from.
 type Host struct {
 	When       string  `json:"when"`
 	Kernel     string  `json:"kernel"`
@@ -24,11 +24,11 @@ type Host struct {
 	CPUs       int     `json:"cpus"`
 	MemoryMiB  uint64  `json:"memory_mib"`
 	Rounds     int     `json:"rounds"`
-	LoadBefore float64 `json:"load_before"` // 1 minute's average
+	LoadBefore float64 `json:"load_before"` // average over 1 minute
 	LoadAfter  float64 `json:"load_after"`
 }
 
-// Bound is something that shall be reached.
+// Bound is a limit that a result should not exceed.
 type Bound struct {
 	What    string  `json:"what"`
 	Figure  float64 `json:"figure"`
@@ -37,7 +37,7 @@ type Bound struct {
 	Reached bool    `json:"reached"`
 }
 
-// results is the whole of results.json.
+// results is everything that was measured, in the form of results.json.
 type results struct {
 	Host   Host     `json:"host"`
 	Bounds []Bound  `json:"bounds"`
@@ -55,8 +55,8 @@ func (r *results) group(name string) *Group {
 	return nil
 }
 
-// like returns the groups whose name begins so.
-func (r *results) like(prefix string) (found []*Group) {
+// withPrefix returns the groups whose names begin with the prefix.
+func (r *results) withPrefix(prefix string) (found []*Group) {
 	for _, g := range r.Groups {
 		if strings.HasPrefix(g.Name, prefix) {
 			found = append(found, g)
@@ -93,6 +93,7 @@ func loadAverage() (load float64) {
 	return load
 }
 
+// load reads results.json of an earlier run.
 func (r *results) load(dir string) error {
 	data, err := os.ReadFile(filepath.Join(dir, "results.json"))
 	if err != nil {
@@ -101,7 +102,7 @@ func (r *results) load(dir string) error {
 	return json.Unmarshal(data, r)
 }
 
-// write puts results.json, the plots and the page that shows them into dir.
+// write writes README.md, the plots and results.json to dir.
 func (r *results) write(dir string) error {
 	data, err := json.MarshalIndent(r, "", "\t")
 	if err != nil {
@@ -124,8 +125,8 @@ func (r *results) write(dir string) error {
 	return nil
 }
 
-// print shows all groups and the bounds as tables.
-func (r *results) print(w io.Writer) {
+// printTables shows all groups and the bounds as tables.
+func (r *results) printTables(w io.Writer) {
 	for _, g := range r.Groups {
 		fmt.Fprintf(w, "%s\n", g.Title)
 		t := tabwriter.NewWriter(w, 0, 0, 2, ' ', tabwriter.AlignRight)
@@ -138,12 +139,13 @@ func (r *results) print(w io.Writer) {
 			if row.Ratio != 0 {
 				ratio = figure(row.Ratio)
 			}
-			fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t%s\t%d\t\n", row.Case, figure(row.Median), spreadOf(row.Summary), added, spread, ratio, row.N)
+			fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t%s\t%d\t\n",
+				row.Case, figure(row.Median), spreadOf(row.Summary), added, spread, ratio, row.N)
 		}
 		_ = t.Flush()
 		fmt.Fprintln(w)
 	}
-	fmt.Fprintln(w, "What it must reach")
+	fmt.Fprintln(w, "Bounds")
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	for _, b := range r.Bounds {
 		fmt.Fprintf(t, "%s\t%s\tat most %s %s\t%s\n", b.What, figure(b.Figure), figure(b.Limit), b.Unit, verdict(b))
@@ -158,7 +160,7 @@ func verdict(b Bound) string {
 	return "NOT reached"
 }
 
-// figure shows three significant digits, or whole numbers.
+// figure formats a number with three significant digits, or as a whole number.
 func figure(f float64) string {
 	switch a := max(f, -f); {
 	case a >= 100 || a == float64(int(a)):

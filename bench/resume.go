@@ -14,17 +14,17 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Peers send a record each tick.
+// Each peer sends a record every tick.
 const (
 	tick       = 5 * time.Millisecond
 	recordSize = 64
 )
 
-// connsPerCase are half IPv4, half IPv6.
+// connsPerCase is how many connections a case has, half of them over IPv6.
 const connsPerCase = 10
 
-// resume measures when the first byte gets through after an outage: the peers
-// keep sending, the restored program only reads.
+// resume measures when the first byte gets through after an outage. The peers
+// keep sending; the restored program only reads.
 func (b *bench) resume() error {
 	modes := []string{"none"}
 	if err := configure(`resume = "nudge"`); err != nil {
@@ -33,9 +33,9 @@ func (b *bench) resume() error {
 	if out, err := command(netfreeze, "config", "check"); err == nil {
 		modes = append(modes, "nudge")
 	} else {
-		say("resume: without nudge only, this netfreeze does not know it: %s", strings.TrimSpace(out))
+		progress("resume: without the nudge only, which this netfreeze does not have: %s", strings.TrimSpace(out))
 	}
-	say("resume: outages of %v, all at the same time, resume = %v", b.outages, modes)
+	progress("resume: outages of %v, all at the same time, resume = %v", b.outages, modes)
 	var cases []*outage
 	defer func() {
 		for _, o := range cases {
@@ -52,7 +52,7 @@ func (b *bench) resume() error {
 			cases = append(cases, o)
 		}
 	}
-	// CRIU runs for one case at a time: the others only wait meanwhile.
+	// CRIU runs for one case at a time, while the others only wait.
 	var criu sync.Mutex
 	errs := make([]error, len(cases))
 	var all sync.WaitGroup
@@ -65,21 +65,22 @@ func (b *bench) resume() error {
 	}
 	for _, mode := range modes {
 		for _, family := range []int{4, 6} {
-			b.resumed(cases, mode, family)
+			b.addResumeGroups(cases, mode, family)
 		}
 	}
 	return nil
 }
 
-// resumed makes groups of what the cases of one series have measured.
-func (b *bench) resumed(cases []*outage, mode string, family int) {
+// addResumeGroups adds what was measured with one mode and IP version to the
+// results.
+func (b *bench) addResumeGroups(cases []*outage, mode string, family int) {
 	unlock := &Group{
 		Name: fmt.Sprintf("resume-%s-%d", mode, family), Title: fmt.Sprintf("resume = %q, IPv%d", mode, family), Unit: "ms",
 		About: "From network-unlock to the first byte that gets through, by length of the outage.",
 	}
 	post := &Group{
 		Name: fmt.Sprintf("resumed-%s-%d", mode, family), Title: fmt.Sprintf("resume = %q, IPv%d", mode, family), Unit: "ms",
-		About: "From post-resume to the first byte that gets through, by length of the outage; below 0: it came before.",
+		About: "From post-resume to the first byte that gets through, by length of the outage; below 0 if it came earlier.",
 	}
 	for _, o := range cases {
 		if o.mode != mode {
@@ -98,7 +99,7 @@ func (b *bench) resumed(cases []*outage, mode string, family int) {
 	b.results.add(post)
 }
 
-// outage is one case. Times are the monotonic clock's, in nanoseconds.
+// outage is one case. Times are in nanoseconds, by the monotonic clock.
 type outage struct {
 	length time.Duration // from the freeze to CRIU's start
 	mode   string
@@ -106,7 +107,7 @@ type outage struct {
 	done   func()
 
 	unlock, postResume int64
-	first              []int64 // by connection: when the first byte got through
+	first              []int64 // for each connection, when the first byte got through
 }
 
 func (o *outage) run(criu *sync.Mutex) error {
@@ -116,11 +117,11 @@ func (o *outage) run(criu *sync.Mutex) error {
 		return err
 	}
 	defer os.RemoveAll(filepath.Dir(stamps)) //nolint:errcheck // on the lab's tmpfs
-	// Listed last, it runs before the hook.
+	// The script that is listed last runs first, before the hook.
 	v := variant{lock: "skip", scripts: []string{hook, script}}
-	talks := make([]*talk, len(l.conns))
+	pushers := make([]*pusher, len(l.conns))
 	for i, c := range l.conns {
-		talks[i] = newTalk(c)
+		pushers[i] = newPusher(c)
 	}
 	time.Sleep(10 * tick)
 	criu.Lock()
@@ -145,7 +146,7 @@ func (o *outage) run(criu *sync.Mutex) error {
 		lines = append(lines, `resume = "none"`)
 	}
 	err = configure(lines...)
-	for _, t := range talks {
+	for _, t := range pushers {
 		err = errors.Join(err, t.watch())
 	}
 	if err == nil {
@@ -158,7 +159,7 @@ func (o *outage) run(criu *sync.Mutex) error {
 	if o.unlock, o.postResume, err = readStamps(stamps); err != nil {
 		return err
 	}
-	for i, t := range talks {
+	for i, t := range pushers {
 		if err := waitUntilFor(2*o.length+patience, "traffic after an outage of "+o.length.String(), func() bool {
 			return t.first.Load() != 0
 		}); err != nil {
@@ -166,11 +167,11 @@ func (o *outage) run(criu *sync.Mutex) error {
 		}
 		o.first = append(o.first, t.first.Load())
 	}
-	say("resume: %s, %s: done", o.length, o.mode)
+	progress("resume: %s, %s: done", o.length, o.mode)
 	return nil
 }
 
-// resumeIsKnown reports whether netfreeze.toml may say how to resume.
+// resumeIsKnown reports whether this netfreeze knows the option resume.
 var resumeIsKnown = sync.OnceValue(func() bool {
 	if configure(`resume = "none"`) != nil {
 		return false
@@ -179,7 +180,8 @@ var resumeIsKnown = sync.OnceValue(func() bool {
 	return err == nil
 })
 
-// newStamp copies the action-script stamp to a directory of its own.
+// newStamp copies the action-script stamp to a directory of its own, and returns
+// the paths of the file that it appends to and of the script.
 func newStamp() (stamps, script string, err error) {
 	dir, err := os.MkdirTemp("", "stamp")
 	if err != nil {
@@ -193,7 +195,7 @@ func newStamp() (stamps, script string, err error) {
 	return filepath.Join(dir, "stamps"), script, os.WriteFile(script, program, 0o700)
 }
 
-// readStamps returns when the last network-unlock and post-resume were.
+// readStamps returns the times of the last network-unlock and post-resume.
 func readStamps(path string) (unlock, post int64, err error) {
 	data, err := os.ReadFile(path)
 	if err != nil {
@@ -213,22 +215,22 @@ func readStamps(path string) (unlock, post int64, err error) {
 		}
 	}
 	if unlock == 0 || post == 0 {
-		return 0, 0, fmt.Errorf("no stamp of network-unlock and post-resume among %q", data)
+		return 0, 0, fmt.Errorf("stamps of network-unlock and post-resume are missing in %q", data)
 	}
 	return unlock, post, nil
 }
 
-// talk is a peer that sends all the time, to a program that never answers: the
-// hard case, since nothing but the peer's own timer, or a nudge, makes it send
-// again what was lost in the freeze.
-type talk struct {
+// pusher is a peer that sends all the time to a program that never answers. That
+// is the hard case: only the peer's own timer, or a nudge, makes it retransmit
+// what was lost in the freeze.
+type pusher struct {
 	conn  *net.TCPConn
-	known uint64       // what had been acknowledged before the restore
-	first atomic.Int64 // when more than that was, 0 if it was not yet
+	known uint64       // bytes acknowledged before the restore
+	first atomic.Int64 // when more were acknowledged, 0 if none have been yet
 }
 
-func newTalk(c net.Conn) *talk {
-	t := &talk{conn: c.(*net.TCPConn)}
+func newPusher(c net.Conn) *pusher {
+	t := &pusher{conn: c.(*net.TCPConn)}
 	go func() {
 		record := make([]byte, recordSize)
 		for {
@@ -241,8 +243,9 @@ func newTalk(c net.Conn) *talk {
 	return t
 }
 
-// watch waits for the other end to acknowledge more than it has until now.
-func (t *talk) watch() error {
+// watch records in the background when the other end acknowledges more than it
+// has until now.
+func (t *pusher) watch() error {
 	var err error
 	if t.known, err = t.acknowledged(); err != nil {
 		return err
@@ -263,8 +266,8 @@ func (t *talk) watch() error {
 	return nil
 }
 
-// acknowledged asks the kernel how many bytes the other end has got.
-func (t *talk) acknowledged() (uint64, error) {
+// acknowledged returns how many bytes the other end has acknowledged.
+func (t *pusher) acknowledged() (uint64, error) {
 	raw, err := t.conn.SyscallConn()
 	if err != nil {
 		return 0, err

@@ -5,13 +5,14 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 )
 
-// scale holds many containers at once: each a tree in a namespace of its own,
-// with one connection.
+// scale measures with many containers at once, each a process tree with one
+// connection in a namespace of its own.
 func (b *bench) scale() error {
-	say("scale: %d containers", b.held)
+	progress("scale: %d containers", b.held)
 	if err := configure(`policy = "hold"`); err != nil {
 		return err
 	}
@@ -23,7 +24,7 @@ func (b *bench) scale() error {
 		}
 	}()
 	for range b.held {
-		s, err := b.newSpace("held")
+		s, err := b.newNetNS("held")
 		if err != nil {
 			return err
 		}
@@ -36,41 +37,41 @@ func (b *bench) scale() error {
 	}
 	times := &Group{
 		Name: "scale-time", Title: fmt.Sprintf("Time with %d containers", b.held), Unit: "ms",
-		About: "Each sample is one container's, or one call of netfreeze status.",
+		About: "Each sample is one container, or one call of netfreeze status.",
 	}
-	memory := &Group{
+	mem := &Group{
 		Name: "scale-memory", Title: fmt.Sprintf("Memory with %d containers", b.held), Unit: "KiB",
-		About: "The settlers' is what they do not share with others, added up (PSS). After CRIU's end no settler is left.",
+		About: "For the settlers, the sum of their proportional set sizes (PSS). No settler is left after CRIU's end.",
 	}
-	counts := &Group{Name: "scale-count", Title: "Processes of ours", Unit: "processes", About: "Settlers that live."}
-	err := errors.Join(b.transactions(loads, times, memory, counts), b.hold(loads, times, memory, counts))
+	counts := &Group{Name: "scale-count", Title: "Our processes", Unit: "processes", About: "Running settlers."}
+	err := errors.Join(b.transactions(loads, times, mem, counts), b.hold(loads, times, mem, counts))
 	if err != nil {
 		return err
 	}
-	for _, g := range []*Group{times, memory, counts} {
+	for _, g := range []*Group{times, mem, counts} {
 		g.summarize("")
 		b.results.add(g)
 	}
 	return nil
 }
 
-// transactions has a dump of every tree under way at the same time.
+// transactions has a dump of every tree in progress at the same time.
 func (b *bench) transactions(loads []*load, times, mem, counts *Group) error {
-	var callers []*caller
+	var crius []*fakeCRIU
 	var errs []error
 	for _, l := range loads {
-		c, err := startCaller()
+		c, err := startFakeCRIU()
 		if err != nil {
 			errs = append(errs, err)
 			break
 		}
-		callers = append(callers, c)
+		crius = append(crius, c)
 		ms, err := c.act(hook, "pre-dump", l.pid, l.dir)
 		if err != nil {
 			errs = append(errs, err)
 			break
 		}
-		times.add("pre-dump, all others under way", ms)
+		times.add("pre-dump, with the others under way", ms)
 	}
 	name := fmt.Sprintf("%d dumps under way", len(loads))
 	var sum float64
@@ -80,16 +81,16 @@ func (b *bench) transactions(loads []*load, times, mem, counts *Group) error {
 	}
 	counts.add(name, float64(len(pids)))
 	mem.add(name+": settlers", sum)
-	for _, c := range callers {
+	for _, c := range crius {
 		began := time.Now()
 		errs = append(errs, c.end())
-		times.add("undoing one of them after CRIU's end", time.Since(began).Seconds()*1000)
+		times.add("undoing one dump after CRIU's end", time.Since(began).Seconds()*1000)
 	}
 	return errors.Join(errs...)
 }
 
-// hold dumps every tree with policy hold by CRIU, looks at all of them, and
-// ends them one by one.
+// hold has CRIU dump every tree with policy hold, measures what all of them
+// take, and thaws or kills them one by one.
 func (b *bench) hold(loads []*load, times, mem, counts *Group) error {
 	v := variant{name: "hold", lock: "skip", scripts: []string{hook}}
 	for i, l := range loads {
@@ -97,7 +98,7 @@ func (b *bench) hold(loads []*load, times, mem, counts *Group) error {
 		if _, err := l.dump(v); err != nil {
 			return err
 		}
-		if err := l.settled(v); err != nil {
+		if err := l.awaitSettled(v); err != nil {
 			return err
 		}
 		name := "dump and hold, the first tenth"
@@ -118,16 +119,13 @@ func (b *bench) hold(loads []*load, times, mem, counts *Group) error {
 		}
 	}
 	mem.add(name+": records", float64(bytes)/1024)
-	for _, l := range []struct {
-		name string
-		args []string
-	}{{"netfreeze status", []string{netfreeze, "status"}}, {"netfreeze status -o json", []string{netfreeze, "status", "-o", "json"}}} {
+	for _, args := range [][]string{{"status"}, {"status", "-o", "json"}} {
 		for range b.rounds {
 			began := time.Now()
-			if _, err := command(l.args...); err != nil {
+			if _, err := command(append([]string{netfreeze}, args...)...); err != nil {
 				return err
 			}
-			times.add(l.name, time.Since(began).Seconds()*1000)
+			times.add("netfreeze "+strings.Join(args, " "), time.Since(began).Seconds()*1000)
 		}
 	}
 	for i, l := range loads {
@@ -136,7 +134,7 @@ func (b *bench) hold(loads []*load, times, mem, counts *Group) error {
 		if _, err := command(netfreeze, verb, fmt.Sprint(l.pid)); err != nil {
 			return err
 		}
-		times.add("netfreeze "+verb+", of one of them", time.Since(began).Seconds()*1000)
+		times.add("netfreeze "+verb+" of one container", time.Since(began).Seconds()*1000)
 	}
 	return nil
 }

@@ -4,8 +4,8 @@ import (
 	"slices"
 )
 
-// Summary says what a set of samples is: its median, and the quartiles for
-// their spread.
+// Summary describes a set of samples by their median and, as the spread, their
+// quartiles.
 type Summary struct {
 	Median float64 `json:"median"`
 	Low    float64 `json:"quartile_1"`
@@ -18,7 +18,8 @@ func summarize(samples []float64) Summary {
 	return Summary{quantile(s, 0.5), quantile(s, 0.25), quantile(s, 0.75), len(s)}
 }
 
-// quantile interpolates between the sorted samples.
+// quantile returns a quantile of the sorted samples, interpolated between two of
+// them.
 func quantile(sorted []float64, q float64) float64 {
 	if len(sorted) == 0 {
 		return 0
@@ -35,11 +36,11 @@ func quantile(sorted []float64, q float64) float64 {
 type Row struct {
 	Case string `json:"case"`
 	Summary
-	// Added is the median difference to the group's reference, taken round by
-	// round, so that what slows both down falls out.
+	// Added is the median difference from the group's base case, taken round by
+	// round, so that what slows both of them down cancels out.
 	Added *Summary `json:"added,omitempty"`
-	// Ratio is how much the case adds, or takes, for each unit that the
-	// reference adds or takes.
+	// Ratio is what the case adds, or takes, divided by what the reference adds
+	// or takes.
 	Ratio   float64   `json:"ratio,omitempty"`
 	Samples []float64 `json:"samples"`
 }
@@ -50,7 +51,7 @@ type Group struct {
 	Title string `json:"title"`
 	About string `json:"about"`
 	Unit  string `json:"unit"`
-	// RatioOf names what the ratio is of.
+	// RatioOf says what Ratio is relative to.
 	RatioOf string `json:"ratio_of,omitempty"`
 	Rows    []Row  `json:"rows"`
 }
@@ -72,7 +73,7 @@ func (g *Group) add(name string, sample float64) {
 	r.Samples = append(r.Samples, sample)
 }
 
-// summarize fills in the summaries, and the ratio to the case called reference
+// summarize fills in the summaries, and the ratios to the case called reference
 // if there is one.
 func (g *Group) summarize(reference string) {
 	for i := range g.Rows {
@@ -86,8 +87,8 @@ func (g *Group) summarize(reference string) {
 	}
 }
 
-// addedTo fills in what each case adds to the case called base, and the ratio
-// to what the case called reference adds.
+// addedTo fills in what each case adds to the case called base, and the ratios to
+// what the case called reference adds.
 func (g *Group) addedTo(base, reference string) {
 	g.summarize("")
 	from := g.row(base)

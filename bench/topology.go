@@ -17,20 +17,20 @@ import (
 	"github.com/criu-netfreeze/criu-netfreeze/internal/netns"
 )
 
-// patience is how long anything may take.
+// patience is the time limit for anything that is waited for.
 const patience = 60 * time.Second
 
-// space is a network namespace, open as long as it is used. The lab's own has
-// no name.
-type space struct {
+// netNS is a network namespace, kept open while it is used. The lab's own has no
+// name.
+type netNS struct {
 	*netns.Namespace
 	name string
 }
 
-// newSpace makes a namespace with its loopback up.
-func (b *bench) newSpace(role string) (*space, error) {
-	b.worlds++
-	name := fmt.Sprintf("bench%d-%s", b.worlds, role)
+// newNetNS creates a namespace with its loopback interface up.
+func (b *bench) newNetNS(role string) (*netNS, error) {
+	b.netnsCount++
+	name := fmt.Sprintf("bench%d-%s", b.netnsCount, role)
 	if _, err := command("ip", "netns", "add", name); err != nil {
 		return nil, err
 	}
@@ -38,18 +38,18 @@ func (b *bench) newSpace(role string) (*space, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &space{ns, name}
+	s := &netNS{ns, name}
 	return s, s.ip("link set lo up")
 }
 
-// ownSpace is the lab's own namespace, which plays the host's.
-func ownSpace() (*space, error) {
+// hostNetNS returns the lab's own namespace, which plays the host's.
+func hostNetNS() (*netNS, error) {
 	ns, err := netns.OpenSelf()
-	return &space{ns, ""}, err
+	return &netNS{ns, ""}, err
 }
 
-// remove deletes the namespace, its interfaces first.
-func (s *space) remove() {
+// remove deletes the namespace, its interface first.
+func (s *netNS) remove() {
 	_ = s.Close()
 	if s.name != "" {
 		_, _ = command("ip", "-n", s.name, "link", "del", "eth0")
@@ -57,8 +57,8 @@ func (s *space) remove() {
 	}
 }
 
-// ip runs commands of the program ip inside.
-func (s *space) ip(lines ...string) error {
+// ip runs a batch of ip(8) commands inside.
+func (s *netNS) ip(lines ...string) error {
 	cmd := exec.Command("ip", "-batch", "-")
 	cmd.Stdin = strings.NewReader(strings.Join(lines, "\n") + "\n")
 	var out []byte
@@ -72,15 +72,15 @@ func (s *space) ip(lines ...string) error {
 	return nil
 }
 
-// The two ends of a link.
+// The addresses of the two ends of a link.
 var (
 	appSide  = []string{"10.99.0.1", "fd99::1"}
 	peerSide = []string{"10.99.0.2", "fd99::2"}
 )
 
-// join connects two namespaces by a pair of interfaces with addresses, all
-// live at once.
-func join(app, peer *space) error {
+// join connects two namespaces by a veth pair, with addresses that are usable at
+// once.
+func join(app, peer *netNS) error {
 	inner := "eth0"
 	if app.name == "" {
 		inner = "bench0"
@@ -92,14 +92,15 @@ func join(app, peer *space) error {
 	if err != nil {
 		return err
 	}
-	up := func(s *space, dev string, addrs []string) error {
+	up := func(s *netNS, dev string, addrs []string) error {
 		return s.ip("link set "+dev+" addrgenmode none up", "addr add "+addrs[0]+"/24 dev "+dev,
 			"addr add "+addrs[1]+"/64 dev "+dev+" nodad")
 	}
 	return errors.Join(up(app, inner, appSide), up(peer, "eth0", peerSide))
 }
 
-// command runs a program of the lab to its end and returns what it said.
+// command runs a program of the lab to its end and returns its output, standard
+// error included.
 func command(argv ...string) (string, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
@@ -110,21 +111,23 @@ func command(argv ...string) (string, error) {
 	return string(out), err
 }
 
-// load is the tree that is dumped: the program load, and the other ends of its
-// connections, which are in this process.
+// load is the tree that is dumped (the helper program load) and the other ends of
+// its connections, which are in this process.
 type load struct {
-	app   *space
+	app   *netNS
 	pid   int
 	ended atomic.Pointer[time.Time] // when it was reaped
 	conns []net.Conn
-	dir   string // of its images
+	dir   string // the image directory
 }
 
+// port is where the program load listens.
 const port = 7000
 
-// startLoad starts the tree in app and connects from peer to its addresses, to
-// each with its share of the connections. Every one has carried a byte each way.
-func startLoad(app, peer *space, processes, connections int, addrs []string) (*load, error) {
+// startLoad starts the tree in app and connects to it from peer, with the
+// connections distributed evenly over the addresses. When it returns, every
+// connection has carried a byte each way.
+func startLoad(app, peer *netNS, processes, connections int, addrs []string) (*load, error) {
 	dir, err := os.MkdirTemp("", "load")
 	if err != nil {
 		return nil, err
@@ -138,7 +141,7 @@ func startLoad(app, peer *space, processes, connections int, addrs []string) (*l
 		return nil, err
 	}
 	l.pid = cmd.Process.Pid
-	// Reaped at once: a restore needs the number.
+	// Reaped at once: a restore needs the pid to be free.
 	go func() {
 		_ = cmd.Wait()
 		now := time.Now()
@@ -173,7 +176,7 @@ func (l *load) connect(addrs []string, n int) error {
 	return nil
 }
 
-// echo sends a byte and waits for it.
+// echo sends a byte and waits for it to come back.
 func echo(c net.Conn) error {
 	one := []byte{1}
 	if _, err := c.Write(one); err != nil {
@@ -186,7 +189,7 @@ func echo(c net.Conn) error {
 	return err
 }
 
-// remove ends the tree, which may be a restored one.
+// remove ends the tree, which may have been restored, and closes the connections.
 func (l *load) remove() {
 	for _, c := range l.conns {
 		_ = c.(*net.TCPConn).SetLinger(0)
@@ -210,17 +213,17 @@ func children(pid int) (pids []int) {
 	return pids
 }
 
-// exists reports whether a process is there, a zombie included.
+// exists reports whether there is a process, possibly a zombie, with this pid.
 func exists(pid int) bool { return syscall.Kill(pid, 0) == nil }
 
-// waitUntil polls until the condition holds, which should not take long.
+// waitUntil polls until the condition holds, or patience is over.
 func waitUntil(what string, holds func() bool) error { return waitUntilFor(patience, what, holds) }
 
 func waitUntilFor(limit time.Duration, what string, holds func() bool) error {
 	deadline := time.Now().Add(limit)
 	for !holds() {
 		if time.Now().After(deadline) {
-			return fmt.Errorf("%s: not within %s", what, limit)
+			return fmt.Errorf("%s: has not happened within %s", what, limit)
 		}
 		time.Sleep(500 * time.Microsecond)
 	}
