@@ -1,141 +1,193 @@
-// Package hooks does what CRIU's actions ask for, in CRIU's order: one file per
-// script, and the transaction that they share.
+// Package hooks is the story of a dump and of a restore, told by CRIU's actions:
+// one file per action, in CRIU's order.
 //
 //	dump:    pre-dump → network-lock → post-dump → network-unlock → settle
-//	restore: pre-restore → post-setup-namespaces → network-unlock → post-resume
+//	restore: pre-restore → post-setup-namespaces → network-unlock → post-resume → settle
 //
-// All of it runs in one process per CRIU, the settler (settler.go), which the
-// first action starts and which ends the transaction once CRIU has ended,
-// however that happened. Packets are dropped by package rules; which ones, for
-// how long and until when is decided here.
+// A Dump and a Restore have explicit states, and refuse an action that their state
+// does not allow. All actions of one CRIU are done by one process, the settler
+// (package settler), one after the other; it settles the transaction once CRIU has
+// ended, however that happened. How a namespace is frozen and thawed is package
+// freeze's subject; whether, when and until when is decided here.
 package hooks
 
 import (
 	"errors"
 	"fmt"
+	"hash/fnv"
 	"os"
-	"strconv"
-	"strings"
+	"time"
+
+	"github.com/sirupsen/logrus"
 
 	"github.com/criu-netfreeze/criu-netfreeze/internal/action"
 	"github.com/criu-netfreeze/criu-netfreeze/internal/config"
+	"github.com/criu-netfreeze/criu-netfreeze/internal/container"
+	"github.com/criu-netfreeze/criu-netfreeze/internal/freeze"
+	"github.com/criu-netfreeze/criu-netfreeze/internal/identity"
 	"github.com/criu-netfreeze/criu-netfreeze/internal/proc"
 	"github.com/criu-netfreeze/criu-netfreeze/internal/record"
 )
 
-// request is one call of a script by CRIU.
-type request struct {
-	script   string // name under which the script was executed
-	name     string // CRTOOLS_SCRIPT_ACTION
-	imageDir string // CRTOOLS_IMAGE_DIR: valid while CRIU lives
-	initPID  string // CRTOOLS_INIT_PID: the root task, in CRIU's pid namespace
+// Env is what a transaction works with.
+type Env struct {
+	Keeper *freeze.Keeper
+	CRIU   *proc.Process // the CRIU whose actions these are
+	Log    *logrus.Logger
+	Config func() (*config.Config, error) // reads the configuration, and sets the log up as it says
 }
 
-// parseRequest takes apart what the action-script sent, see package relay.
-func parseRequest(message string) (request, error) {
-	f := strings.Split(message, "\x00")
-	if len(f) != 5 || f[0] != action.Version {
-		return request{}, errors.New("the action-script and the netfreeze program are not of the same version: install both anew")
-	}
-	return request{script: f[1], name: f[2], imageDir: f[3], initPID: f[4]}, nil
+// Transaction is one dump or one restore, from its first action to its
+// settlement. Its methods must not be called concurrently.
+type Transaction interface {
+	// Do does one of CRIU's actions. An error makes CRIU give up where it still can.
+	Do(action.Request) error
+	// Finished reports whether the transaction is over and settled while CRIU may
+	// still run; a script that is listed twice may still call.
+	Finished() bool
+	// Polls reports whether the end of CRIU is not all to wait for: Concluded must
+	// be asked again and again.
+	Polls() bool
+	// Concluded reports whether CRIU is done with the transaction, although it lives on.
+	Concluded() bool
+	// Settle ends the transaction once CRIU has ended, or is done with it. What cannot
+	// be taken back now is tried again until the kernel has done it.
+	Settle() error
+	// Close lets go of everything. Rules and record stay as they are.
+	Close()
 }
 
-// do does one action. An error makes CRIU give up where it still can.
-func (s *settler) do(a request) error {
-	switch a.name {
-	case action.PreDump:
-		return s.preDump(a)
-	case action.PreRestore:
-		return s.preRestore(a)
-	}
-	if s.finished {
-		return nil // a script that is listed twice
-	}
-	if s.tx == nil {
-		if err := s.resume(); err != nil {
-			return err
+// Begin starts the transaction that a first action, pre-dump or pre-restore, asks
+// for. After an error everything is as before.
+func Begin(env *Env, req action.Request) (Transaction, error) {
+	if req.Action == action.PreDump {
+		d, err := preDump(env, req)
+		if err != nil {
+			return nil, err
 		}
+		return d, nil
 	}
-	switch op := s.tx.rec.Op; {
-	case a.name == action.NetworkLock && op == record.Dump:
-		return s.tx.networkLock()
-	case a.name == action.PostDump && op == record.Dump:
-		return s.tx.postDump(a)
-	case a.name == action.NetworkUnlock && op == record.Dump:
-		if a.script == "post-resume" {
-			return nil // the other half of the split scripts
-		}
-		return s.tx.dumpUnlock()
-	case a.name == action.PostSetupNS && op == record.Restore:
-		return s.tx.postSetupNS(a)
-	case a.name == action.NetworkUnlock && op == record.Restore:
-		if a.script == "post-dump" {
-			return nil
-		}
-		return s.tx.restoreUnlock()
-	case a.name == action.PostResume && op == record.Restore:
-		return s.finish()
-	default:
-		return fmt.Errorf("this action does not belong to a %s, which this CRIU began; nothing was changed", op)
-	}
-}
-
-// resume takes up the transaction of a settler that was killed.
-func (s *settler) resume() error {
-	rec, err := record.Load(s.id)
-	if errors.Is(err, os.ErrNotExist) {
-		return errors.New("no pre-dump or pre-restore came before from this CRIU; nothing was changed (is the script listed for all actions? see netfreeze install)")
-	}
-	if err != nil {
-		return err
-	}
-	cfg, err := s.configure()
-	if err != nil {
-		s.log.Warnf("going on without the configuration: %s", oneLine(err))
-		cfg = config.Default() // what matters is in the record
-	}
-	tx, err := reopen(s, cfg, rec)
-	if err != nil {
-		return err
-	}
-	s.log.Warn("the settler was gone; a new one goes on with the transaction")
-	s.tx = tx
-	return nil
-}
-
-// root takes hold of the root task that CRIU names.
-func (a request) root() (*proc.Process, error) {
-	pid, err := a.pid()
+	r, err := preRestore(env, req)
 	if err != nil {
 		return nil, err
 	}
-	p, err := proc.Open(pid)
+	return r, nil
+}
+
+// Resume takes up the transaction of a settler that was killed, from its record.
+func Resume(env *Env) (Transaction, error) {
+	rec, err := record.Load(env.CRIU.String())
+	if errors.Is(err, os.ErrNotExist) {
+		return nil, errors.New("no pre-dump or pre-restore came before from this CRIU; nothing was changed (is the script listed for all actions? see netfreeze install)")
+	}
 	if err != nil {
-		return nil, fmt.Errorf("take hold of the root task: %w; nothing was changed", err)
+		return nil, err
 	}
-	return p, nil
+	cfg, err := env.Config()
+	if err != nil {
+		env.Log.Warnf("going on without the configuration: %v", err)
+		cfg = config.Default() // what matters is in the record
+	}
+	set, err := cfg.For(identity.Container{})
+	if err != nil {
+		return nil, err
+	}
+	// What was chosen for the container at the beginning holds.
+	set.Policy, set.Why, set.Backend = config.Policy(rec.Policy), rec.Why, rec.Backend
+	set.TTL = max(time.Until(rec.Until), config.MinTTL)
+	c := common{env: env, set: set, freeze: env.Keeper.Freeze(rec, set.Backend, set.TTL, env.Log)}
+	if err := c.freeze.Resume(); err != nil {
+		return nil, err
+	}
+	env.Log.Warn("the settler was gone; a new one goes on with the transaction")
+	if rec.Op == record.Restore {
+		return resumeRestore(c), nil
+	}
+	d, err := resumeDump(c)
+	if err != nil {
+		return nil, err
+	}
+	return d, nil
 }
 
-// pid parses CRTOOLS_INIT_PID.
-func (a request) pid() (int, error) {
-	if a.initPID == "" {
-		return 0, errors.New("CRTOOLS_INIT_PID is not set: CRIU sets it, so this was called by something else; nothing was changed")
-	}
-	pid, err := strconv.Atoi(a.initPID)
-	if err != nil || pid <= 0 {
-		return 0, fmt.Errorf("CRTOOLS_INIT_PID is %q, not a process id; nothing was changed", a.initPID)
-	}
-	return pid, nil
+// common is what a dump and a restore have in common.
+type common struct {
+	env    *Env
+	set    config.Settings
+	freeze *freeze.Freeze
 }
 
-// images returns the image directory, a path into CRIU's own /proc entry.
-func (a request) images(criu proc.Ref) (string, error) {
-	if a.imageDir == "" {
-		return "", errors.New("CRTOOLS_IMAGE_DIR is not set: CRIU sets it, so this was called by something else; nothing was changed")
+// begin prepares a transaction for the container ct, nil if it is not known, and
+// changes nothing yet.
+func begin(env *Env, op record.Op, ct *container.Container) (common, error) {
+	cfg, err := env.Config()
+	if err != nil {
+		return common{}, err
 	}
-	fd, ok := strings.CutPrefix(a.imageDir, fmt.Sprintf("/proc/%d/fd/", criu.PID))
-	if _, err := strconv.ParseUint(fd, 10, 31); !ok || err != nil {
-		return "", fmt.Errorf("CRTOOLS_IMAGE_DIR is %q, which does not belong to the calling process %d; nothing was changed", a.imageDir, criu.PID)
+	var id identity.Container
+	if ct != nil {
+		id = ct.Container
 	}
-	return a.imageDir, nil
+	set, err := cfg.For(id)
+	if err != nil {
+		return common{}, err
+	}
+	name := env.CRIU.String()
+	rec := &record.Record{
+		ID: name, Op: op, Phase: record.Running, CRIU: env.CRIU.Ref,
+		Policy: string(set.Policy), Why: set.Why,
+		Container: id, Owner: ownerOf(name),
+		Since: time.Now(), Until: time.Now().Add(set.TTL),
+	}
+	return common{env: env, set: set, freeze: env.Keeper.Freeze(rec, set.Backend, set.TTL, env.Log)}, nil
 }
+
+// findContainer asks the runtime above CRIU which container this is about. Where
+// that cannot be told only the general settings apply.
+func findContainer(env *Env) *container.Container {
+	c, err := container.Runtime(env.CRIU.PID)
+	if err != nil {
+		env.Log.Warnf("the container is not known by name, only the general settings apply: %v", err)
+	}
+	return c
+}
+
+// record is what survives the settler.
+func (c *common) record() *record.Record { return c.freeze.Record }
+
+// ownerOf derives the owner of single connections' rules from the transaction.
+func ownerOf(id string) string {
+	h := fnv.New32a()
+	_, _ = h.Write([]byte(id))
+	return fmt.Sprintf("t%08x", h.Sum32())
+}
+
+// tryAgain is how long the settler waits after a settlement that failed, before
+// the next attempt: another program may hold iptables' lock, say.
+const tryAgain = time.Second
+
+// settle tries once until it succeeds, enough is done, or the time to live is over.
+func (c *common) settle(once func() error, enough func() bool) error {
+	for {
+		err := once()
+		if err == nil {
+			return nil
+		}
+		r := c.record()
+		c.env.Log.Error(fmt.Errorf("settle the %s of %s: %w", r.Op, r.Describe(), err))
+		if enough() || time.Now().After(r.Until) {
+			return err
+		}
+		time.Sleep(tryAgain)
+	}
+}
+
+// foreign is the answer to an action that is none of the transaction's.
+func (c *common) foreign(req action.Request) error {
+	if req.Action == action.PreDump || req.Action == action.PreRestore {
+		return errors.New("this CRIU has a transaction under way already; nothing was changed")
+	}
+	return fmt.Errorf("this action does not belong to a %s, which this CRIU began; nothing was changed", c.record().Op)
+}
+
+func clock(t time.Time) string { return t.Format("15:04:05") }

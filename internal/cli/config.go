@@ -9,6 +9,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/criu-netfreeze/criu-netfreeze/internal/backend"
 	"github.com/criu-netfreeze/criu-netfreeze/internal/config"
 )
 
@@ -110,7 +111,7 @@ func checkConfig(w io.Writer, path, output string) error {
 
 // configView is the configuration as JSON, with the keys of the file.
 type configView struct {
-	Backend          string                `json:"backend"`
+	Backend          backend.Kind          `json:"backend"`
 	Policy           config.Policy         `json:"policy"`
 	TTL              string                `json:"ttl"`
 	Drain            string                `json:"drain"`
@@ -133,7 +134,7 @@ type ruleView struct {
 	ID      string        `json:"id,omitempty"`
 	Name    string        `json:"name,omitempty"`
 	Pod     string        `json:"pod,omitempty"`
-	Backend string        `json:"backend,omitempty"`
+	Backend backend.Kind  `json:"backend,omitempty"`
 	Policy  config.Policy `json:"policy,omitempty"`
 	TTL     string        `json:"ttl,omitempty"`
 	Drain   string        `json:"drain,omitempty"`

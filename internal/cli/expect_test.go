@@ -3,7 +3,6 @@ package cli
 import (
 	"strings"
 	"testing"
-
 )
 
 // TestExpectRefuses checks what contradicts itself, before anything is done.

@@ -7,15 +7,15 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/criu-netfreeze/criu-netfreeze/hooks"
+	"github.com/criu-netfreeze/criu-netfreeze/internal/backend"
 	"github.com/criu-netfreeze/criu-netfreeze/internal/config"
-	"github.com/criu-netfreeze/criu-netfreeze/internal/expect"
+	"github.com/criu-netfreeze/criu-netfreeze/internal/freeze"
 	"github.com/criu-netfreeze/criu-netfreeze/internal/record"
 )
 
 func newFreezeCmd() *cobra.Command {
 	var ttl time.Duration
-	var backend string
+	var by string
 	cmd := &cobra.Command{
 		Use:   "freeze TARGET",
 		Short: "Freeze a network namespace by hand",
@@ -41,15 +41,19 @@ the namespace of a restore that comes later, before its address goes live.
 			if ttl < config.MinTTL || ttl > config.MaxTTL {
 				return fmt.Errorf("--ttl %v is out of range: %v to %v", ttl, config.MinTTL, config.MaxTTL)
 			}
-			if backend == "" {
-				backend = cfg.Backend
+			kind := cfg.Backend
+			if by != "" {
+				if kind, err = backend.Parse(by); err != nil {
+					return err
+				}
 			}
 			ns, err := openNetNS(args[0])
 			if err != nil {
 				return err
 			}
 			defer ns.Close() //nolint:errcheck // the freeze stays without the handle
-			r, err := expect.Freeze(ns, backend, ttl, record.Record{ID: fmt.Sprintf("manual-%d", ns.ID().Ino)})
+			r, err := keeper().Manual(ns, record.Record{ID: fmt.Sprintf("manual-%d", ns.ID().Ino)},
+				freeze.Options{Backend: kind, TTL: ttl})
 			if err != nil {
 				return err
 			}
@@ -58,7 +62,7 @@ the namespace of a restore that comes later, before its address goes live.
 		},
 	}
 	cmd.Flags().DurationVar(&ttl, "ttl", 0, "how long at most, for example 90s (default: ttl of netfreeze.toml)")
-	cmd.Flags().StringVar(&backend, "backend", "", "auto, nftables, iptables, iptables-nft or iptables-legacy (default: that of netfreeze.toml)")
+	cmd.Flags().StringVar(&by, "backend", "", backend.Names()+" (default: that of netfreeze.toml)")
 	return cmd
 }
 
@@ -89,23 +93,23 @@ network lock of CRIU's own that a killed CRIU has left in a namespace.
 				return err
 			}
 			if len(found) > 0 {
-				if err := hooks.Thaw(nudgePackets(), found...); err != nil {
+				if err := keeper().Thaw(nudgePackets(), found...); err != nil {
 					return err
 				}
 				for _, r := range found {
-					if err := say(cmd, "%s is thawed\n", hooks.Subject(r)); err != nil {
+					if err := say(cmd, "%s is thawed\n", r.Describe()); err != nil {
 						return err
 					}
 				}
 				return nil
 			}
-			// Rules without a record: they came out of images, or the state was lost.
+			// Rules without a record: they came out of images, or the state directory was lost.
 			ns, err := openNetNS(args[0])
 			if err != nil {
 				return err
 			}
 			defer ns.Close() //nolint:errcheck // only the rules mattered
-			was, err := hooks.ThawNetNS(ns)
+			was, err := keeper().ThawUnrecorded(ns)
 			if err != nil {
 				return err
 			}
@@ -125,7 +129,7 @@ func removeLeftovers(cmd *cobra.Command, target string) error {
 		return err
 	}
 	defer ns.Close() //nolint:errcheck // only the rules mattered
-	locks, err := hooks.RemoveLeftovers(ns)
+	locks, err := keeper().RemoveLeftovers(ns)
 	if err != nil {
 		return err
 	}
@@ -167,11 +171,11 @@ into it, or until the time to live is over; netfreeze thaw ends that too.
 			if len(found) == 0 {
 				return fmt.Errorf("%q names nothing that is held (see netfreeze status)", args[0])
 			}
-			if err := hooks.Kill(found...); err != nil {
+			if err := keeper().Kill(found...); err != nil {
 				return err
 			}
 			for _, r := range found {
-				if err := say(cmd, "%s has ended; its network stays frozen until %s\n", hooks.Subject(r), r.Until.Format("15:04:05")); err != nil {
+				if err := say(cmd, "%s has ended; its network stays frozen until %s\n", r.Describe(), r.Until.Format("15:04:05")); err != nil {
 					return err
 				}
 			}

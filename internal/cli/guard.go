@@ -11,9 +11,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/criu-netfreeze/criu-netfreeze/internal/config"
-	"github.com/criu-netfreeze/criu-netfreeze/internal/netns"
-	"github.com/criu-netfreeze/criu-netfreeze/internal/record"
-	"github.com/criu-netfreeze/criu-netfreeze/rules"
+	"github.com/criu-netfreeze/criu-netfreeze/internal/freeze"
 )
 
 // guardOptions are those of netfreeze guard.
@@ -46,20 +44,10 @@ address, and the kernel ends it after --for. Once more counts the time anew.`,
 			if err := errors.Join(o.check(args), needRoot()); err != nil {
 				return err
 			}
-			ns, err := netns.OpenSelf()
-			if err != nil {
-				return err
-			}
-			defer ns.Close() //nolint:errcheck // the rules stay without the handle
-			unlock, err := record.LockNetNS(ns)
-			if err != nil {
-				return err
-			}
-			defer unlock()
 			if o.list {
-				return o.show(cmd.OutOrStdout(), ns)
+				return o.show(cmd.OutOrStdout())
 			}
-			return o.run(cmd, ns, args[0])
+			return o.run(cmd, args[0])
 		},
 	}
 	f := cmd.Flags()
@@ -87,18 +75,18 @@ func (o *guardOptions) check(args []string) error {
 	return nil
 }
 
-func (o *guardOptions) run(cmd *cobra.Command, ns *netns.Namespace, address string) error {
+func (o *guardOptions) run(cmd *cobra.Command, address string) error {
 	addr, err := netip.ParseAddr(address)
 	if err != nil {
 		return fmt.Errorf("%q is not an address", address)
 	}
 	if o.off {
-		if err := rules.Unguard(ns, addr); err != nil {
+		if err := freeze.Unguard(addr); err != nil {
 			return err
 		}
 		return say(cmd, "%s is not guarded\n", addr)
 	}
-	if err := rules.GuardAddress(ns, addr, o.duration); err != nil {
+	if err := freeze.Guard(addr, o.duration); err != nil {
 		return err
 	}
 	return say(cmd, "resets from %s are dropped until %s\n", addr, time.Now().Add(o.duration).Format("15:04:05"))
@@ -110,8 +98,8 @@ type guardLine struct {
 	LeftSeconds float64    `json:"left_seconds"`
 }
 
-func (o *guardOptions) show(w io.Writer, ns *netns.Namespace) error {
-	all, err := rules.Guards(ns)
+func (o *guardOptions) show(w io.Writer) error {
+	all, err := freeze.Guards()
 	if err != nil {
 		return err
 	}

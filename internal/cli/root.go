@@ -1,5 +1,5 @@
 // Package cli is the netfreeze command line: one constructor per command. It
-// says what happens in words and JSON; what happens is in package hooks.
+// says what happens in words and JSON; what happens is in package freeze.
 package cli
 
 import (
@@ -10,8 +10,10 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/criu-netfreeze/criu-netfreeze/hooks"
+	"github.com/criu-netfreeze/criu-netfreeze/internal/freeze"
 	"github.com/criu-netfreeze/criu-netfreeze/internal/hook"
+	"github.com/criu-netfreeze/criu-netfreeze/internal/settler"
+	"github.com/criu-netfreeze/criu-netfreeze/rules"
 )
 
 // Version is set when the program is linked.
@@ -87,7 +89,7 @@ func newSettleCmd() *cobra.Command {
 				return errors.New("the settler is started by the action-script, not by hand")
 			}
 			debug.SetGCPercent(settlerGC)
-			return hooks.Settle(args[0], ready)
+			return settler.Run(args[0], ready)
 		},
 	}
 }
@@ -99,3 +101,6 @@ func needRoot() error {
 	}
 	return nil
 }
+
+// keeper keeps the recorded freezes of this machine.
+func keeper() *freeze.Keeper { return freeze.New(rules.Kernel{}) }

@@ -9,7 +9,7 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/criu-netfreeze/criu-netfreeze/hooks"
+	"github.com/criu-netfreeze/criu-netfreeze/internal/freeze"
 )
 
 func newStatusCmd() *cobra.Command {
@@ -28,10 +28,10 @@ are shown too.`,
 			if err := errors.Join(checkOutput(output), needRoot()); err != nil {
 				return err
 			}
-			list, err := hooks.List()
+			list, err := keeper().List()
 			if output == outputJSON {
 				if list == nil {
-					list = []hooks.Status{} // an empty list, not null
+					list = []freeze.Status{} // an empty list, not null
 				}
 				return errors.Join(err, encodeJSON(cmd.OutOrStdout(), list))
 			}
@@ -42,7 +42,7 @@ are shown too.`,
 	return cmd
 }
 
-func writeTable(w io.Writer, list []hooks.Status) error {
+func writeTable(w io.Writer, list []freeze.Status) error {
 	if len(list) == 0 {
 		_, err := fmt.Fprintln(w, "nothing is frozen")
 		return err
@@ -52,7 +52,7 @@ func writeTable(w io.Writer, list []hooks.Status) error {
 	for _, s := range list {
 		_, _ = fmt.Fprintf(tw, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n",
 			dash(short(s.Container)), dash(s.Pod), dash(number(s.PID)), dash(place(s)), dash(s.Scope), dash(s.Policy), s.State,
-			dash(s.Backend), since(s), dash(left(s)))
+			dash(string(s.Backend)), since(s), dash(left(s)))
 	}
 	return tw.Flush()
 }
@@ -79,7 +79,7 @@ func number(n int) string {
 	return fmt.Sprint(n)
 }
 
-func place(s hooks.Status) string {
+func place(s freeze.Status) string {
 	if s.Address != "" {
 		return s.Address
 	}
@@ -89,14 +89,14 @@ func place(s hooks.Status) string {
 	return s.NetNS
 }
 
-func since(s hooks.Status) string {
+func since(s freeze.Status) string {
 	if s.Since.IsZero() {
 		return dash("")
 	}
 	return s.Since.Local().Format("15:04:05")
 }
 
-func left(s hooks.Status) string {
+func left(s freeze.Status) string {
 	if !s.Frozen && s.LeftSeconds == 0 {
 		return "not frozen"
 	}

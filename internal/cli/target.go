@@ -9,8 +9,8 @@ import (
 	"strconv"
 	"strings"
 
-	"github.com/criu-netfreeze/criu-netfreeze/hooks"
 	"github.com/criu-netfreeze/criu-netfreeze/internal/container"
+	"github.com/criu-netfreeze/criu-netfreeze/internal/freeze"
 	"github.com/criu-netfreeze/criu-netfreeze/internal/netns"
 	"github.com/criu-netfreeze/criu-netfreeze/internal/proc"
 	"github.com/criu-netfreeze/criu-netfreeze/internal/record"
@@ -29,7 +29,7 @@ func records(target string) ([]*record.Record, error) {
 	}
 	var settled []*record.Record
 	for _, r := range found {
-		now, err := hooks.Settled(r)
+		now, err := freeze.Settled(r)
 		if err != nil {
 			return nil, err
 		}
@@ -59,17 +59,17 @@ func find(target string) ([]*record.Record, error) {
 		return record.Of(ns)
 	}
 	found := filter(all, func(r *record.Record) bool {
-		return r.Container == target || r.ID == target || r.NetNS.String() == target
+		return r.Container.ID == target || r.ID == target || r.NetNS.String() == target
 	})
 	if len(found) > 0 || len(target) < 3 {
 		return found, nil
 	}
 	found = filter(all, func(r *record.Record) bool {
-		return strings.HasPrefix(r.Container, target) || r.Path != "" && (r.Path == target || filepath.Base(r.Path) == target)
+		return strings.HasPrefix(r.Container.ID, target) || r.Path != "" && (r.Path == target || filepath.Base(r.Path) == target)
 	})
 	for _, r := range found {
-		if r.Container != found[0].Container {
-			return nil, fmt.Errorf("%q fits containers %s and %s: give more of the id", target, found[0].Container, r.Container)
+		if r.Container.ID != found[0].Container.ID {
+			return nil, fmt.Errorf("%q fits containers %s and %s: give more of the id", target, found[0].Container.ID, r.Container.ID)
 		}
 	}
 	return found, nil

@@ -16,7 +16,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"slices"
 	"time"
 
 	"github.com/containernetworking/cni/pkg/skel"
@@ -24,6 +23,7 @@ import (
 	"github.com/containernetworking/cni/pkg/version"
 
 	"github.com/criu-netfreeze/criu-netfreeze/internal/expect"
+	"github.com/criu-netfreeze/criu-netfreeze/internal/freeze"
 	"github.com/criu-netfreeze/criu-netfreeze/internal/netns"
 	"github.com/criu-netfreeze/criu-netfreeze/internal/record"
 	"github.com/criu-netfreeze/criu-netfreeze/rules"
@@ -61,7 +61,7 @@ func add(args *skel.CmdArgs) error {
 		warn(err)
 	}
 	if why != nil {
-		if err := freeze(args, c, n, why); err != nil {
+		if err := freezeNewborn(args, c, n, why); err != nil {
 			return types.NewError(errNotFrozen, fmt.Sprintf("cannot freeze the network namespace %s (%s): %v", args.Netns, why, err),
 				"without it, peers could get a reset before the restore (netfreeze expect --list shows what is expected)")
 		}
@@ -69,7 +69,7 @@ func add(args *skel.CmdArgs) error {
 	return pass(c)
 }
 
-func freeze(args *skel.CmdArgs, c *conf, n expect.Newcomer, why *expect.Reason) error {
+func freezeNewborn(args *skel.CmdArgs, c *conf, n expect.Newcomer, why *expect.Reason) error {
 	ns, err := netns.OpenPath(args.Netns)
 	if err != nil {
 		return err
@@ -130,22 +130,7 @@ func inForce(args *skel.CmdArgs) (bool, error) {
 		return false, err
 	}
 	defer ns.Close() //nolint:errcheck // opened for reading
-	unlock, err := record.LockNetNS(ns)
-	if err != nil {
-		return false, err
-	}
-	defer unlock()
-	st, err := rules.Look(ns)
-	if st.Frozen || err != nil {
-		return st.Frozen, err
-	}
-	// A restore that has thawed it meanwhile removes the record.
-	others, err := record.Of(ns)
-	if slices.ContainsFunc(others, func(r *record.Record) bool { return r.Op == record.Restore }) {
-		return true, err
-	}
-	r, err := waiting(args)
-	return r == nil, err
+	return freeze.New(rules.Kernel{}).InForce(ns, recordID(args.ContainerID, args.IfName))
 }
 
 // waiting returns the attachment's record if its freeze waits for a restore.

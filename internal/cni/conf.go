@@ -10,6 +10,7 @@ import (
 	"github.com/containernetworking/cni/pkg/types"
 
 	"github.com/criu-netfreeze/criu-netfreeze/internal/expect"
+	"github.com/criu-netfreeze/criu-netfreeze/internal/identity"
 )
 
 // conf is the plugin's part of a network configuration list, with what the
@@ -53,7 +54,7 @@ func parseConf(stdin []byte) (*conf, error) {
 
 // newcomer puts together what is known about the container.
 func newcomer(args *skel.CmdArgs, c *conf) (expect.Newcomer, error) {
-	n := expect.Newcomer{Container: args.ContainerID}
+	n := expect.Newcomer{Container: identity.Container{ID: args.ContainerID}}
 	vars, err := parseArgs(args.Args)
 	if err != nil {
 		return n, types.NewError(types.ErrInvalidEnvironmentVariables, err.Error(), "")

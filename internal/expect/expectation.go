@@ -13,7 +13,9 @@ import (
 	"time"
 	"unicode"
 
+	"github.com/criu-netfreeze/criu-netfreeze/internal/identity"
 	"github.com/criu-netfreeze/criu-netfreeze/internal/record"
+	"github.com/criu-netfreeze/criu-netfreeze/internal/safefile"
 )
 
 // expectDir is where the expectations are, a file each.
@@ -83,8 +85,7 @@ func (e *Expectation) String() string {
 // Newcomer is what is known about a network namespace that is being set up. Any
 // field may be empty.
 type Newcomer struct {
-	Pod       string // namespace/name
-	Container string // id
+	identity.Container
 	Addresses []netip.Addr
 }
 
@@ -95,7 +96,7 @@ func (e *Expectation) Fits(n Newcomer) bool {
 	case e.Pod != "":
 		return e.Pod == n.Pod
 	case e.Container != "":
-		return e.Container == n.Container || len(e.Container) >= minContainer && strings.HasPrefix(n.Container, e.Container)
+		return e.Container == n.ID || len(e.Container) >= minContainer && strings.HasPrefix(n.ID, e.Container)
 	}
 	return e.Address.IsValid() && slices.Contains(n.Addresses, e.Address)
 }
@@ -123,10 +124,7 @@ func (e Expectation) Match(by string) error {
 func (e Expectation) save() error {
 	data, err := json.Marshal(e)
 	if err == nil {
-		tmp := fmt.Sprintf("%s.%d", e.path(), os.Getpid())
-		if err = os.WriteFile(tmp, data, 0o600); err == nil {
-			err = os.Rename(tmp, e.path())
-		}
+		err = safefile.Write(e.path(), data, 0o600)
 	}
 	if err != nil {
 		return fmt.Errorf("record the expectation of %s: %w", &e, err)

@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/criu-netfreeze/criu-netfreeze/internal/identity"
 	"github.com/criu-netfreeze/criu-netfreeze/internal/record"
 )
 
@@ -33,7 +34,7 @@ func TestFits(t *testing.T) {
 	t.Parallel()
 	const id = "0123456789abcdef"
 	n := Newcomer{
-		Pod: "shop/db-0", Container: id,
+		Container: identity.Container{ID: id, Pod: "shop/db-0"},
 		Addresses: []netip.Addr{netip.MustParseAddr("192.0.2.1"), netip.MustParseAddr("2001:db8::1")},
 	}
 	for what, want := range map[string]bool{
@@ -53,7 +54,7 @@ func TestFits(t *testing.T) {
 		t.Error("an empty expectation fits")
 	}
 	web := expectation(t, "web")
-	if !web.Fits(Newcomer{Container: "web"}) {
+	if !web.Fits(Newcomer{Container: identity.Container{ID: "web"}}) {
 		t.Error("a short id does not fit itself")
 	}
 }
@@ -149,7 +150,7 @@ func FuzzExpectPod(f *testing.F) {
 		if err != nil {
 			return
 		}
-		if !e.Fits(Newcomer{Pod: pod}) {
+		if !e.Fits(Newcomer{Container: identity.Container{Pod: pod}}) {
 			t.Errorf("%q does not fit itself", pod)
 		}
 		if filepath.Dir(e.path()) != expectDir {

@@ -4,9 +4,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/criu-netfreeze/criu-netfreeze/internal/identity"
 	"github.com/criu-netfreeze/criu-netfreeze/internal/netns/nstest"
-	"github.com/criu-netfreeze/criu-netfreeze/internal/record"
-	"github.com/criu-netfreeze/criu-netfreeze/rules"
 )
 
 func TestMain(m *testing.M) { nstest.Main(m) }
@@ -46,7 +45,7 @@ func TestExpected(t *testing.T) {
 		{"shop/db-1", nil, ""},
 		{"", []string{"*/*"}, ""},
 	} {
-		why, err := Expected(Newcomer{Pod: c.pod}, c.patterns)
+		why, err := Expected(Newcomer{Container: identity.Container{Pod: c.pod}}, c.patterns)
 		must(t, err)
 		got := ""
 		if why != nil {
@@ -58,34 +57,4 @@ func TestExpected(t *testing.T) {
 	}
 	_, err = e.Cancel()
 	must(t, err)
-}
-
-// TestFreeze keeps one record however often it is done, and never shortens a
-// freeze.
-func TestFreeze(t *testing.T) {
-	ns := nstest.New(t)
-	for _, ttl := range []time.Duration{time.Hour, time.Minute} {
-		r, err := Freeze(ns, "nftables", ttl, record.Record{ID: "test", Pod: "shop/db-0"})
-		must(t, err)
-		if r.Pod != "shop/db-0" || time.Until(r.Until) < 50*time.Minute {
-			t.Errorf("record: %+v", r)
-		}
-		st, err := rules.Look(ns)
-		must(t, err)
-		if !st.Frozen || st.Left < 50*time.Minute {
-			t.Errorf("state: %+v", st)
-		}
-	}
-	of, err := record.Of(ns)
-	must(t, err)
-	if len(of) != 1 {
-		t.Errorf("%d records", len(of))
-	}
-	other := nstest.New(t)
-	if _, err := Freeze(other, "none", time.Minute, record.Record{ID: "bad"}); err == nil {
-		t.Error("a back end that does not exist was accepted")
-	}
-	if of, err := record.Of(other); len(of) > 0 || err != nil {
-		t.Errorf("left behind: %v, %v", of, err)
-	}
 }

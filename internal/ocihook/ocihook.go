@@ -49,10 +49,7 @@ func run(args []string, stdin io.Reader, stderr io.Writer) error {
 	if err != nil {
 		return err
 	}
-	n := expect.Newcomer{Container: c.ID}
-	if c.PodName != "" {
-		n.Pod = c.PodNamespace + "/" + c.PodName
-	}
+	n := expect.Newcomer{Container: c.Container}
 	ns, err := netns.OpenPID(pid, 0)
 	if err != nil {
 		return err

@@ -103,7 +103,7 @@ func TestHook(t *testing.T) {
 				t.Fatalf("frozen: %v, %d records, want %v", frozen(t, ns), len(of), c.want)
 			}
 			for _, r := range of {
-				if r.Container != id || !strings.Contains(r.Note, "netfreeze-oci") {
+				if r.Container.ID != id || !strings.Contains(r.Note, "netfreeze-oci") {
 					t.Errorf("record: %+v", r)
 				}
 				must(t, r.Remove())

@@ -1,6 +1,6 @@
 // Package record keeps what must outlive a process: one record per transaction
 // or freeze, in /run/criu-netfreeze, readable by root alone. It is gone after
-// a reboot, as everything is that it speaks of.
+// a reboot, as is everything that it describes.
 package record
 
 import (
@@ -14,12 +14,17 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/criu-netfreeze/criu-netfreeze/internal/action"
+	"github.com/criu-netfreeze/criu-netfreeze/internal/backend"
+	"github.com/criu-netfreeze/criu-netfreeze/internal/identity"
 	"github.com/criu-netfreeze/criu-netfreeze/internal/netns"
 	"github.com/criu-netfreeze/criu-netfreeze/internal/proc"
+	"github.com/criu-netfreeze/criu-netfreeze/internal/safefile"
+	"github.com/criu-netfreeze/criu-netfreeze/internal/tcp"
 )
 
 // Dir is where the records are.
-const Dir = "/run/criu-netfreeze"
+const Dir = action.Dir
 
 // Op says what a record was made for.
 type Op string
@@ -28,21 +33,21 @@ type Op string
 const (
 	Dump    Op = "dump"
 	Restore Op = "restore"
-	Manual  Op = "manual" // netfreeze freeze
+	Manual  Op = "manual" // a freeze without a CRIU: netfreeze freeze, or at a namespace's birth
 )
 
-// Phase says how far it got.
+// Phase says how far a record's transaction got.
 type Phase string
 
 // The phases. The first two belong to a transaction that still goes on (or
-// whose settler is gone); the others to a freeze that stays on purpose.
+// whose settler was killed); the others to a freeze that stays on purpose.
 const (
 	Running   Phase = "running"   // CRIU is at work; the freeze may be armed
 	Committed Phase = "committed" // the images are complete, CRIU has not ended yet
 	Held      Phase = "held"      // tasks stopped, sockets in repair mode, frozen
 	Isolated  Phase = "isolated"  // tasks run, frozen
 	Ended     Phase = "ended"     // tasks are gone, frozen until restored or timed out
-	Frozen    Phase = "frozen"    // by hand, no transaction
+	Frozen    Phase = "frozen"    // frozen without a transaction
 )
 
 // Scope says how much of a namespace a freeze covers.
@@ -56,29 +61,27 @@ const (
 
 // Record describes one transaction or one freeze.
 type Record struct {
-	ID        string     `json:"id"`
-	Op        Op         `json:"op"`
-	Phase     Phase      `json:"phase"`
-	Scope     Scope      `json:"scope"`
-	NetNS     netns.ID   `json:"netns"`
-	Cookie    uint64     `json:"cookie,omitempty"` // of the namespace: its inode may be another's later
-	Path      string     `json:"path,omitempty"`   // where the namespace was found
-	Backend   string     `json:"backend"`
-	Owner     string     `json:"owner,omitempty"` // of the rules, in scope connections
-	Policy    string     `json:"policy,omitempty"`
-	Why       string     `json:"why,omitempty"` // what chose the policy
-	Container string     `json:"container,omitempty"`
-	Name      string     `json:"name,omitempty"`
-	Pod       string     `json:"pod,omitempty"` // namespace/name
-	CRIU      proc.Ref   `json:"criu"`
-	Tree      []proc.Ref `json:"tree,omitempty"`
-	Stopped   bool       `json:"stopped,omitempty"` // the tree got our SIGSTOP
-	Conns     Conns      `json:"conns,omitempty"`   // the tree's own, as far as they are known
-	Reuse     Reuse      `json:"reuse,omitempty"`
-	Since     time.Time  `json:"since"`
-	Until     time.Time  `json:"until"` // when the kernel ends the freeze at the latest
-	Note      string     `json:"note,omitempty"`
-	Network   string     `json:"network,omitempty"` // CNI: the name of the network at whose ADD it was made
+	ID        string             `json:"id"`
+	Op        Op                 `json:"op"`
+	Phase     Phase              `json:"phase"`
+	Scope     Scope              `json:"scope"`
+	NetNS     netns.ID           `json:"netns"`
+	Cookie    uint64             `json:"cookie,omitempty"` // of the namespace: another one may get its inode later
+	Path      string             `json:"path,omitempty"`   // where the namespace was found
+	Backend   backend.Kind       `json:"backend"`
+	Owner     string             `json:"owner,omitempty"` // of the rules, in scope connections
+	Policy    string             `json:"policy,omitempty"`
+	Why       string             `json:"why,omitempty"` // what chose the policy
+	Container identity.Container `json:"container,omitzero"`
+	CRIU      proc.Ref           `json:"criu"`
+	Tree      []proc.Ref         `json:"tree,omitempty"`
+	Stopped   bool               `json:"stopped,omitempty"` // the tree got our SIGSTOP
+	Conns     tcp.Tuples         `json:"conns,omitempty"`   // the tree's own, as far as they are known
+	Reuse     tcp.Reuse          `json:"reuse,omitempty"`
+	Since     time.Time          `json:"since"`
+	Until     time.Time          `json:"until"` // when the kernel ends the freeze at the latest
+	Note      string             `json:"note,omitempty"`
+	Network   string             `json:"network,omitempty"` // CNI: the name of the network at whose ADD it was made
 
 	// Addressed says, of a restore, that the caller of CRIU gives the namespace
 	// its addresses before CRIU starts.
@@ -99,7 +102,7 @@ func (r *Record) Alive() bool {
 }
 
 // Busy reports whether a settler or a command has the record.
-func (r *Record) Busy() bool { return held(lockPath(r.ID)) }
+func (r *Record) Busy() bool { return Busy(r.ID) }
 
 // Settling reports whether the transaction's settler is still there to end it.
 func (r *Record) Settling() bool {
@@ -125,6 +128,54 @@ func (r *Record) Waits() bool {
 	return waiting && time.Now().Before(r.Until)
 }
 
+// Over reports whether nobody needs the record any more: its time to live is
+// over, no settler has it, and no process of it lives.
+func (r *Record) Over() bool {
+	return time.Now().After(r.Until) && !r.Alive() && !r.Settling()
+}
+
+// Describe names what a record is about, for messages.
+func (r *Record) Describe() string {
+	switch {
+	case r.Op == Manual:
+		return r.NetNS.String()
+	case r.Container.ID != "":
+		return "container " + r.Container.ID
+	case len(r.Tree) > 0:
+		return fmt.Sprintf("pid %d", r.Tree[0].PID)
+	}
+	return "the tree"
+}
+
+// DescribeHold says why a record keeps a namespace frozen.
+func (r *Record) DescribeHold() string {
+	what := map[Phase]string{
+		Running: "is being worked on", Committed: "is being worked on",
+		Held: "is held", Isolated: "is isolated",
+		Ended: "has ended", Frozen: "was frozen by hand",
+	}[r.Phase]
+	switch {
+	case r.Container.ID != "":
+		return fmt.Sprintf("container %s %s", r.Container.ID, what)
+	case len(r.Tree) > 0:
+		return fmt.Sprintf("the tree of pid %d %s", r.Tree[0].PID, what)
+	}
+	return fmt.Sprintf("%s %s", r.NetNS, what)
+}
+
+// ThawTarget is a target by which netfreeze thaw finds the record.
+func (r *Record) ThawTarget() string {
+	switch {
+	case r.Container.ID != "":
+		return r.Container.ID
+	case len(r.Tree) > 0 && r.Alive():
+		return fmt.Sprint(r.Tree[0].PID)
+	case r.Path != "":
+		return r.Path
+	}
+	return r.NetNS.String()
+}
+
 // MakeDir makes Dir, and refuses one that others than root could have filled.
 func MakeDir() error {
 	if err := os.Mkdir(Dir, 0o700); err != nil && !errors.Is(err, os.ErrExist) {
@@ -140,17 +191,11 @@ func MakeDir() error {
 	return nil
 }
 
-// Save writes the record, in one step.
+// Save writes the record in one step.
 func (r *Record) Save() error {
 	data, err := json.Marshal(r)
-	if err != nil {
-		return fmt.Errorf("write the record of %s: %w", r.ID, err)
-	}
-	path := recordPath(r.ID)
-	tmp := path + ".new"
-	err = os.WriteFile(tmp, data, 0o600)
 	if err == nil {
-		err = os.Rename(tmp, path)
+		err = safefile.Write(path(r.ID), data, 0o600)
 	}
 	if err != nil {
 		return fmt.Errorf("write the record of %s: %w", r.ID, err)
@@ -158,9 +203,9 @@ func (r *Record) Save() error {
 	return nil
 }
 
-// Remove deletes the record; that there is none is no error.
+// Remove deletes the record. It is no error if there is none.
 func (r *Record) Remove() error {
-	if err := os.Remove(recordPath(r.ID)); err != nil && !errors.Is(err, os.ErrNotExist) {
+	if err := os.Remove(path(r.ID)); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return fmt.Errorf("remove the record of %s: %w", r.ID, err)
 	}
 	return nil
@@ -168,13 +213,13 @@ func (r *Record) Remove() error {
 
 // Load reads the record called id. The error wraps os.ErrNotExist if there is none.
 func Load(id string) (*Record, error) {
-	data, err := os.ReadFile(recordPath(id))
+	data, err := os.ReadFile(path(id))
 	if err != nil {
 		return nil, err
 	}
 	var r Record
 	if err := json.Unmarshal(data, &r); err != nil {
-		return nil, fmt.Errorf("read the record %s: %w (remove the file if nothing is frozen)", recordPath(id), err)
+		return nil, fmt.Errorf("read the record %s: %w (remove the file if nothing is frozen)", path(id), err)
 	}
 	return &r, nil
 }
@@ -230,92 +275,4 @@ func Of(ns *netns.Namespace) ([]*Record, error) {
 	return of, err
 }
 
-// Over reports whether nobody needs the record any more: its time to live is
-// over, no settler has it, and no process of it lives.
-func (r *Record) Over() bool {
-	return time.Now().After(r.Until) && !r.Alive() && !r.Settling()
-}
-
-// Sweep removes the sockets and locks of settlers that were killed, where no
-// record is left for which another one could go on.
-func Sweep() {
-	locks, _ := filepath.Glob(lockPath("*"))
-	for _, path := range locks {
-		id := strings.TrimSuffix(filepath.Base(path), ".lock")
-		if _, err := os.Stat(recordPath(id)); errors.Is(err, os.ErrNotExist) && !held(path) {
-			_ = os.Remove(Socket(id))
-			_ = os.Remove(path)
-		}
-	}
-}
-
-// Socket returns the path of the socket on which the settler of the transaction
-// takes CRIU's actions.
-func Socket(id string) string { return filepath.Join(Dir, id+".sock") }
-
-func recordPath(id string) string { return filepath.Join(Dir, id+".json") }
-func lockPath(id string) string   { return filepath.Join(Dir, id+".lock") }
-
-// Lock takes the transaction for this process; the kernel gives it back when
-// the process ends, however it ends. It fails if another one keeps it: whoever
-// only looks whether it is taken has it for a moment.
-func Lock(id string) (*os.File, error) {
-	const patience = 500 * time.Millisecond
-	f, err := os.OpenFile(lockPath(id), os.O_CREATE|os.O_RDWR, 0o600)
-	if err == nil {
-		err = flock(f, patience)
-	}
-	if err != nil {
-		if f != nil {
-			_ = f.Close()
-		}
-		return nil, fmt.Errorf("lock transaction %s: %w", id, err)
-	}
-	return f, nil
-}
-
-// flock waits for an exclusive lock, but not for ever.
-func flock(f *os.File, patience time.Duration) error {
-	for deadline := time.Now().Add(patience); ; time.Sleep(time.Millisecond) {
-		err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
-		if !errors.Is(err, unix.EINTR) && (!errors.Is(err, unix.EWOULDBLOCK) || time.Now().After(deadline)) {
-			return err
-		}
-	}
-}
-
-// Unlock gives the transaction back and removes the lock's file and the socket.
-func Unlock(id string, f *os.File) {
-	_ = os.Remove(Socket(id))
-	_ = os.Remove(lockPath(id))
-	_ = f.Close()
-}
-
-// held reports whether some process has the lock.
-func held(path string) bool {
-	f, err := os.Open(path)
-	if err != nil {
-		return false
-	}
-	defer f.Close() //nolint:errcheck // opened for reading
-	err = unix.Flock(int(f.Fd()), unix.LOCK_SH|unix.LOCK_NB)
-	return errors.Is(err, unix.EWOULDBLOCK)
-}
-
-// LockNetNS serialises changes of the rules in one namespace among all
-// processes: the lock is on the namespace itself. It waits for others, which
-// need moments, but not longer than an action of CRIU may take. The returned
-// function releases it.
-func LockNetNS(ns *netns.Namespace) (func(), error) {
-	const patience = 10 * time.Second
-	f, err := os.Open(fmt.Sprintf("/proc/self/fd/%d", ns.FD()))
-	if err == nil {
-		if err = flock(f, patience); err != nil {
-			_ = f.Close()
-		}
-	}
-	if err != nil {
-		return nil, fmt.Errorf("lock %s against other changes: %w (is another netfreeze at work there?)", ns, err)
-	}
-	return func() { _ = f.Close() }, nil
-}
+func path(id string) string { return filepath.Join(Dir, id+".json") }

@@ -2,17 +2,21 @@ package record
 
 import (
 	"errors"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/criu-netfreeze/criu-netfreeze/internal/action"
+	"github.com/criu-netfreeze/criu-netfreeze/internal/identity"
 	"github.com/criu-netfreeze/criu-netfreeze/internal/netns/nstest"
 	"github.com/criu-netfreeze/criu-netfreeze/internal/proc"
 )
@@ -64,7 +68,7 @@ func TestDir(t *testing.T) {
 	if action.Dir != Dir {
 		t.Errorf("the settlers' sockets are looked for in %s and made in %s", action.Dir, Dir)
 	}
-	if got := Socket("1@2"); got != action.Dir+"/1@2.sock" {
+	if got := action.Socket("1@2"); got != action.Dir+"/1@2.sock" {
 		t.Errorf("the socket is %s", got)
 	}
 }
@@ -75,13 +79,13 @@ func TestRecord(t *testing.T) {
 	if _, err := Load("1@1"); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("a record that is not there: %v", err)
 	}
-	r := &Record{ID: "1@1", Op: Dump, Phase: Running, Scope: NetNS, Container: "web", Until: time.Now().Add(time.Hour)}
+	r := &Record{ID: "1@1", Op: Dump, Phase: Running, Scope: NetNS, Container: identity.Container{ID: "web"}, Until: time.Now().Add(time.Hour)}
 	must(t, r.Save())
 	r.Phase = Held
 	must(t, r.Save())
 	got, err := Load("1@1")
 	must(t, err)
-	if got.Phase != Held || got.Container != "web" || !got.Until.Equal(r.Until) {
+	if got.Phase != Held || got.Container.ID != "web" || !got.Until.Equal(r.Until) {
 		t.Errorf("got %+v", got)
 	}
 	entries, err := os.ReadDir(Dir)
@@ -89,18 +93,18 @@ func TestRecord(t *testing.T) {
 	if len(entries) != 1 {
 		t.Errorf("files beside the record: %v", entries)
 	}
-	info, err := os.Stat(recordPath("1@1"))
+	info, err := os.Stat(path("1@1"))
 	must(t, err)
 	if info.Mode().Perm() != 0o600 {
 		t.Errorf("the record's mode is %v", info.Mode())
 	}
-	must(t, os.WriteFile(recordPath("2@2"), []byte("{"), 0o600))
+	must(t, os.WriteFile(path("2@2"), []byte("{"), 0o600))
 	must(t, os.WriteFile(filepath.Join(Dir, "3@3.lock"), nil, 0o600))
 	all, err := All()
 	if len(all) != 1 || err == nil || !strings.Contains(err.Error(), "2@2.json") {
 		t.Errorf("beside an unreadable one: %d records, %v", len(all), err)
 	}
-	must(t, os.Remove(recordPath("2@2")))
+	must(t, os.Remove(path("2@2")))
 	must(t, r.Remove())
 	must(t, r.Remove()) // again is no error
 	if left := ids(t); len(left) > 0 {
@@ -150,9 +154,9 @@ func TestReasons(t *testing.T) {
 		}
 		unlock := func() {}
 		if tc.locked {
-			f, err := Lock(r.ID)
+			f, err := Acquire(r.ID)
 			must(t, err)
-			unlock = func() { Unlock(r.ID, f) }
+			unlock = func() { Release(r.ID, f) }
 		}
 		if r.Alive() != tc.alive || r.Settling() != tc.settling || r.Holds() != tc.holds || r.Waits() != tc.waits {
 			t.Errorf("%+v: alive %v, settling %v, holds %v, waits %v", tc, r.Alive(), r.Settling(), r.Holds(), r.Waits())
@@ -169,9 +173,9 @@ func TestOver(t *testing.T) {
 	fresh(t)
 	living, gone := tree(t, true), tree(t, false)
 	past, future := time.Now().Add(-time.Second), time.Now().Add(time.Hour)
-	f, err := Lock("settling")
+	f, err := Acquire("settling")
 	must(t, err)
-	defer Unlock("settling", f)
+	defer Release("settling", f)
 	for _, test := range []struct {
 		Record
 		over bool
@@ -192,7 +196,7 @@ func TestOver(t *testing.T) {
 func TestSweep(t *testing.T) {
 	fresh(t)
 	files := func(id string) (n int) {
-		for _, path := range []string{lockPath(id), Socket(id)} {
+		for _, path := range []string{filepath.Join(Dir, id+lockSuffix), action.Socket(id)} {
 			if _, err := os.Stat(path); err == nil {
 				n++
 			}
@@ -200,14 +204,14 @@ func TestSweep(t *testing.T) {
 		return n
 	}
 	for _, id := range []string{"killed", "with a record"} {
-		for _, path := range []string{lockPath(id), Socket(id)} {
+		for _, path := range []string{filepath.Join(Dir, id+lockSuffix), action.Socket(id)} {
 			must(t, os.WriteFile(path, nil, 0o600))
 		}
 	}
 	must(t, (&Record{ID: "with a record"}).Save())
-	f, err := Lock("at work")
+	f, err := Acquire("at work")
 	must(t, err)
-	defer Unlock("at work", f)
+	defer Release("at work", f)
 	Sweep()
 	if files("killed") != 0 || files("with a record") != 2 || files("at work") != 1 {
 		t.Errorf("left: %d of a killed settler, %d with a record, %d of one at work", files("killed"), files("with a record"), files("at work"))
@@ -231,7 +235,7 @@ func TestOf(t *testing.T) {
 	} {
 		must(t, r.Save())
 	}
-	must(t, os.WriteFile(recordPath("5@5"), []byte("{"), 0o600))
+	must(t, os.WriteFile(path("5@5"), []byte("{"), 0o600))
 	of, err := Of(ns)
 	must(t, err)
 	var got []string
@@ -242,7 +246,7 @@ func TestOf(t *testing.T) {
 	if !slices.Equal(got, []string{"1@1", "2@2"}) {
 		t.Errorf("got %v", got)
 	}
-	must(t, os.Remove(recordPath("5@5")))
+	must(t, os.Remove(path("5@5")))
 	if left := ids(t); !slices.Equal(left, []string{"1@1", "2@2", "4@4"}) {
 		t.Errorf("left: %v", left)
 	}
@@ -251,51 +255,28 @@ func TestOf(t *testing.T) {
 // TestLock has one holder at a time, and leaves no file.
 func TestLock(t *testing.T) {
 	fresh(t)
-	f, err := Lock("1@1")
+	f, err := Acquire("1@1")
 	must(t, err)
-	must(t, os.WriteFile(Socket("1@1"), nil, 0o600))
-	if _, err := Lock("1@1"); !errors.Is(err, unix.EWOULDBLOCK) || !strings.Contains(err.Error(), "1@1") {
+	must(t, os.WriteFile(action.Socket("1@1"), nil, 0o600))
+	if _, err := Acquire("1@1"); !errors.Is(err, unix.EAGAIN) || !strings.Contains(err.Error(), "1@1") {
 		t.Errorf("locked twice: %v", err)
 	}
-	another, err := Lock("2@2")
+	another, err := Acquire("2@2")
 	must(t, err)
-	Unlock("2@2", another)
-	Unlock("1@1", f)
+	Release("2@2", another)
+	Release("1@1", f)
 	entries, err := os.ReadDir(Dir)
 	must(t, err)
 	if len(entries) > 0 {
 		t.Errorf("left: %v", entries)
 	}
 	// As one that ends without a word: the kernel gives it back.
-	f, err = Lock("1@1")
+	f, err = Acquire("1@1")
 	must(t, err)
-	must(t, f.Close())
-	f, err = Lock("1@1")
+	must(t, f.file.Close())
+	f, err = Acquire("1@1")
 	must(t, err)
-	Unlock("1@1", f)
-}
-
-// TestLockNetNS waits for the one before.
-func TestLockNetNS(t *testing.T) {
-	t.Parallel()
-	ns := nstest.New(t)
-	release, err := LockNetNS(ns)
-	must(t, err)
-	taken := make(chan error)
-	go func() {
-		second, err := LockNetNS(ns)
-		if err == nil {
-			second()
-		}
-		taken <- err
-	}()
-	select {
-	case err := <-taken:
-		t.Fatalf("two have the lock: %v", err)
-	case <-time.After(50 * time.Millisecond):
-	}
-	release()
-	must(t, <-taken)
+	Release("1@1", f)
 }
 
 // TestMakeDir refuses a directory that others could have filled.
@@ -320,5 +301,90 @@ func TestMakeDir(t *testing.T) {
 	must(t, err)
 	if info.Mode().Perm() != 0o700 {
 		t.Errorf("made with mode %v", info.Mode())
+	}
+}
+
+// TestLockExcludes has many take the same lock again and again, and remove its file
+// each time: never do two have it.
+func TestLockExcludes(t *testing.T) {
+	fresh(t)
+	var (
+		holders, shared, taken atomic.Int32
+		all                    sync.WaitGroup
+	)
+	for range 8 {
+		all.Go(func() {
+			for range 200 {
+				l, err := Acquire("1@1")
+				if err != nil {
+					continue // somebody had it for too long
+				}
+				if holders.Add(1) > 1 {
+					shared.Add(1)
+				}
+				taken.Add(1)
+				time.Sleep(10 * time.Microsecond)
+				holders.Add(-1)
+				Release("1@1", l)
+			}
+		})
+	}
+	all.Wait()
+	if shared.Load() > 0 || taken.Load() < 200 {
+		t.Errorf("%d of %d times two had the lock", shared.Load(), taken.Load())
+	}
+}
+
+// TestSweepSpares has locks swept while others take them: one that is taken is never
+// removed.
+func TestSweepSpares(t *testing.T) {
+	fresh(t)
+	stop := make(chan struct{})
+	var sweeper sync.WaitGroup
+	sweeper.Go(func() {
+		for {
+			select {
+			case <-stop:
+				return
+			default:
+				Sweep()
+			}
+		}
+	})
+	for range 500 {
+		l, err := Acquire("1@1")
+		must(t, err)
+		if !Busy("1@1") {
+			t.Error("the lock that we have is free")
+		}
+		Release("1@1", l)
+	}
+	close(stop)
+	sweeper.Wait()
+}
+
+// TestSaveTogether has two write the same record at the same time: whoever reads it
+// sees one of them, and no part is left.
+func TestSaveTogether(t *testing.T) {
+	fresh(t)
+	var all sync.WaitGroup
+	for i := range 4 {
+		all.Go(func() {
+			r := &Record{ID: "1@1", Note: strings.Repeat(fmt.Sprint(i), 1000*(i+1))}
+			for range 100 {
+				if err := r.Save(); err != nil {
+					t.Error(err)
+				}
+				if _, err := Load("1@1"); err != nil {
+					t.Error(err)
+				}
+			}
+		})
+	}
+	all.Wait()
+	entries, err := os.ReadDir(Dir)
+	must(t, err)
+	if len(entries) != 1 {
+		t.Errorf("left beside the record: %v", entries)
 	}
 }

@@ -1,4 +1,4 @@
-package hooks
+package freeze
 
 import (
 	"errors"
@@ -9,19 +9,18 @@ import (
 	"github.com/criu-netfreeze/criu-netfreeze/internal/netns"
 	"github.com/criu-netfreeze/criu-netfreeze/internal/record"
 	"github.com/criu-netfreeze/criu-netfreeze/internal/tcp"
-	"github.com/criu-netfreeze/criu-netfreeze/rules"
 )
 
 // The containers of a pod share one network namespace, so a freeze of one is a
-// freeze of all, and so would its end be. This file says what the others are
-// owed when one lets go.
+// freeze of all, and so would its end be. This file decides what must stay frozen
+// for the others when one of them gets its network back.
 
-// heldError says that the namespace must stay frozen for somebody else.
-type heldError struct{ by *record.Record }
+// SharedError says that the namespace must stay frozen for another container.
+type SharedError struct{ By *record.Record }
 
 // Error names who it is and how to change that.
-func (e *heldError) Error() string {
-	return fmt.Sprintf("%s in it as well (both end with netfreeze thaw '%s')", reason(e.by), e.by.NetNS)
+func (e *SharedError) Error() string {
+	return fmt.Sprintf("%s in it as well (both end with netfreeze thaw '%s')", e.By.DescribeHold(), e.By.NetNS)
 }
 
 // siblings sorts the other records of the namespace by what becomes of them
@@ -32,24 +31,25 @@ func siblings(ns *netns.Namespace, ours []*record.Record) (holder *record.Record
 	if err != nil {
 		return nil, nil, nil, err
 	}
-	var conns []tcp.Tuple
+	var lists [][]tcp.Tuple
 	for _, o := range ours {
-		conns = append(conns, o.Conns...)
+		lists = append(lists, o.Conns)
 	}
+	conns := tcp.SetOf(lists...)
 	restore := ours[0].Op == record.Restore
 	for _, r := range records {
 		known := len(r.Conns) > 0
 		switch {
 		case slices.ContainsFunc(ours, func(o *record.Record) bool { return o.ID == r.ID }):
 		case r.Scope == record.Connections:
-			if restore && !r.Holds() && overlap(r.Conns, conns) {
+			if restore && !r.Holds() && conns.Overlaps(r.Conns) {
 				taken = append(taken, r)
 			}
 		case r.Holds():
 			holder = r
 		case !r.Waits():
 			taken = append(taken, r)
-		case known && !overlap(r.Conns, conns):
+		case known && !conns.Overlaps(r.Conns):
 			silent = append(silent, r)
 		case restore:
 			taken = append(taken, r) // what it restores, or a freeze made for it
@@ -64,28 +64,29 @@ func siblings(ns *netns.Namespace, ours []*record.Record) (holder *record.Record
 
 // endWhole has remove take away the freeze of a whole namespace for the records
 // of ours. A sibling whose connections wait for a restore keeps these frozen,
-// and these alone. The error is a *heldError where all must stay frozen. The
-// namespace is locked by the caller.
-func endWhole(ns *netns.Namespace, remove func() error, ours ...*record.Record) error {
+// and these alone. The error is a [*SharedError] where all must stay frozen. The
+// caller has the namespace's lock.
+func (k *Keeper) endWhole(ns *netns.Namespace, remove func() error, ours ...*record.Record) error {
 	holder, silent, _, err := siblings(ns, ours)
 	if err != nil {
 		return err
 	}
 	if holder != nil {
-		return &heldError{holder}
+		return &SharedError{holder}
 	}
 	for _, r := range silent {
-		if err := narrow(ns, r); err != nil {
-			return fmt.Errorf("keep the connections of %s silent: %w", subject(r), err)
+		if err := k.narrow(ns, r); err != nil {
+			return fmt.Errorf("keep the connections of %s silent: %w", r.Describe(), err)
 		}
 	}
 	return remove()
 }
 
 // narrow turns a record's freeze of the whole namespace into one of its own
-// connections.
-func narrow(ns *netns.Namespace, r *record.Record) error {
-	c, err := rules.OpenConns(ns, rules.Kind(r.Backend), r.Owner)
+// connections. The caller has the namespace's lock, under which the record's own
+// settler writes it too.
+func (k *Keeper) narrow(ns *netns.Namespace, r *record.Record) error {
+	c, err := k.filter.OpenConns(ns, r.Backend, r.Owner)
 	if err != nil {
 		return err
 	}
@@ -97,36 +98,28 @@ func narrow(ns *netns.Namespace, r *record.Record) error {
 	return r.Save()
 }
 
-// dropTaken removes the records, and what is left of the rules, of freezes that
-// this restore took over.
-func (t *transaction) dropTaken() {
-	_, _, taken, err := siblings(t.ns, []*record.Record{t.rec})
-	errs := []error{err}
-	for _, r := range taken {
-		if r.Scope == record.Connections {
-			if err := thawOwner(t.ns, r); err != nil {
-				errs = append(errs, err)
-				continue
+// TakeOver removes the records, and what is left of the rules, of freezes that
+// this restore's freeze has taken the place of.
+func (f *Freeze) TakeOver() error {
+	return f.locked(func() error {
+		_, _, taken, err := siblings(f.ns, []*record.Record{f.Record})
+		errs := []error{err}
+		for _, r := range taken {
+			if r.Scope == record.Connections {
+				if err := f.thawOwner(f.ns, r); err != nil {
+					errs = append(errs, err)
+					continue
+				}
 			}
+			errs = append(errs, r.Remove())
 		}
-		errs = append(errs, r.Remove())
-	}
-	if err := errors.Join(errs...); err != nil {
-		t.log.Warn(oneLine(err))
-	}
-}
-
-func overlap(a, b []tcp.Tuple) bool {
-	in := make(map[tcp.Tuple]bool, len(a))
-	for _, t := range a {
-		in[t] = true
-	}
-	return slices.ContainsFunc(b, func(t tcp.Tuple) bool { return in[t] })
+		return errors.Join(errs...)
+	})
 }
 
 // thawOwner removes the rules of a record of scope connections.
-func thawOwner(ns *netns.Namespace, r *record.Record) error {
-	c, err := rules.OpenConns(ns, rules.Kind(r.Backend), r.Owner)
+func (k *Keeper) thawOwner(ns *netns.Namespace, r *record.Record) error {
+	c, err := k.filter.OpenConns(ns, r.Backend, r.Owner)
 	if err != nil {
 		return err
 	}

@@ -12,7 +12,7 @@ import (
 // statsFile watches stats-dump, which CRIU writes into its working directory
 // as the very last thing of a dump that succeeded (cr_dump_finish in
 // criu/cr-dump.c, write_stats in criu/stats.c). No exit code reaches us: other
-// scripts may have failed, and who waits for CRIU is its parent.
+// scripts may have failed, and it is CRIU's parent that waits for it.
 type statsFile struct {
 	dir    *os.File
 	before os.FileInfo
@@ -53,19 +53,25 @@ func (f statsFile) close() {
 	}
 }
 
-// leftAlone is how long after CRIU has let go of the tasks it must have written
-// stats-dump: it does so in the next moment.
-const leftAlone = 2 * time.Second
+// succeeded reports whether CRIU has finished the dump with success.
+func (d *Dump) succeeded() bool {
+	return d.record().Phase == record.Committed && d.stats.written()
+}
+
+// abandonedAfter is how long after CRIU has let go of the tasks it must have
+// written stats-dump: it does so in the next moment.
+const abandonedAfter = 2 * time.Second
 
 // abandoned reports whether CRIU has let go of the tasks of a committed dump
 // without success, and lives on: a caller may keep it for more requests.
-func (t *transaction) abandoned() bool {
-	if t.rec.Phase != record.Committed || t.rec.Tree[0].Traced() {
-		t.letGo = time.Time{}
+func (d *Dump) abandoned() bool {
+	r := d.record()
+	if r.Phase != record.Committed || r.Tree[0].Traced() {
+		d.untracedSince = time.Time{}
 		return false
 	}
-	if t.letGo.IsZero() {
-		t.letGo = time.Now()
+	if d.untracedSince.IsZero() {
+		d.untracedSince = time.Now()
 	}
-	return time.Since(t.letGo) > leftAlone
+	return time.Since(d.untracedSince) > abandonedAfter
 }

@@ -1,6 +1,7 @@
-package hooks
+package settler
 
 import (
+	"bytes"
 	"fmt"
 	"io"
 	"log/syslog"
@@ -9,6 +10,8 @@ import (
 	"strings"
 
 	"github.com/sirupsen/logrus"
+
+	"github.com/criu-netfreeze/criu-netfreeze/internal/action"
 )
 
 // newLog returns the settler's log. During an action it goes to the script that
@@ -39,21 +42,23 @@ func (l *systemLog) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// logTo sends the log to w until the returned function is called.
-func (s *settler) logTo(w io.Writer) func() {
-	old := s.log.Out
-	s.log.SetOutput(w)
-	return func() { s.log.SetOutput(old) }
+// redirect has the log go to w until the returned function is called.
+func redirect(log *logrus.Logger, w io.Writer) func() {
+	old := log.Out
+	log.SetOutput(w)
+	return func() { log.SetOutput(old) }
 }
 
 // lineFormat writes one line per message, the same in CRIU's log and ours:
-// "netfreeze: LEVEL: MESSAGE (key=value …)".
+// "netfreeze: LEVEL: MESSAGE (key=value …)". CRIU's log is read line by line, so
+// the lines of a message become one, with semicolons in between.
 type lineFormat struct{}
 
 // Format implements logrus.Formatter.
 func (lineFormat) Format(e *logrus.Entry) ([]byte, error) {
 	var b strings.Builder
-	fmt.Fprintf(&b, "netfreeze: %s: %s", e.Level, e.Message)
+	lines := strings.FieldsFunc(e.Message, func(r rune) bool { return r == '\n' || r == '\r' })
+	fmt.Fprintf(&b, "netfreeze: %s: %s", e.Level, strings.Join(lines, "; "))
 	if len(e.Data) > 0 {
 		keys := make([]string, 0, len(e.Data))
 		for k := range e.Data {
@@ -71,6 +76,29 @@ func (lineFormat) Format(e *logrus.Entry) ([]byte, error) {
 	}
 	b.WriteByte('\n')
 	return []byte(b.String()), nil
+}
+
+// logLines passes complete lines on.
+type logLines struct {
+	send func(string)
+	rest []byte
+}
+
+// Write implements io.Writer.
+func (l *logLines) Write(p []byte) (int, error) {
+	l.rest = append(l.rest, p...)
+	for {
+		i := bytes.IndexByte(l.rest, '\n')
+		if i < 0 {
+			return len(p), nil
+		}
+		line := l.rest[:i+1]
+		if len(line) > action.MaxMessage-1 {
+			line = append(line[:action.MaxMessage-2:action.MaxMessage-2], '\n')
+		}
+		l.send(string(line))
+		l.rest = l.rest[i+1:]
+	}
 }
 
 // fileHook writes every message to a file as well, with the time before it.

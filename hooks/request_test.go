@@ -1,12 +1,8 @@
 package hooks
 
 import (
-	"errors"
-	"slices"
 	"strings"
 	"testing"
-
-	"github.com/sirupsen/logrus"
 
 	"github.com/criu-netfreeze/criu-netfreeze/internal/action"
 	"github.com/criu-netfreeze/criu-netfreeze/internal/proc"
@@ -25,12 +21,12 @@ func TestEnvironment(t *testing.T) {
 		{name: "no process", pid: "0", dir: "/proc/43/fd/1", pidErr: "not a process id", dirErr: "does not belong"},
 		{name: "negative", pid: "-1", dir: "/proc/42/fd/../../1/root", pidErr: "not a process id", dirErr: "does not belong"},
 	} {
-		a := request{initPID: tc.pid, imageDir: tc.dir}
-		pid, err := a.pid()
+		req := action.Request{InitPID: tc.pid, ImageDir: tc.dir}
+		pid, err := rootPID(req)
 		if pid != tc.wantPID || !fits(err, tc.pidErr) {
 			t.Errorf("%s: pid %d, %v", tc.name, pid, err)
 		}
-		if _, err := a.images(criu); !fits(err, tc.dirErr) {
+		if _, err := imageDir(req, criu); !fits(err, tc.dirErr) {
 			t.Errorf("%s: image directory: %v", tc.name, err)
 		}
 	}
@@ -43,21 +39,17 @@ func fits(err error, want string) bool {
 	return err != nil && strings.Contains(err.Error(), want)
 }
 
-// FuzzEnvironment gives the parser of what comes from CRIU's environment
-// whatever there is. What it accepts must be what it says.
+// FuzzEnvironment gives the parsers of CRIU's environment whatever there is. What
+// they accept must be what they say.
 func FuzzEnvironment(f *testing.F) {
-	f.Add(strings.Join([]string{action.Version, "netfreeze-hook", "pre-dump", "/proc/42/fd/7", "99"}, "\x00"))
-	f.Add("1\x00\x00\x00\x00")
-	f.Add("")
-	f.Fuzz(func(t *testing.T, request string) {
-		a, err := parseRequest(request)
-		if err != nil {
-			return
-		}
-		if pid, err := a.pid(); err == nil && pid <= 0 {
+	f.Add("/proc/42/fd/7", "99")
+	f.Add("", "")
+	f.Fuzz(func(t *testing.T, images, root string) {
+		req := action.Request{ImageDir: images, InitPID: root}
+		if pid, err := rootPID(req); err == nil && pid <= 0 {
 			t.Errorf("accepted pid %d", pid)
 		}
-		dir, err := a.images(proc.Ref{PID: 42})
+		dir, err := imageDir(req, proc.Ref{PID: 42})
 		if err == nil && (!strings.HasPrefix(dir, "/proc/42/fd/") || strings.Contains(dir, "..")) {
 			t.Errorf("accepted image directory %q", dir)
 		}
@@ -82,26 +74,6 @@ func TestOptions(t *testing.T) {
 		if got := inheritedFD(args, "extRootNetNS"); got != tc.inherit {
 			t.Errorf("%q: inherit-fd %q, want %q", tc.line, got, tc.inherit)
 		}
-	}
-}
-
-func TestLogLines(t *testing.T) {
-	var lines []string
-	w := &logLines{send: func(l string) { lines = append(lines, l) }}
-	log := logrus.New()
-	log.SetFormatter(lineFormat{})
-	log.SetOutput(w)
-	log.WithField("backend", "nftables").Info("frozen")
-	log.Error(oneLine(errors.Join(errors.New("first"), errors.New("second"))))
-	log.Info(strings.Repeat("x", 2*action.MaxMessage))
-	if len(lines) != 3 {
-		t.Fatalf("%d lines", len(lines))
-	}
-	if want := []string{"netfreeze: info: frozen (backend=nftables)\n", "netfreeze: error: first; second\n"}; !slices.Equal(lines[:2], want) {
-		t.Errorf("got %q, want %q", lines[:2], want)
-	}
-	if n := len(lines[2]); n >= action.MaxMessage || lines[2][n-1] != '\n' {
-		t.Errorf("the long line has %d bytes", n)
 	}
 }
 

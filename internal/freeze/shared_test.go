@@ -1,4 +1,4 @@
-package hooks
+package freeze
 
 import (
 	"net/netip"
@@ -35,23 +35,6 @@ func conns(ports ...uint16) []tcp.Tuple {
 		})
 	}
 	return all
-}
-
-func TestOverlap(t *testing.T) {
-	for _, tc := range []struct {
-		a, b []tcp.Tuple
-		want bool
-	}{
-		{nil, nil, false},
-		{conns(1), nil, false},
-		{conns(1, 2), conns(3, 4), false},
-		{conns(1, 2), conns(4, 2), true},
-		{conns(1), []tcp.Tuple{{Local: conns(1)[0].Remote, Remote: conns(1)[0].Local}}, false}, // the peer's own view
-	} {
-		if overlap(tc.a, tc.b) != tc.want || overlap(tc.b, tc.a) != tc.want {
-			t.Errorf("%v and %v: want %v", tc.a, tc.b, tc.want)
-		}
-	}
 }
 
 // TestSiblings has one container of a pod let go of the network: what becomes
@@ -115,9 +98,9 @@ func TestSiblings(t *testing.T) {
 			}
 			must(t, r.Save())
 			if tc.settler {
-				lock, err := record.Lock(r.ID)
+				lock, err := record.Acquire(r.ID)
 				must(t, err)
-				defer record.Unlock(r.ID, lock)
+				defer record.Release(r.ID, lock)
 			}
 			held, quiet, free, err := siblings(ns, []*record.Record{ours})
 			must(t, err)
@@ -138,7 +121,7 @@ func TestSiblings(t *testing.T) {
 				t.Errorf("the sibling is %v, want %s", got, tc.want)
 			}
 			if held != nil {
-				if text := (&heldError{held}).Error(); !strings.Contains(text, "netfreeze thaw '"+ns.ID().String()+"'") {
+				if text := (&SharedError{held}).Error(); !strings.Contains(text, "netfreeze thaw '"+ns.ID().String()+"'") {
 					t.Errorf("the error does not say what to do: %s", text)
 				}
 			}

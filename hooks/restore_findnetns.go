@@ -14,10 +14,10 @@ import (
 	"github.com/criu-netfreeze/criu-netfreeze/internal/proc"
 )
 
-// findTarget finds the namespace that a restore goes into, before CRIU has
+// findNetNS finds the namespace that a restore goes into, before CRIU has
 // opened it, and says through what it was found. The namespace is nil where it
 // cannot be known yet; post-setup-namespaces tells then.
-func findTarget(criu proc.Ref, cp *criuimg.Checkpoint, c *container.Container) (*netns.Namespace, string, error) {
+func findNetNS(criu proc.Ref, cp *criuimg.Checkpoint, c *container.Container) (*netns.Namespace, string, error) {
 	args := proc.Cmdline(criu.PID)
 	if path := joinNS(args); path != "" {
 		ns, err := openJoined(criu, path)

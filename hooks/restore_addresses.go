@@ -10,6 +10,10 @@ import (
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
+
+	"github.com/criu-netfreeze/criu-netfreeze/internal/netlinksafe"
+	"github.com/criu-netfreeze/criu-netfreeze/internal/netns"
+	"github.com/criu-netfreeze/criu-netfreeze/internal/tcp"
 )
 
 // tentative is how long to wait for an IPv6 address whose duplicate address
@@ -18,9 +22,9 @@ const tentative = 3 * time.Second
 
 // missingAddresses returns the local addresses of the connections to come that
 // are not there. The kernel is asked by binding a socket, as CRIU will.
-func (t *transaction) missingAddresses() ([]netip.Addr, error) {
+func missingAddresses(ns *netns.Namespace, conns []tcp.Tuple) ([]netip.Addr, error) {
 	var addrs []netip.Addr
-	for _, c := range t.rec.Conns {
+	for _, c := range conns {
 		a := c.Local.Addr()
 		if !a.IsLinkLocalUnicast() && !slices.Contains(addrs, a) { // link-local ones need an interface to bind
 			addrs = append(addrs, a)
@@ -28,10 +32,14 @@ func (t *transaction) missingAddresses() ([]netip.Addr, error) {
 	}
 	var missing []netip.Addr
 	deadline := time.Now().Add(tentative)
-	err := t.ns.Do(func() error {
+	err := ns.Do(func() error {
 		for _, a := range addrs {
 			ok, err := local(a)
-			for err == nil && !ok && a.Is6() && isTentative(a) && time.Now().Before(deadline) {
+			for err == nil && !ok && a.Is6() && time.Now().Before(deadline) {
+				var coming bool
+				if coming, err = isTentative(a); err != nil || !coming {
+					break
+				}
 				time.Sleep(20 * time.Millisecond)
 				ok, err = local(a)
 			}
@@ -79,16 +87,22 @@ func list(addrs []netip.Addr) string {
 	return strings.Join(words, ", ")
 }
 
-// isTentative reports whether the address is there and still being tested.
-func isTentative(a netip.Addr) bool {
-	addrs, err := netlink.AddrList(nil, unix.AF_INET6)
-	if err != nil {
-		return false
-	}
+// isTentative reports whether the address may be about to come: it is there and
+// still being tested, or that cannot be told since the kernel's table changed while
+// it was read.
+func isTentative(a netip.Addr) (bool, error) {
+	addrs, err := netlinksafe.AddrList(nil, unix.AF_INET6)
+	return tentativeAmong(addrs, err, a)
+}
+
+func tentativeAmong(addrs []netlink.Addr, err error, a netip.Addr) (bool, error) {
 	for _, x := range addrs {
 		if ip, ok := netip.AddrFromSlice(x.IP); ok && ip == a {
-			return x.Flags&unix.IFA_F_TENTATIVE != 0 && x.Flags&unix.IFA_F_DADFAILED == 0
+			return x.Flags&unix.IFA_F_TENTATIVE != 0 && x.Flags&unix.IFA_F_DADFAILED == 0, nil
 		}
 	}
-	return false
+	if errors.Is(err, netlink.ErrDumpInterrupted) {
+		return true, nil
+	}
+	return false, err
 }

@@ -1,0 +1,103 @@
+package hooks
+
+import (
+	"os"
+	"time"
+
+	"github.com/criu-netfreeze/criu-netfreeze/internal/action"
+	"github.com/criu-netfreeze/criu-netfreeze/internal/config"
+	"github.com/criu-netfreeze/criu-netfreeze/internal/record"
+)
+
+// dumpState is how far a dump has got.
+type dumpState int
+
+const (
+	dumpPrepared  dumpState = iota // pre-dump is done; packets pass
+	dumpFrozen                     // packets are dropped
+	dumpCommitted                  // post-dump: the images are complete
+	dumpReleased                   // network-unlock after that: CRIU lets the tasks go on
+	dumpFailed                     // network-unlock before that: CRIU has given up
+	dumpSettled
+)
+
+// String implements fmt.Stringer.
+func (s dumpState) String() string {
+	return [...]string{"prepared", "frozen", "committed", "released", "failed", "settled"}[s]
+}
+
+// dumpTransitions says what may follow what. CRIU may end at any time, so every
+// state can be settled. CRIU calls no network-lock for a tree in its own
+// namespace, which is frozen at pre-dump.
+var dumpTransitions = map[dumpState][]dumpState{
+	dumpPrepared:  {dumpFrozen, dumpFailed, dumpSettled},
+	dumpFrozen:    {dumpCommitted, dumpFailed, dumpSettled},
+	dumpCommitted: {dumpReleased, dumpSettled},
+	dumpReleased:  {dumpSettled},
+	dumpFailed:    {dumpSettled},
+}
+
+// Dump is the transaction of one dump.
+type Dump struct {
+	common
+	machine[dumpState]
+
+	stats         statsFile // how CRIU says that it succeeded, from the commit on
+	images        *os.File  // the image directory, which outlives CRIU's path to it
+	untracedSince time.Time // since when CRIU has not held the tasks, after the commit
+}
+
+func newDump(c common) *Dump {
+	return &Dump{common: c, machine: machine[dumpState]{allowed: dumpTransitions}}
+}
+
+// resumeDump takes up the dump of a settler that was killed.
+func resumeDump(c common) (_ *Dump, err error) {
+	d := newDump(c)
+	if d.record().Phase == record.Committed {
+		d.now = dumpCommitted
+		if d.stats, err = watchStats(d.env.CRIU.Ref); err != nil {
+			return nil, err
+		}
+	}
+	return d, nil
+}
+
+// Do implements Transaction.
+func (d *Dump) Do(req action.Request) error {
+	switch req.Action {
+	case action.PreDump:
+		return d.preDumpAgain(req)
+	case action.NetworkLock:
+		return d.networkLock()
+	case action.PostDump:
+		return d.postDump(req)
+	case action.NetworkUnlock:
+		if req.Script == action.PostResumeScript {
+			return nil // post-dump does it, where the scripts are listed one by one
+		}
+		return d.networkUnlock()
+	}
+	return d.foreign(req)
+}
+
+// Finished implements Transaction. A dump is settled when CRIU has ended.
+func (d *Dump) Finished() bool { return false }
+
+// Polls implements Transaction: a caller may keep CRIU for more requests.
+func (d *Dump) Polls() bool { return d.record().Phase == record.Committed }
+
+// Concluded implements Transaction.
+func (d *Dump) Concluded() bool { return d.succeeded() || d.abandoned() }
+
+// Close implements Transaction.
+func (d *Dump) Close() {
+	d.freeze.Close()
+	d.stats.close()
+	if d.images != nil {
+		_ = d.images.Close()
+	}
+}
+
+// stops reports whether the policy keeps the tasks from going on.
+func stops(p config.Policy) bool { return p == config.Hold || p == config.Kill }

@@ -1,0 +1,127 @@
+package hooks
+
+import (
+	"errors"
+	"fmt"
+	"os"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/criu-netfreeze/criu-netfreeze/internal/action"
+	"github.com/criu-netfreeze/criu-netfreeze/internal/criuimg"
+	"github.com/criu-netfreeze/criu-netfreeze/internal/proc"
+	"github.com/criu-netfreeze/criu-netfreeze/internal/record"
+	"github.com/criu-netfreeze/criu-netfreeze/internal/tcp"
+)
+
+// postDump commits: the images are complete. Where the policy says so the
+// tasks, which CRIU still holds, get a SIGSTOP, so that they stop before they
+// run another instruction once CRIU lets go of them.
+func (d *Dump) postDump(req action.Request) error {
+	if d.now == dumpCommitted {
+		return nil
+	}
+	if d.now != dumpPrepared {
+		if err := d.check(action.PostDump, dumpCommitted); err != nil {
+			return err
+		}
+	}
+	dir, err := imageDir(req, d.env.CRIU.Ref)
+	if err != nil {
+		return err
+	}
+	tree, err := proc.OpenTree(d.record().Tree[0])
+	if err != nil {
+		return fmt.Errorf("find the tasks: %w", err)
+	}
+	defer tree.Close()
+	if err := d.makeSureOfFreeze(dir, tree); err != nil {
+		return err
+	}
+	if d.stats, err = watchStats(d.env.CRIU.Ref); err != nil {
+		return err
+	}
+	if d.images, err = os.Open(dir); err != nil {
+		return fmt.Errorf("open the image directory: %w", err)
+	}
+	return d.commit(tree)
+}
+
+// makeSureOfFreeze arms what is not armed yet: everything, where the settler that
+// did was killed or network-lock was not for us; in scope connections those that
+// were made since pre-dump.
+func (d *Dump) makeSureOfFreeze(dir string, tree proc.Tree) error {
+	if d.record().Scope == record.Connections {
+		if err := d.armNew(dir, tree); err != nil {
+			return err
+		}
+	} else if d.now == dumpPrepared {
+		if err := d.freeze.Arm(); err != nil {
+			return err
+		}
+	}
+	d.to(dumpFrozen)
+	return nil
+}
+
+// commit makes it known that the images are complete, and stops the tasks where the
+// policy says so. From here on the settler decides by whether CRIU succeeds.
+func (d *Dump) commit(tree proc.Tree) error {
+	r, former := d.record(), *d.record()
+	r.Tree, r.Phase, r.Stopped = tree.Refs(), record.Committed, stops(d.set.Policy)
+	if err := d.freeze.Save(); err != nil {
+		*r = former
+		return err
+	}
+	d.to(dumpCommitted)
+	if !r.Stopped {
+		return nil
+	}
+	if err := tree.Signal(unix.SIGSTOP); err != nil {
+		return errors.Join(fmt.Errorf("stop the tasks: %w", err), tree.Signal(unix.SIGCONT))
+	}
+	return nil
+}
+
+// armNew freezes the connections made since pre-dump as well. Until now they
+// were open, unless CRIU has locked them itself: what came between CRIU's look at
+// one and the freeze was acknowledged, and is in no image. Then the dump fails.
+func (d *Dump) armNew(dir string, tree proc.Tree) (err error) {
+	before := d.record().Conns
+	defer func() {
+		if err != nil {
+			d.record().Conns = before // the script may be listed twice
+		}
+	}()
+	if err := d.freeze.ArmTree(tree); err != nil {
+		return err
+	}
+	fresh := tcp.Without(d.record().Conns, before)
+	if len(fresh) == 0 {
+		return nil
+	}
+	cp, err := criuimg.Read(dir)
+	if err != nil {
+		return err
+	}
+	dumped, err := cp.Streams()
+	if err != nil {
+		return err
+	}
+	now, err := tcp.Received(tree, fresh)
+	if err != nil {
+		return err
+	}
+	return checkMissedBytes(dumped, now)
+}
+
+// checkMissedBytes is an error if a socket has received more than its image says.
+func checkMissedBytes(dumped []tcp.Stream, now map[tcp.Tuple]uint32) error {
+	for _, s := range dumped {
+		if next, ok := now[s.Tuple]; ok && next != s.RcvNxt {
+			return fmt.Errorf("%d bytes, or an end, came in on the connection %s, made after pre-dump, while it was dumped: the images lack them, so the dump fails and the tasks go on; dump again, or have CRIU lock such connections itself (netfreeze install --network-lock nftables)",
+				next-s.RcvNxt, s.Tuple)
+		}
+	}
+	return nil
+}

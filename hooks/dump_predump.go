@@ -1,0 +1,127 @@
+package hooks
+
+import (
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/criu-netfreeze/criu-netfreeze/internal/action"
+	"github.com/criu-netfreeze/criu-netfreeze/internal/netns"
+	"github.com/criu-netfreeze/criu-netfreeze/internal/proc"
+	"github.com/criu-netfreeze/criu-netfreeze/internal/record"
+	"github.com/criu-netfreeze/criu-netfreeze/internal/tcp"
+)
+
+// synMargin is how much longer than the drain new SYNs are held back: until
+// CRIU has seized the tasks and the network lock takes over. The kernel ends
+// it by itself.
+const synMargin = 5 * time.Second
+
+// preDump is CRIU's first action: the tasks still run. All that may fail is
+// done here, since an error now ends the dump before a task is touched.
+func preDump(env *Env, req action.Request) (*Dump, error) {
+	root, err := openRoot(req)
+	if err != nil {
+		return nil, err
+	}
+	defer root.Close()
+	c, err := begin(env, record.Dump, findContainer(env))
+	if err != nil {
+		return nil, err
+	}
+	d := newDump(c)
+	if err := d.prepare(root); err != nil {
+		d.Close()
+		return nil, fmt.Errorf("cannot freeze the network of pid %d: %w", root.PID, err)
+	}
+	r := d.record()
+	env.Log.WithField("backend", r.Backend).Infof("pre-dump: ready to freeze %s of %s, scope %s, policy %s by %s",
+		r.NetNS, r.Describe(), r.Scope, r.Policy, r.Why)
+	return d, nil
+}
+
+// preDumpAgain is pre-dump for the second time: the script runs twice where CRIU
+// read its configuration twice.
+func (d *Dump) preDumpAgain(req action.Request) error {
+	root, err := openRoot(req)
+	if err != nil {
+		return err
+	}
+	defer root.Close()
+	if d.now <= dumpFrozen && d.record().Tree[0] == root.Ref {
+		return nil
+	}
+	return d.foreign(req)
+}
+
+// prepare puts everything in place but the freeze itself, and takes all of it back
+// if something fails.
+func (d *Dump) prepare(root *proc.Process) error {
+	ns, err := netns.OpenPID(root.PID, root.Start)
+	if err != nil {
+		return err
+	}
+	d.record().Tree = []proc.Ref{root.Ref}
+	if err := d.freeze.Open(ns); err != nil {
+		_ = ns.Close()
+		return err
+	}
+	// The record comes first: whoever finds rules must find out whose they are.
+	if err := d.freeze.Save(); err != nil {
+		return err
+	}
+	if d.record().Scope == record.NetNS {
+		err = d.prepareNetNS()
+	} else if err = d.armTree(); err == nil {
+		d.to(dumpFrozen)
+	}
+	if err != nil {
+		return errors.Join(err, d.freeze.Forget())
+	}
+	return nil
+}
+
+// prepareNetNS puts the unarmed rules in place and lets pending handshakes drain.
+func (d *Dump) prepareNetNS() error {
+	hold := time.Duration(0)
+	if d.set.Drain > 0 {
+		hold = d.set.Drain + synMargin
+	}
+	if err := d.freeze.Prepare(hold); err != nil {
+		return err
+	}
+	return d.drain()
+}
+
+// drain waits, at most as long as configured, until the application has
+// accepted the connections that wait for it. New ones are held back meanwhile:
+// their first SYN is dropped and comes again after the freeze.
+func (d *Dump) drain() error {
+	const step = 2 * time.Millisecond
+	deadline := time.Now().Add(d.set.Drain)
+	for {
+		socks, err := d.freeze.Sockets()
+		if err != nil {
+			return err
+		}
+		pending := tcp.Pending(socks)
+		if pending == 0 {
+			return nil
+		}
+		if !time.Now().Before(deadline) {
+			d.env.Log.Warnf("%d handshakes are still pending after %v; CRIU fails on them unless skip-in-flight is set (drain in netfreeze.toml sets the time)", pending, d.set.Drain)
+			return nil
+		}
+		time.Sleep(step)
+	}
+}
+
+// armTree freezes the tree's own connections, as the tree is now.
+func (d *Dump) armTree() error {
+	tree, err := proc.OpenTree(d.record().Tree[0])
+	if err != nil {
+		return fmt.Errorf("find the tasks: %w", err)
+	}
+	defer tree.Close()
+	return d.freeze.ArmTree(tree)
+}

@@ -1,0 +1,180 @@
+package hooks
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/criu-netfreeze/criu-netfreeze/internal/config"
+	"github.com/criu-netfreeze/criu-netfreeze/internal/criuimg"
+	"github.com/criu-netfreeze/criu-netfreeze/internal/nudge"
+	"github.com/criu-netfreeze/criu-netfreeze/internal/proc"
+	"github.com/criu-netfreeze/criu-netfreeze/internal/record"
+	"github.com/criu-netfreeze/criu-netfreeze/internal/tcp"
+	"github.com/criu-netfreeze/criu-netfreeze/rules"
+)
+
+// Settle implements Transaction: a dump that succeeded gets what the policy says,
+// any other one is rolled back.
+func (d *Dump) Settle() error {
+	return d.settle(d.settleOnce, func() bool { return d.record().Phase == record.Held })
+}
+
+func (d *Dump) settleOnce() (err error) {
+	switch phase := d.record().Phase; {
+	case phase == record.Ended || phase == record.Isolated:
+		err = d.freeze.Save() // all is done but for that
+	case d.succeeded():
+		err = d.applyPolicy()
+	default:
+		err = d.rollback()
+	}
+	if err == nil {
+		d.to(dumpSettled)
+	}
+	return err
+}
+
+// rollback takes everything back after a dump that failed.
+func (d *Dump) rollback() error {
+	r := d.record()
+	tree, err := proc.OpenTree(r.Tree[0])
+	if err != nil {
+		if tree, err = proc.OpenLiving(r.Tree); err != nil { // the root has gone: what is known of the rest
+			return err
+		}
+	}
+	defer tree.Close()
+	n, err := d.freeze.Rollback(tree)
+	if err != nil {
+		return err
+	}
+	d.env.Log.Warnf("the dump of %s did not succeed: everything was taken back (%d sockets were in repair mode)", r.Describe(), n)
+	return nil
+}
+
+// applyPolicy does what is to become of the tree after a dump that succeeded.
+func (d *Dump) applyPolicy() error {
+	tree, err := proc.OpenLiving(d.record().Tree)
+	if err != nil {
+		return err
+	}
+	defer tree.Close()
+	if ending(tree) {
+		return d.ended("CRIU ended the tasks")
+	}
+	switch d.set.Policy {
+	case config.Run:
+		return errors.Join(d.leaveRepair(tree), d.freeze.Forget())
+	case config.Isolate:
+		return d.isolate(tree)
+	case config.Kill:
+		if err := d.freeze.End(tree); err != nil {
+			return errors.Join(err, d.hold(tree, "the tasks could not be ended"))
+		}
+		return d.ended("ended silently")
+	default:
+		return d.hold(tree, "policy")
+	}
+}
+
+// ending reports whether all tasks are gone or on their way out.
+func ending(tree proc.Tree) bool {
+	for _, p := range tree {
+		if !p.Ending() {
+			return false
+		}
+	}
+	return true
+}
+
+// leaveRepair takes the sockets of tasks that CRIU keeps stopped (--leave-stopped)
+// out of repair mode: CRIU does that only where it lets tasks go on.
+func (d *Dump) leaveRepair(tree proc.Tree) error {
+	if d.now == dumpReleased || d.record().Scope == record.Connections {
+		return nil
+	}
+	_, _, err := tcp.LeaveRepair(tree, nil)
+	return err
+}
+
+// isolate lets the tasks go on behind the frozen network.
+func (d *Dump) isolate(tree proc.Tree) error {
+	if err := d.leaveRepair(tree); err != nil {
+		return err
+	}
+	r := d.record()
+	r.Phase = record.Isolated
+	d.env.Log.Infof("%s goes on without network: isolated until %s", r.Describe(), clock(r.Until))
+	return d.saveThenReadImages()
+}
+
+// ended records that only the freeze is left, which keeps the namespace from
+// answering the peers with RST until a restore or the time to live ends it.
+func (d *Dump) ended(how string) error {
+	r := d.record()
+	r.Phase, r.Stopped, r.Note = record.Ended, false, how
+	d.env.Log.Infof("%s: %s; %s stays frozen until it is restored into, or %s", r.Describe(), how, r.NetNS, clock(r.Until))
+	return d.saveThenReadImages()
+}
+
+// hold keeps the tasks, with their sockets in repair mode: if somebody else ends
+// them now, that is silent too.
+func (d *Dump) hold(tree proc.Tree, why string) error {
+	err := d.freeze.Hold(tree, why)
+	r := d.record()
+	d.env.Log.Infof("%s is held: stopped, frozen until %s; netfreeze thaw or netfreeze kill %s ends that", r.Describe(), clock(r.Until), r.ThawTarget())
+	return errors.Join(err, d.saveThenReadImages())
+}
+
+// saveThenReadImages saves the record of what the policy has made of the dump, and
+// then, since that takes longer, reads the images: a sibling in the pod that gets
+// its network back leaves the connections in them silent. The peers are told, see
+// acknowledge. Nothing depends on the second part.
+func (d *Dump) saveThenReadImages() error {
+	err := d.freeze.Save()
+	if err != nil || d.images == nil {
+		return err
+	}
+	cp, err := criuimg.Read(fmt.Sprintf("/proc/self/fd/%d", d.images.Fd()))
+	if err != nil {
+		d.env.Log.Debug(err)
+		return nil
+	}
+	if d.record().Scope == record.NetNS {
+		d.record().Conns = cp.Conns
+		if err := d.freeze.Save(); err != nil {
+			d.env.Log.Warn(err)
+		}
+	}
+	if err := d.acknowledge(cp); err != nil {
+		d.env.Log.Debug(err)
+	}
+	return nil
+}
+
+// acknowledge repeats the last acknowledgement of each connection in the images.
+// The freeze may have dropped one that the kernel had put off. With this the peers
+// know how far their bytes have come, and we know what they wait for: the errors of
+// a nudge must name it exactly. It has CRIU's mark, with which it passes the freeze.
+func (d *Dump) acknowledge(cp *criuimg.Checkpoint) error {
+	if d.set.Resume != config.Nudge || d.freeze.NetNS() == nil {
+		return nil
+	}
+	streams, err := cp.Streams()
+	if err != nil {
+		d.env.Log.Debug(err)
+	}
+	acks := nudge.Acks(nudge.Remote(streams))
+	if len(acks) == 0 {
+		return nil
+	}
+	sender, err := nudge.Open(d.freeze.NetNS())
+	if err != nil {
+		return err
+	}
+	defer sender.Close()
+	if err := sender.Mark(rules.Mark); err != nil {
+		return err
+	}
+	return sender.Send(acks, 0)
+}

@@ -1,0 +1,211 @@
+package hooks
+
+import (
+	"errors"
+	"net/netip"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/sirupsen/logrus"
+
+	"github.com/criu-netfreeze/criu-netfreeze/internal/config"
+	"github.com/criu-netfreeze/criu-netfreeze/internal/criuimg"
+	"github.com/criu-netfreeze/criu-netfreeze/internal/netns"
+	"github.com/criu-netfreeze/criu-netfreeze/internal/nudge"
+	"github.com/criu-netfreeze/criu-netfreeze/internal/record"
+	"github.com/criu-netfreeze/criu-netfreeze/internal/tcp"
+)
+
+// nudger gets a restore's traffic going again at the thaw, beside CRIU: no
+// action waits for it. All that can be done before the thaw is done then.
+type nudger struct {
+	set        config.Settings
+	log        *logrus.Logger
+	streams    func() []tcp.Stream // what the images say; waits until they are read
+	prepared   *prepared           // nil where nothing is to be sent, or it is not known yet from where
+	background sync.WaitGroup      // whatever runs beside CRIU
+	started    bool
+}
+
+// prepared is all that a thaw needs, once ready is closed.
+type prepared struct {
+	ns      *netns.Namespace // a handle of its own: the transaction may leave the namespace
+	times   int              // how often the addresses are announced
+	ready   chan struct{}
+	sender  *nudge.Sender // nil if it could not be opened
+	streams []tcp.Stream
+	packets [][]byte
+}
+
+// newNudger begins to read the images: with many connections that takes a
+// while, and it is not needed before the thaw.
+func newNudger(log *logrus.Logger, set config.Settings, cp *criuimg.Checkpoint) *nudger {
+	n := &nudger{set: set, log: log}
+	n.streams = sync.OnceValue(func() []tcp.Stream {
+		if set.Resume != config.Nudge {
+			return nil
+		}
+		streams, err := cp.Streams()
+		if err != nil {
+			log.Debugf("not every connection can be nudged: %v", err)
+		}
+		return nudge.Remote(streams)
+	})
+	n.background.Go(func() { n.streams() })
+	return n
+}
+
+// close waits until all was sent, and lets go of everything.
+func (n *nudger) close() {
+	if n == nil {
+		return
+	}
+	n.background.Wait()
+	n.drop()
+}
+
+// drop lets go of what was prepared.
+func (n *nudger) drop() {
+	p := n.prepared
+	if p == nil {
+		return
+	}
+	n.prepared = nil
+	n.background.Go(func() {
+		<-p.ready
+		p.sender.Close()
+		_ = p.ns.Close()
+	})
+}
+
+// announceFrozen tells the neighbours of the frozen namespace where its addresses
+// are now and finds the way to the peers, so that neither waits for that later: ARP
+// and neighbour discovery pass the freeze. Then it prepares what is to be sent at
+// the thaw.
+func (r *Restore) announceFrozen() {
+	n := r.nudger
+	times := 0
+	if r.record().Scope == record.NetNS { // the host's neighbours know it
+		times = r.set.AnnounceCount
+	}
+	if n == nil || r.freeze.NetNS() == nil || n.started || times == 0 && r.set.Resume != config.Nudge {
+		return
+	}
+	n.drop() // it was for another namespace, which was not the one
+	ns, err := r.freeze.NetNS().Clone()
+	if err != nil {
+		r.env.Log.Debug(err)
+		return
+	}
+	p := &prepared{ns: ns, times: times, ready: make(chan struct{})}
+	n.prepared = p
+	peers := r.peers()
+	n.background.Go(func() {
+		defer close(p.ready)
+		var err error
+		if p.sender, err = nudge.Open(ns); err != nil {
+			n.log.Debug(err)
+		} else if times > 0 {
+			if err := errors.Join(p.sender.FindAddresses(ns), p.sender.Announce(), p.sender.ProbeNeighbors(ns, peers)); err != nil {
+				n.log.Debug(err)
+			}
+		}
+		p.streams = n.streams()
+		p.packets = nudge.Plan(p.streams, n.set.NudgePackets, false)
+	})
+}
+
+// peers returns the addresses at the other ends of the connections.
+func (r *Restore) peers() []netip.Addr {
+	var peers []netip.Addr
+	for _, c := range r.record().Conns {
+		if a := c.Remote.Addr(); !slices.Contains(peers, a) && len(peers) < maxPeers {
+			peers = append(peers, a)
+		}
+	}
+	return peers
+}
+
+// maxPeers bounds how many peers the way is looked up to: mostly all are behind
+// one gateway.
+const maxPeers = 256
+
+// lockTime is how long CRIU may take to remove its own lock after we thawed: it
+// executes iptables twice where that is what locks.
+const lockTime = 2 * time.Second
+
+// startNudge announces and nudges, right after the thaw.
+func (r *Restore) startNudge() {
+	n := r.nudger
+	if n == nil || n.started || n.prepared == nil {
+		return
+	}
+	n.started = true
+	p, thawed := n.prepared, time.Now()
+	n.background.Go(func() {
+		<-p.ready
+		if p.sender != nil {
+			n.send(p, thawed)
+		}
+	})
+}
+
+// send announces the addresses, nudges each connection, and repeats both for a while.
+func (n *nudger) send(p *prepared, thawed time.Time) {
+	if p.times > 0 {
+		if err := p.sender.Announce(); err != nil {
+			n.log.Debug(err)
+		}
+	}
+	if err := p.sender.Send(p.packets, lockTime); err != nil {
+		n.log.Debugf("nudge: %v", err)
+	}
+	if count := len(p.streams); count > 0 {
+		n.log.Infof("nudged %d connections with %d packets, the last one %v after the thaw",
+			count, len(p.packets), time.Since(thawed).Round(time.Microsecond))
+	}
+	n.background.Go(func() {
+		if _, err := p.sender.Retransmit(p.ns, p.streams, n.set.NudgePackets); err != nil {
+			n.log.Debug(err)
+		}
+	})
+	for range max(p.times-1, 0) {
+		time.Sleep(n.set.AnnounceInterval)
+		// Anew: an address may have been tentative, or have come since.
+		if err := errors.Join(p.sender.FindAddresses(p.ns), p.sender.Announce()); err != nil {
+			n.log.Debug(err)
+		}
+	}
+}
+
+// forgetFlows removes what connection tracking remembers of the connections to
+// come, here and in the host's namespace, which routes for this one. It does so
+// beside CRIU: the host's table may be large.
+func (r *Restore) forgetFlows() {
+	conns, log := r.record().Conns, r.env.Log
+	forget := func(ns *netns.Namespace) {
+		defer ns.Close() //nolint:errcheck // opened for this alone
+		err := ns.Do(func() error {
+			n, err := tcp.DeleteConntrack(conns)
+			if n > 0 {
+				log.Infof("removed %d stale entries of connection tracking in %s", n, ns)
+			}
+			return err
+		})
+		if err != nil {
+			log.Debug(err)
+		}
+	}
+	ns, err := r.freeze.NetNS().Clone()
+	if err != nil {
+		log.Debug(err)
+		return
+	}
+	go func() {
+		forget(ns)
+		if host, err := netns.OpenHost(); err == nil {
+			forget(host)
+		}
+	}()
+}

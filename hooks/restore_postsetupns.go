@@ -1,0 +1,49 @@
+package hooks
+
+import (
+	"github.com/criu-netfreeze/criu-netfreeze/internal/action"
+	"github.com/criu-netfreeze/criu-netfreeze/internal/netns"
+	"github.com/criu-netfreeze/criu-netfreeze/internal/proc"
+)
+
+// postSetupNS makes sure of the namespace: now the root task is in it.
+func (r *Restore) postSetupNS(req action.Request) error {
+	if err := r.check(action.PostSetupNS, restoreFrozen); err != nil {
+		return err
+	}
+	root, err := openRoot(req)
+	if err != nil {
+		return err
+	}
+	defer root.Close()
+	r.record().Tree = []proc.Ref{root.Ref}
+	ns, err := netns.OpenPID(root.PID, root.Start)
+	if err != nil {
+		return err
+	}
+	if before := r.freeze.NetNS(); before != nil {
+		if before.ID() == ns.ID() {
+			_ = ns.Close()
+			return r.freeze.Save()
+		}
+		r.env.Log.Warnf("post-setup-namespaces: the tasks are in %s, not in %s as it looked before", ns, before)
+		if err := r.freeze.Leave(); err != nil {
+			r.env.Log.Warn(err)
+		}
+	}
+	if err := r.freeze.Open(ns); err != nil {
+		_ = ns.Close()
+		return err
+	}
+	if r.record().Addressed {
+		if err := r.checkTarget(); err != nil {
+			return err
+		}
+	}
+	if err := r.freezeTarget(); err != nil {
+		return err
+	}
+	r.announceFrozen()
+	r.env.Log.Infof("post-setup-namespaces: frozen %s", r.record().NetNS)
+	return nil
+}

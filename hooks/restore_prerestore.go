@@ -1,0 +1,174 @@
+package hooks
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/criu-netfreeze/criu-netfreeze/internal/action"
+	"github.com/criu-netfreeze/criu-netfreeze/internal/container"
+	"github.com/criu-netfreeze/criu-netfreeze/internal/criuimg"
+	"github.com/criu-netfreeze/criu-netfreeze/internal/freeze"
+	"github.com/criu-netfreeze/criu-netfreeze/internal/record"
+	"github.com/criu-netfreeze/criu-netfreeze/internal/tcp"
+)
+
+// preRestore is a restore's first action. Nothing has been restored yet: an
+// error now costs nothing. Once it is done the namespace answers no peer.
+func preRestore(env *Env, req action.Request) (*Restore, error) {
+	dir, err := imageDir(req, env.CRIU.Ref)
+	if err != nil {
+		return nil, err
+	}
+	cp, err := criuimg.Read(dir)
+	if err != nil {
+		return nil, fmt.Errorf("%w; nothing was changed", err)
+	}
+	ct := findContainer(env)
+	c, err := begin(env, record.Restore, ct)
+	if err != nil {
+		return nil, err
+	}
+	r := newRestore(c)
+	r.record().Conns = cp.Conns
+	r.record().Addressed = cp.NetNS == criuimg.External
+	if err := r.prepare(cp, ct); err != nil {
+		r.Close()
+		return nil, fmt.Errorf("cannot prepare the restore: %w", err)
+	}
+	r.nudger = newNudger(env.Log, r.set, cp)
+	r.announceFrozen()
+	return r, nil
+}
+
+// prepare freezes the target, where it exists already, and clears the way for the
+// connections that come. It takes its freeze back if that fails.
+func (r *Restore) prepare(cp *criuimg.Checkpoint, ct *container.Container) error {
+	ns, where, err := findNetNS(r.env.CRIU.Ref, cp, ct)
+	if err != nil {
+		return err
+	}
+	if ns == nil {
+		r.env.Log.Infof("pre-restore: the network namespace is not known yet (%s): it will be frozen at post-setup-namespaces", where)
+		return r.freeze.Save()
+	}
+	if err := r.freeze.Open(ns); err != nil {
+		_ = ns.Close()
+		return fmt.Errorf("%w (the target namespace was found through %s)", err, where)
+	}
+	if err := r.checkTarget(); err != nil {
+		return err
+	}
+	if err := r.freezeTarget(); err != nil {
+		return err
+	}
+	rec := r.record()
+	r.env.Log.WithField("backend", rec.Backend).Infof("pre-restore: frozen %s, found through %s, scope %s, %d connections to come",
+		rec.NetNS, where, rec.Scope, len(rec.Conns))
+	return nil
+}
+
+// freezeTarget freezes the target, or takes over the freeze that is there, and then
+// removes what is left of the connections there.
+func (r *Restore) freezeTarget() error {
+	if err := r.freeze.Save(); err != nil {
+		return err
+	}
+	err := r.freeze.Arm()
+	if err == nil {
+		err = r.clearTarget()
+	}
+	switch {
+	case err == nil:
+		r.to(restoreFrozen)
+		r.forgetFlows()
+		return r.freeze.Save()
+	case r.freeze.Adopted():
+		return errors.Join(err, r.freeze.Abandon()) // it was frozen before, and stays so
+	}
+	return errors.Join(err, r.freeze.Forget())
+}
+
+// checkTarget makes sure that the restore can work, and changes nothing.
+func (r *Restore) checkTarget() error {
+	ns := r.freeze.NetNS()
+	missing, err := missingAddresses(ns, r.record().Conns)
+	if err != nil {
+		return err
+	}
+	if len(missing) > 0 {
+		return fmt.Errorf("%s lacks the local address %s of %d connections in the images: give the restored container the address that the dumped one had (a static address), then restore again; nothing was changed",
+			ns, list(missing), len(r.record().Conns))
+	}
+	// The end of the former tasks may just be under way here.
+	records, err := record.Of(ns)
+	if err != nil {
+		return err
+	}
+	for _, other := range records {
+		if other.ID != r.record().ID && other.Op == record.Dump {
+			if _, err := freeze.Settled(other); err != nil {
+				return err
+			}
+		}
+	}
+	left, err := r.staleSockets()
+	if err != nil {
+		return err
+	}
+	for _, s := range left {
+		if s.Inode != 0 {
+			return fmt.Errorf("the connection %s is still open in %s: a process there owns it%s; nothing was changed", s.Tuple, ns, r.ownerHint())
+		}
+	}
+	return nil
+}
+
+// staleSockets returns the sockets in the target that are in the way: same
+// addresses and ports as a connection of the images.
+func (r *Restore) staleSockets() ([]tcp.Socket, error) {
+	coming := tcp.SetOf(r.record().Conns)
+	socks, err := r.freeze.Sockets()
+	if err != nil {
+		return nil, err
+	}
+	var found []tcp.Socket
+	for _, s := range socks {
+		if s.Connected() && coming.Has(s.Tuple) {
+			found = append(found, s)
+		}
+	}
+	return found, nil
+}
+
+// ownerHint names the held tree that most likely owns a connection in the way.
+func (r *Restore) ownerHint() string {
+	records, _ := record.Of(r.freeze.NetNS())
+	for _, other := range records {
+		if other.Phase == record.Held && other.Alive() {
+			return fmt.Sprintf(" (%s: end it silently with netfreeze kill %s)", other.DescribeHold(), other.ThawTarget())
+		}
+	}
+	return " (end the dumped tasks first)"
+}
+
+// clearTarget removes ownerless sockets that would collide: FIN-WAIT,
+// TIME-WAIT and the like of a former life of the same connections. The target is
+// frozen by now, so the RST that goes with that reaches nobody.
+func (r *Restore) clearTarget() error {
+	left, err := r.staleSockets()
+	if err != nil || len(left) == 0 {
+		return err
+	}
+	return r.freeze.NetNS().Do(func() error {
+		for _, s := range left {
+			if s.Inode != 0 {
+				continue
+			}
+			if err := tcp.Destroy(s); err != nil {
+				return err
+			}
+			r.env.Log.Infof("pre-restore: removed what was left of the connection %s", s.Tuple)
+		}
+		return nil
+	})
+}

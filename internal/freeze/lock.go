@@ -1,0 +1,43 @@
+package freeze
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/criu-netfreeze/criu-netfreeze/internal/netns"
+	"github.com/criu-netfreeze/criu-netfreeze/internal/record"
+)
+
+// patience is how long to wait for others, who need moments: not longer than an
+// action of CRIU may take.
+const patience = 10 * time.Second
+
+// locked runs change while no other process changes rules or records of ns. The
+// lock is a file in the state directory, named by the namespace's cookie: a lock
+// on the namespace's own file could be taken by any process in the namespace.
+func locked(ns *netns.Namespace, change func() error) error {
+	l, err := acquire(ns)
+	if err != nil {
+		return fmt.Errorf("lock %s against other changes: %w (is another netfreeze at work there?)", ns, err)
+	}
+	defer l.Release()
+	return change()
+}
+
+func acquire(ns *netns.Namespace) (*record.Lock, error) {
+	if err := record.MakeDir(); err != nil {
+		return nil, err
+	}
+	cookie, err := ns.Cookie()
+	if err != nil {
+		return nil, err
+	}
+	name := fmt.Sprintf("netns-%d.lock", cookie)
+	if cookie == 0 { // before Linux 5.14
+		name = fmt.Sprintf("netns-inode-%d.lock", ns.ID().Ino)
+	}
+	return record.AcquireFile(name, patience)
+}
+
+// locked is the function of the same name for the freeze's own namespace.
+func (f *Freeze) locked(change func() error) error { return locked(f.ns, change) }

@@ -1,0 +1,124 @@
+package record
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/criu-netfreeze/criu-netfreeze/internal/action"
+)
+
+// Lock is a lock on a file in Dir, which is there only while somebody has the
+// lock. The kernel gives it back when the process ends, however it ends; the
+// file stays then, see Sweep.
+//
+// It is a lock of the open file description (fcntl(2), F_OFD_SETLK), in a
+// directory that root alone can enter: nobody else can take it.
+type Lock struct {
+	file *os.File
+	path string
+}
+
+// Acquire takes the transaction called id for this process. It fails if another
+// one keeps it.
+func Acquire(id string) (*Lock, error) {
+	const patience = 500 * time.Millisecond
+	l, err := AcquireFile(id+lockSuffix, patience)
+	if err != nil {
+		return nil, fmt.Errorf("lock transaction %s: %w", id, err)
+	}
+	return l, nil
+}
+
+// Release gives a transaction back and removes its settler's socket.
+func Release(id string, l *Lock) {
+	_ = os.Remove(action.Socket(id))
+	l.Release()
+}
+
+// AcquireFile waits for the lock on the file called name in Dir, for patience at
+// most. The error wraps unix.EAGAIN if another process has it all that time.
+func AcquireFile(name string, patience time.Duration) (*Lock, error) {
+	path := filepath.Join(Dir, name)
+	for deadline := time.Now().Add(patience); ; {
+		l, err := try(path)
+		if l != nil {
+			return l, nil
+		}
+		if err != nil && (!errors.Is(err, unix.EAGAIN) || time.Now().After(deadline)) {
+			return nil, err
+		}
+		if err != nil {
+			time.Sleep(time.Millisecond)
+		}
+	}
+}
+
+// try takes the lock if it is free. It returns neither a lock nor an error if the
+// file was removed meanwhile by the one who had the lock before: a lock on a file
+// that nobody else can find excludes nobody.
+func try(path string) (*Lock, error) {
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	err = unix.FcntlFlock(f.Fd(), unix.F_OFD_SETLK, &unix.Flock_t{Type: unix.F_WRLCK, Whence: io.SeekStart})
+	if err != nil {
+		_ = f.Close()
+		return nil, err
+	}
+	if !isAt(f, path) {
+		_ = f.Close()
+		return nil, nil
+	}
+	return &Lock{f, path}, nil
+}
+
+// isAt reports whether the open file is the one that has this path now.
+func isAt(f *os.File, path string) bool {
+	own, err1 := f.Stat()
+	there, err2 := os.Stat(path)
+	return err1 == nil && err2 == nil && os.SameFile(own, there)
+}
+
+// Release gives the lock back.
+func (l *Lock) Release() {
+	// Before the lock goes: whoever gets it on the removed file notices that.
+	_ = os.Remove(l.path)
+	_ = l.file.Close()
+}
+
+const lockSuffix = ".lock"
+
+// Busy reports whether some process has the transaction called id. It only asks:
+// nobody who takes the lock at the same time notices.
+func Busy(id string) bool {
+	f, err := os.Open(filepath.Join(Dir, id+lockSuffix))
+	if err != nil {
+		return false
+	}
+	defer f.Close() //nolint:errcheck // opened for reading
+	lock := unix.Flock_t{Type: unix.F_RDLCK, Whence: io.SeekStart}
+	return unix.FcntlFlock(f.Fd(), unix.F_OFD_GETLK, &lock) == nil && lock.Type != unix.F_UNLCK
+}
+
+// Sweep removes the locks and sockets of processes that were killed, where no
+// record is left for which another settler could go on.
+func Sweep() {
+	locks, _ := filepath.Glob(filepath.Join(Dir, "*"+lockSuffix))
+	for _, file := range locks {
+		id := strings.TrimSuffix(filepath.Base(file), lockSuffix)
+		if _, err := os.Stat(path(id)); !errors.Is(err, os.ErrNotExist) {
+			continue
+		}
+		if l, err := try(file); err == nil && l != nil {
+			Release(id, l)
+		}
+	}
+}

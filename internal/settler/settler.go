@@ -1,0 +1,147 @@
+// Package settler is the process that does the work: one per CRIU, started by the
+// action-script at the first action. It takes CRIU's actions from a socket, one
+// after the other, and has package hooks do them; it outlives CRIU, and settles the
+// transaction when CRIU has ended.
+package settler
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"time"
+
+	"github.com/sirupsen/logrus"
+	"golang.org/x/sys/unix"
+
+	"github.com/criu-netfreeze/criu-netfreeze/hooks"
+	"github.com/criu-netfreeze/criu-netfreeze/internal/action"
+	"github.com/criu-netfreeze/criu-netfreeze/internal/config"
+	"github.com/criu-netfreeze/criu-netfreeze/internal/freeze"
+	"github.com/criu-netfreeze/criu-netfreeze/internal/proc"
+	"github.com/criu-netfreeze/criu-netfreeze/internal/record"
+	"github.com/criu-netfreeze/criu-netfreeze/rules"
+)
+
+// pollInterval is how often the settler of a committed dump looks whether CRIU has
+// finished, for callers that keep CRIU alive afterwards.
+const pollInterval = 20 * time.Millisecond
+
+// linger is how long the settler of a finished restore still answers: a script
+// that is listed twice comes twice.
+const linger = 2 * time.Second
+
+// Run is the settler's whole life: it does the actions of the one CRIU that id names
+// (PID@START), in the order in which they come, and settles the transaction when
+// CRIU has ended. It says on the descriptor ready when it can be reached, or why not.
+func Run(id string, ready *os.File) error {
+	s, err := newSettler(id)
+	if err != nil {
+		_, _ = fmt.Fprintf(ready, "start the settler: %v", err)
+		_ = ready.Close()
+		return err
+	}
+	defer s.close()
+	_, err = ready.WriteString("ok")
+	if err := errors.Join(err, ready.Close()); err != nil {
+		return fmt.Errorf("say that the settler is ready: %w", err)
+	}
+	return s.loop()
+}
+
+// settler serves one transaction.
+type settler struct {
+	id   string
+	env  *hooks.Env
+	lock *record.Lock
+	sock int
+	tx   hooks.Transaction // nil before the first action
+}
+
+func newSettler(id string) (*settler, error) {
+	ref, err := proc.ParseRef(id)
+	if err != nil {
+		return nil, err
+	}
+	criu, err := ref.Open()
+	if err != nil {
+		return nil, fmt.Errorf("take hold of CRIU: %w", err)
+	}
+	s := &settler{id: id, sock: -1}
+	s.env = &hooks.Env{Keeper: freeze.New(rules.Kernel{}), CRIU: criu, Log: newLog(), Config: s.configure}
+	err = record.MakeDir()
+	if err == nil {
+		s.lock, err = record.Acquire(id)
+	}
+	if err == nil {
+		s.sock, err = listen(action.Socket(id))
+	}
+	if err != nil {
+		s.release()
+		return nil, err
+	}
+	go s.leaveCgroups()
+	return s, nil
+}
+
+// leaveCgroups moves the settler to the control groups of whoever called CRIU.
+// On a restore runc has CRIU in the container's own (criuApplyCgroups), where
+// the settler would be paused and killed with it, and keep it from going away.
+// It is done beside the first action, since it can take the kernel a while.
+func (s *settler) leaveCgroups() {
+	st, err := proc.ReadStat(s.env.CRIU.PID)
+	if err == nil && st.PPID > 1 { // 1 has called nobody, it adopted CRIU
+		err = proc.JoinCgroups(st.PPID)
+	}
+	if err != nil {
+		s.env.Log.Debug(err)
+	}
+}
+
+// close ends the settler's work.
+func (s *settler) close() {
+	s.env.Keeper.Tidy()
+	if s.tx != nil {
+		s.tx.Close()
+	}
+	s.release()
+}
+
+// release gives back what newSettler took.
+func (s *settler) release() {
+	if s.lock != nil {
+		record.Release(s.id, s.lock)
+	}
+	if s.sock >= 0 {
+		_ = unix.Close(s.sock)
+	}
+	s.env.CRIU.Close()
+}
+
+// configure reads the configuration and sets the log up as it says.
+func (s *settler) configure() (*config.Config, error) {
+	cfg, err := config.Load(config.Path)
+	if err != nil {
+		return nil, err
+	}
+	level, err := logrus.ParseLevel(cfg.Log.Level)
+	if err != nil {
+		return nil, err
+	}
+	s.env.Log.SetLevel(level)
+	return cfg, addLogFile(s.env.Log, cfg.Log.File)
+}
+
+// do does one action.
+func (s *settler) do(req action.Request) (err error) {
+	switch {
+	case s.tx != nil:
+		return s.tx.Do(req)
+	case req.Action == action.PreDump || req.Action == action.PreRestore:
+		s.tx, err = hooks.Begin(s.env, req)
+		return err
+	}
+	if s.tx, err = hooks.Resume(s.env); err != nil {
+		return err
+	}
+	return s.tx.Do(req)
+}

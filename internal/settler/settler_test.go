@@ -1,0 +1,106 @@
+package settler
+
+import (
+	"bytes"
+	"errors"
+	"os/exec"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/sirupsen/logrus"
+	"golang.org/x/sys/unix"
+
+	"github.com/criu-netfreeze/criu-netfreeze/hooks"
+	"github.com/criu-netfreeze/criu-netfreeze/internal/action"
+	"github.com/criu-netfreeze/criu-netfreeze/internal/netns/nstest"
+	"github.com/criu-netfreeze/criu-netfreeze/internal/proc"
+)
+
+// TestMain gives the tests a /run of their own.
+func TestMain(m *testing.M) { nstest.Main(m) }
+
+func TestLogLines(t *testing.T) {
+	var lines []string
+	w := &logLines{send: func(l string) { lines = append(lines, l) }}
+	log := logrus.New()
+	log.SetFormatter(lineFormat{})
+	log.SetOutput(w)
+	log.WithField("backend", "nftables").Info("frozen")
+	log.Error(errors.Join(errors.New("first"), errors.New("second")))
+	log.Info(strings.Repeat("x", 2*action.MaxMessage))
+	if len(lines) != 3 {
+		t.Fatalf("%d lines", len(lines))
+	}
+	if want := []string{"netfreeze: info: frozen (backend=nftables)\n", "netfreeze: error: first; second\n"}; !slices.Equal(lines[:2], want) {
+		t.Errorf("got %q, want %q", lines[:2], want)
+	}
+	if n := len(lines[2]); n >= action.MaxMessage || lines[2][n-1] != '\n' {
+		t.Errorf("the long line has %d bytes", n)
+	}
+}
+
+// FuzzRequest gives the parser of what the action-script sends whatever there is.
+func FuzzRequest(f *testing.F) {
+	f.Add(action.Request{Script: "netfreeze-hook", Action: "pre-dump", ImageDir: "/proc/42/fd/7", InitPID: "99"}.String())
+	f.Add("1\x00\x00\x00\x00")
+	f.Add("")
+	f.Fuzz(func(t *testing.T, message string) {
+		if req, err := parseRequest(message); err == nil && req.String() != message {
+			t.Errorf("%q became %q", message, req)
+		}
+	})
+}
+
+// transaction is one that counts what is asked of it.
+type transaction struct {
+	hooks.Transaction
+	settled int
+}
+
+func (*transaction) Finished() bool  { return false }
+func (*transaction) Polls() bool     { return false }
+func (*transaction) Concluded() bool { return false }
+func (t *transaction) Settle() error { t.settled++; return nil }
+
+// TestAcceptFails has a socket on which nothing can be taken: the settler says so a
+// few times a second, not as often as it can, and settles when CRIU has ended.
+func TestAcceptFails(t *testing.T) {
+	criu := exec.Command("sleep", "0.5")
+	if err := criu.Start(); err != nil {
+		t.Fatal(err)
+	}
+	p, err := proc.Open(criu.Process.Pid)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer p.Close()
+	go criu.Wait() //nolint:errcheck // its end is all that matters
+	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(fd) //nolint:errcheck // it was never used
+	var said bytes.Buffer
+	log := logrus.New()
+	log.SetOutput(&said)
+	tx := &transaction{}
+	s := &settler{env: &hooks.Env{CRIU: p, Log: log}, sock: fd, tx: tx} // it does not listen, so accept fails
+	done := make(chan error, 1)
+	go func() { done <- s.loop() }()
+	select {
+	case err := <-done:
+		if err != nil {
+			t.Error(err)
+		}
+	case <-time.After(10 * time.Second):
+		t.Fatal("the settler does not end")
+	}
+	if tx.settled != 1 {
+		t.Errorf("settled %d times", tx.settled)
+	}
+	if n := strings.Count(said.String(), "take an action"); n < 1 || n > 20 {
+		t.Errorf("%d complaints in half a second", n)
+	}
+}
