@@ -1,9 +1,9 @@
-// Package install adds the suite to CRIU's configuration files and takes it
-// out again. What it adds stands between two marker lines, and taking that out
-// gives back the former file to the byte. The editing is pure functions on
-// bytes ([Add], [Remove], [SetPolicy], [UnsetPolicy]); a [Plan] applies them to
-// files: everything is checked before the first write, and each file is
-// replaced in one step.
+// Package install adds the suite to CRIU's configuration files and takes it out
+// again. What it adds stands between two marker lines, and taking that out restores
+// the former file byte for byte. The editing is done by pure functions on bytes
+// ([Add], [Remove], [SetPolicy], [UnsetPolicy]). A [Plan] applies them to files:
+// everything is checked before the first write, and each file is replaced in one
+// step.
 package install
 
 import (
@@ -14,13 +14,13 @@ import (
 )
 
 // DefaultConfig is the commented configuration file that is installed as
-// netfreeze.toml; it says nothing but the defaults.
+// netfreeze.toml. It only shows the defaults.
 //
 //go:embed netfreeze.toml
 var DefaultConfig []byte
 
-// The markers are comments to CRIU and to TOML. The first one may go on with
-// the notes about where the file came from.
+// The markers are comments to CRIU and in TOML. Notes about where the file came
+// from may follow the first one.
 const (
 	beginMarker = "# BEGIN netfreeze"
 	endMarker   = "# END netfreeze"
@@ -29,16 +29,16 @@ const (
 	noteDir     = "; the directory too"
 )
 
-// Origin says what did not exist before the block was added, so that the block
-// can take it along when it goes. Without Dir and File the file was there.
+// Origin says what did not exist before the block was added, so that it can be
+// removed together with the block. The zero Origin says that the file existed.
 type Origin struct {
-	File bool // the file was made for the block
-	Dir  bool // its directory, too
+	File bool // whether the file was made for the block
+	Dir  bool // whether its directory was, too
 }
 
 // Block is what is added to one of CRIU's configuration files.
 type Block struct {
-	// Scripts are the absolute paths of the action-scripts, as listed.
+	// Scripts are the absolute paths of the action-scripts, in the order listed.
 	Scripts []string
 	// NetworkLock is CRIU's own lock, "nftables" or "skip"; empty adds no line.
 	NetworkLock string
@@ -46,7 +46,7 @@ type Block struct {
 	ManageCgroups string
 	// LogFile is CRIU's log; empty adds no line.
 	LogFile string
-	// Origin is added to what a block that is there already says.
+	// Origin is combined with the one of a block that is there already.
 	Origin Origin
 }
 
@@ -61,7 +61,7 @@ func (b Block) lines() []string {
 		lines = append(lines, "network-lock "+b.NetworkLock)
 	}
 	if b.ManageCgroups != "" {
-		// Its argument is optional, which getopt takes with a = alone.
+		// Its argument is optional: getopt_long(3) takes it only after a =.
 		lines = append(lines, "manage-cgroups="+b.ManageCgroups)
 	}
 	if b.LogFile != "" {
@@ -70,7 +70,7 @@ func (b Block) lines() []string {
 	return lines
 }
 
-// beginLine is the first line of a block, without its newline.
+// beginLine returns the first line of a block, without its newline.
 func beginLine(o Origin) string {
 	s := beginMarker + explanation
 	if o.File {
@@ -82,13 +82,12 @@ func beginLine(o Origin) string {
 	return s
 }
 
-// Add returns the content of a CRIU configuration file with the block at its
-// top, in the place of one that is there already. At the top, since CRIU runs
-// scripts in the reverse of the order in which they are listed, and ours are to
-// run last. The warnings name lines of the result that contradict the block or
-// that CRIU cannot read. The error is a [MarkerError] if the markers that are
-// there do not make a pair, or says which of the block's values CRIU could not
-// read back.
+// Add returns the content of a CRIU configuration file with the block at its top. A
+// block that is there already is replaced. It is at the top because CRIU runs
+// scripts in the reverse of the order in which they are listed, and ours are to run
+// last. The warnings name lines of the result that contradict the block or that
+// CRIU cannot read. The error is a [MarkerError] if the markers in the file do not
+// make a pair, or says which of the block's values CRIU could not read back.
 func Add(content []byte, b Block) ([]byte, []Warning, error) {
 	if err := b.check(); err != nil {
 		return nil, nil, err
@@ -110,8 +109,8 @@ func Add(content []byte, b Block) ([]byte, []Warning, error) {
 	return out.Bytes(), warnings(rest, first, b), nil
 }
 
-// Remove returns the content without the block. What has no block is returned
-// as it is. The error is a [MarkerError].
+// Remove returns the content without the block, or unchanged if it has none. The
+// error is a [MarkerError].
 func Remove(content []byte) ([]byte, error) {
 	old, err := findBlock(content)
 	if err != nil {
@@ -124,8 +123,8 @@ func (o Origin) or(p Origin) Origin {
 	return Origin{File: o.File || p.File, Dir: o.Dir || p.Dir}
 }
 
-// MarkerError is a marker line without its counterpart: somebody edited the
-// block, and where it ends can only be guessed.
+// MarkerError says that a marker line lacks its counterpart: somebody has edited
+// the block, and where it begins or ends can only be guessed.
 type MarkerError struct {
 	Line int // from 1
 	Text string
@@ -133,7 +132,7 @@ type MarkerError struct {
 
 func (e *MarkerError) Error() string { return fmt.Sprintf("line %d: %s", e.Line, e.Text) }
 
-// block is where a block stands in a file: the bytes from start to end.
+// block is a block found in a file: the bytes from start up to end.
 type block struct {
 	found      bool
 	line       int // of the begin marker, from 1
@@ -181,7 +180,7 @@ func findBlock(content []byte) (block, error) {
 	return b, nil
 }
 
-// isMarker also recognises a marker that was indented or got a CR.
+// isMarker reports whether the line is this marker, even indented or with a CR.
 func isMarker(line, marker string) bool {
 	rest, ok := strings.CutPrefix(strings.TrimSpace(line), marker)
 	return ok && (rest == "" || rest[0] == ' ' || rest[0] == ':')

@@ -8,16 +8,16 @@ import (
 	"strings"
 )
 
-// NetworkLocks returns the values of CRIU's network-lock that make sense next
-// to our own freeze.
+// NetworkLocks returns the values of CRIU's network-lock option that make sense
+// beside our own freeze.
 func NetworkLocks() []string { return []string{"nftables", "skip"} }
 
-// cgroupModes are the modes that CRIU 4.2 knows (criu(8), --manage-cgroups).
+// cgroupModes returns the modes that CRIU 4.2 knows (criu(8), --manage-cgroups).
 func cgroupModes() []string {
 	return []string{"none", "props", "soft", "full", "strict", "ignore"}
 }
 
-// check refuses values that CRIU would read as something else.
+// check refuses values that CRIU would read differently.
 func (b Block) check() error {
 	var errs []error
 	if len(b.Scripts) == 0 {
@@ -38,8 +38,8 @@ func (b Block) check() error {
 	return errors.Join(errs...)
 }
 
-// checkPath refuses a path that CRIU's parser would cut or unquote: it ends a
-// value at a space and at a #, and has a backslash for quotes alone.
+// checkPath refuses a path that CRIU's parser would cut or unquote: a value ends at
+// a space or a #, and a backslash can only escape a quote.
 func checkPath(what, path string) error {
 	if !filepath.IsAbs(path) {
 		return fmt.Errorf("%s %q: must be an absolute path", what, path)
@@ -52,10 +52,10 @@ func checkPath(what, path string) error {
 	return nil
 }
 
-// Warning is a line of a configuration file that works against ours.
+// Warning is about a line of a configuration file that contradicts the block.
 type Warning struct {
 	File string `json:"file"`
-	Line int    `json:"line"` // from 1; 0 is the file as a whole
+	Line int    `json:"line"` // from 1; 0 means the file as a whole
 	Text string `json:"text"`
 }
 
@@ -66,8 +66,9 @@ func (w Warning) String() string {
 	return fmt.Sprintf("%s:%d: %s", w.File, w.Line, w.Text)
 }
 
-// warnings looks at what follows the block, after first lines. Where an option
-// has one value, CRIU takes the last one, so that these lines win.
+// warnings checks the rest of the file, which follows the first lines that the
+// block takes. If an option has a single value, CRIU uses the last one given, so
+// these lines win.
 func warnings(rest []byte, first int, b Block) []Warning {
 	var ws []Warning
 	number, carriageReturn := first, false
@@ -91,7 +92,7 @@ func warnings(rest []byte, first int, b Block) []Warning {
 	return ws
 }
 
-// contradiction says what an option does to ours, or nothing.
+// contradiction returns what is wrong with an option beside the block, or "".
 func contradiction(name, value string, b Block) string {
 	switch {
 	case strings.HasPrefix(name, "-"):
@@ -118,18 +119,18 @@ func contradiction(name, value string, b Block) string {
 	return ""
 }
 
-// blanks are what isspace(3) skips, but for the newline.
+// blanks are the characters that isspace(3) matches, except the newline.
 const blanks = " \t\v\f\r"
 
-// parseLine reads one line the way CRIU does (parse_statement in its config.c):
-// an option, or an option and a value, which may be quoted; # begins a comment.
-// It is not ok where there is no option.
+// parseLine reads one line as CRIU does (parse_statement in its config.c): an
+// option, or an option and a value, which may be quoted; # begins a comment. ok is
+// false if there is no option.
 func parseLine(line string) (name, value string, ok bool) {
 	line = strings.TrimLeft(strings.TrimRight(line, "\n"), blanks)
 	if line == "" || line[0] == '#' {
 		return "", "", false
 	}
-	// A space ends the name, and only where there is none a tab does.
+	// A space ends the name; a tab does only if there is no space.
 	separator := " "
 	if !strings.Contains(line, separator) {
 		separator = "\t"
@@ -142,14 +143,14 @@ func parseLine(line string) (name, value string, ok bool) {
 		value, _, _ = strings.Cut(value, "#")
 		value = strings.TrimRight(value, blanks)
 	}
-	// getopt_long(3) takes the value after a = too.
+	// getopt_long(3) also accepts the value after a =.
 	if n, v, assigned := strings.Cut(name, "="); assigned {
 		name, value = n, v
 	}
 	return strings.TrimRight(name, "\r"), value, true
 }
 
-// unquote returns what stands before the closing quote; \" is a quote.
+// unquote returns what stands before the closing quote, with \" replaced by a quote.
 func unquote(s string) string {
 	for i := range len(s) {
 		if s[i] == '"' && (i == 0 || s[i-1] != '\\') {

@@ -5,11 +5,11 @@ import (
 	"strings"
 )
 
-// context is how many unchanged lines a diff shows around a change.
-const context = 3
+// contextLines is how many unchanged lines a diff shows around a change.
+const contextLines = 3
 
-// Diff shows the change as a unified diff of one hunk; nothing if there is no
-// change.
+// Diff returns the change as a unified diff with one hunk, or "" if it changes
+// nothing.
 func (c *Change) Diff() string {
 	if !c.changed() {
 		return ""
@@ -23,14 +23,14 @@ func (c *Change) Diff() string {
 	for tail < len(before)-same && tail < len(after)-same && before[len(before)-1-tail] == after[len(after)-1-tail] {
 		tail++
 	}
-	first := max(same-context, 0)
-	lastBefore := min(len(before)-tail+context, len(before))
-	lastAfter := min(len(after)-tail+context, len(after))
+	first := max(same-contextLines, 0)
+	lastBefore := min(len(before)-tail+contextLines, len(before))
+	lastAfter := min(len(after)-tail+contextLines, len(after))
 
 	var b strings.Builder
 	fmt.Fprintf(&b, "--- %s\n+++ %s\n", name(c.Path, c.Before), name(c.Path, c.After))
 	fmt.Fprintf(&b, "@@ -%s +%s @@\n", span(first, lastBefore), span(first, lastAfter))
-	print := func(sign string, lines []string) {
+	write := func(sign string, lines []string) {
 		for _, l := range lines {
 			b.WriteString(sign + l)
 			if !strings.HasSuffix(l, "\n") {
@@ -38,10 +38,10 @@ func (c *Change) Diff() string {
 			}
 		}
 	}
-	print(" ", before[first:same])
-	print("-", before[same:len(before)-tail])
-	print("+", after[same:len(after)-tail])
-	print(" ", before[len(before)-tail:lastBefore])
+	write(" ", before[first:same])
+	write("-", before[same:len(before)-tail])
+	write("+", after[same:len(after)-tail])
+	write(" ", before[len(before)-tail:lastBefore])
 	return b.String()
 }
 
@@ -53,7 +53,7 @@ func splitLines(content []byte) []string {
 	return lines
 }
 
-// name is the file's name in the head of a diff.
+// name returns the file's name for the head of a diff.
 func name(path string, content []byte) string {
 	if content == nil {
 		return "/dev/null"
@@ -61,7 +61,8 @@ func name(path string, content []byte) string {
 	return path
 }
 
-// span prints the lines from first, counted from 0, to before last.
+// span prints the range of lines from first up to but without last, both counted
+// from 0.
 func span(first, last int) string {
 	if first == last {
 		return fmt.Sprintf("%d,0", first)

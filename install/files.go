@@ -4,41 +4,37 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
 	"syscall"
 
-	"golang.org/x/sys/unix"
+	"github.com/criu-netfreeze/criu-netfreeze/internal/safefile"
 )
 
-// maxSize bounds what is read of a configuration file, in bytes.
+// maxSize is the size of the largest configuration file that is read, in bytes.
 const maxSize = 1 << 20
 
-// maxLinks is how many symbolic links are followed, the kernel's own limit.
-const maxLinks = 40
-
-// defaultMode is that of files made here, dirMode that of directories.
+// defaultMode is the mode of files that install makes, dirMode that of directories.
 const (
 	defaultMode fs.FileMode = 0o644
 	dirMode     fs.FileMode = 0o755
 )
 
-// Change is what happens to one file.
+// Change is a planned change of one file.
 type Change struct {
 	// Path is the file's path within the root.
 	Path string
-	// Before and After are its content; nil is a file that is not there.
+	// Before and After are its content; nil means that there is no such file.
 	Before, After []byte
 
 	target  string // the path to write, links resolved, root included
-	makeDir bool   // its directory is to be made
-	rmDir   bool   // its directory is to be removed if that leaves it empty
+	makeDir bool   // whether to make its directory
+	rmDir   bool   // whether to remove its directory if that is empty afterwards
 }
 
-// changed reports whether there is anything to do.
+// changed reports whether the change changes anything.
 func (c *Change) changed() bool {
 	return (c.Before == nil) != (c.After == nil) || !bytes.Equal(c.Before, c.After)
 }
@@ -57,8 +53,8 @@ func (c *Change) Action() string {
 	return "changed"
 }
 
-// open reads the file at path within root and starts a change that leaves it
-// as it is.
+// open reads the file at path within root and returns a change that leaves it as it
+// is, to be filled in.
 func open(root, path string) (*Change, error) {
 	target, err := resolve(root, path)
 	if err != nil {
@@ -75,37 +71,18 @@ func open(root, path string) (*Change, error) {
 	return c, nil
 }
 
-// read returns the content of a regular file, nil where there is none.
+// read returns the content of a regular file, or nil if there is none.
 func read(path string) ([]byte, error) {
-	// O_NONBLOCK: a FIFO is refused, not waited for.
-	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK|syscall.O_NOFOLLOW, 0)
+	data, err := safefile.Read(path, maxSize)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
 	}
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
-	info, err := f.Stat()
-	if err != nil {
-		return nil, err
-	}
-	if !info.Mode().IsRegular() {
-		return nil, fmt.Errorf("%s is not a regular file", path)
-	}
-	data, err := io.ReadAll(io.LimitReader(f, maxSize+1))
-	if err != nil {
-		return nil, err
-	}
-	if len(data) > maxSize {
-		return nil, fmt.Errorf("%s is larger than %d bytes", path, maxSize)
-	}
-	return data, nil
+	return data, err
 }
 
-// resolve follows the links of path within root, where an absolute link starts
-// at root again, and returns the path to write as this process sees it. The
-// last part, or several, need not exist.
+// resolve follows the links of path within root, where an absolute link starts at
+// root again, and returns the path to write as this process sees it. The path, or
+// several elements at its end, need not exist.
 func resolve(root, path string) (string, error) {
 	done, rest := "/", path
 	for links := 0; ; {
@@ -122,7 +99,7 @@ func resolve(root, path string) (string, error) {
 		case err != nil:
 			return "", err
 		default:
-			if links++; links > maxLinks {
+			if links++; links > safefile.MaxLinks {
 				return "", fmt.Errorf("%s: %w", path, syscall.ELOOP)
 			}
 			if filepath.IsAbs(target) {
@@ -133,82 +110,20 @@ func resolve(root, path string) (string, error) {
 	}
 }
 
-// stage writes the new content beside the file, with the mode, owner and
-// extended attributes of the old one, and returns what is to be renamed.
-func (c *Change) stage() (string, error) {
-	dir := filepath.Dir(c.target)
+// stage writes the new content beside the file, with the mode, owner and extended
+// attributes of the old one.
+func (c *Change) stage() (*safefile.Staged, error) {
 	if c.makeDir {
-		if err := os.MkdirAll(dir, dirMode); err != nil {
-			return "", err
+		if err := os.MkdirAll(filepath.Dir(c.target), dirMode); err != nil {
+			return nil, err
 		}
 	}
-	f, err := os.CreateTemp(dir, "."+filepath.Base(c.target)+".netfreeze-*")
-	if err != nil {
-		return "", err
-	}
-	defer f.Close()
-	if err := c.fill(f); err != nil {
-		return "", errors.Join(fmt.Errorf("write %s: %w", f.Name(), err), os.Remove(f.Name()))
-	}
-	return f.Name(), nil
+	return safefile.Stage(c.target, c.After, defaultMode)
 }
 
-func (c *Change) fill(f *os.File) error {
-	if _, err := f.Write(c.After); err != nil {
-		return err
-	}
-	mode := defaultMode
-	if c.Before != nil {
-		info, err := os.Lstat(c.target)
-		if err != nil {
-			return err
-		}
-		mode = info.Mode()
-		if st, ok := info.Sys().(*syscall.Stat_t); ok {
-			if err := f.Chown(int(st.Uid), int(st.Gid)); err != nil {
-				return err
-			}
-		}
-		if err := copyAttributes(f, c.target); err != nil {
-			return err
-		}
-	}
-	if err := f.Chmod(mode); err != nil { // last: chown clears bits of it
-		return err
-	}
-	return f.Sync()
-}
-
-// copyAttributes gives f the extended attributes of a file, such as its SELinux
-// label and access control list.
-func copyAttributes(f *os.File, from string) error {
-	names := make([]byte, 64<<10) // the kernel's limit of a list and of a value
-	n, err := unix.Llistxattr(from, names)
-	if errors.Is(err, unix.ENOTSUP) {
-		return nil
-	}
-	if err != nil {
-		return fmt.Errorf("list extended attributes of %s: %w", from, err)
-	}
-	value := make([]byte, 64<<10)
-	for name := range strings.SplitSeq(strings.TrimRight(string(names[:n]), "\x00"), "\x00") {
-		if name == "" {
-			continue
-		}
-		n, err := unix.Lgetxattr(from, name, value)
-		if err != nil {
-			return fmt.Errorf("read extended attribute %s of %s: %w", name, from, err)
-		}
-		if err := unix.Fsetxattr(int(f.Fd()), name, value[:n], 0); err != nil {
-			return fmt.Errorf("copy extended attribute %s of %s: %w", name, from, err)
-		}
-	}
-	return nil
-}
-
-// commit puts the staged file in the place of the old one, or removes that,
-// unless somebody changed it in the meantime.
-func (c *Change) commit(staged string) error {
+// commit puts the staged content in the place of the old one, or removes the file
+// if staged is nil, unless somebody has changed the file in the meantime.
+func (c *Change) commit(staged *safefile.Staged) error {
 	now, err := read(c.target)
 	if err != nil {
 		return err
@@ -216,28 +131,11 @@ func (c *Change) commit(staged string) error {
 	if (now == nil) != (c.Before == nil) || !bytes.Equal(now, c.Before) {
 		return fmt.Errorf("%s was changed by somebody else just now: try again", c.target)
 	}
-	dir := filepath.Dir(c.target)
-	if c.After != nil {
-		if err := os.Rename(staged, c.target); err != nil {
-			return err
-		}
-		return syncDir(dir)
+	if staged != nil {
+		return staged.Commit()
 	}
 	if err := os.Remove(c.target); err != nil {
 		return err
 	}
-	return syncDir(dir)
-}
-
-// syncDir makes a rename or a removal last through a crash.
-func syncDir(dir string) error {
-	d, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	defer d.Close()
-	if err := d.Sync(); err != nil {
-		return fmt.Errorf("sync %s: %w", dir, err)
-	}
-	return nil
+	return safefile.SyncDir(filepath.Dir(c.target))
 }

@@ -1,23 +1,25 @@
 package install
 
 import (
+	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 	"path/filepath"
-	"syscall"
+
+	"github.com/criu-netfreeze/criu-netfreeze/internal/safefile"
 )
 
 // LibexecDir is where the scripts are installed. The build may set another one:
 // -ldflags '-X github.com/criu-netfreeze/criu-netfreeze/install.LibexecDir=…'.
 var LibexecDir = "/usr/local/libexec/criu-netfreeze"
 
-// hookName is the script that does all actions.
+// hookName is the name of the script that handles all actions.
 const hookName = "netfreeze-hook"
 
-// DefaultHook returns the path of netfreeze-hook: the one that was installed
-// together with the running executable (bin beside libexec), else the one in
-// [LibexecDir]. Within another root it is always the latter.
+// DefaultHook returns the path of netfreeze-hook: of the one that was installed
+// together with the running executable (in libexec beside its bin) if there is one,
+// and otherwise of the one in [LibexecDir]. Within another root it is always the
+// latter.
 func DefaultHook(root string) string {
 	built := filepath.Join(LibexecDir, hookName)
 	if root != "" && root != "/" {
@@ -37,9 +39,9 @@ func DefaultHook(root string) string {
 	return sibling
 }
 
-// checkScript refuses a script that CRIU could not run, or that others than
-// root could change: CRIU runs it as root. Files in another root may belong to
-// whoever builds an image there; of those the owner is not checked.
+// checkScript refuses a script that CRIU could not execute, or that others than
+// root could change: CRIU executes it as root. In another root the owner and the
+// mode are not checked, since files there may belong to the user who builds an image.
 func checkScript(root, path string) error {
 	target, err := resolve(root, path)
 	if err != nil {
@@ -55,28 +57,20 @@ func checkScript(root, path string) error {
 	if root != "/" {
 		return nil
 	}
-	for p := target; ; p = filepath.Dir(p) {
-		info, err := os.Lstat(p)
-		if err != nil {
-			return fmt.Errorf("action-script: %w", err)
-		}
-		if err := rootOnly(p, info); err != nil {
-			return fmt.Errorf("action-script %s: %w", path, err)
-		}
-		if p == "/" {
-			return nil
-		}
+	if _, err = safefile.ResolveTrusted(path, 0); err == nil {
+		err = safefile.CheckTrusted(target, info, 0)
 	}
-}
-
-// rootOnly refuses what others than root can write. In a directory with the
-// sticky bit nobody else can replace root's files.
-func rootOnly(path string, info fs.FileInfo) error {
-	if st, ok := info.Sys().(*syscall.Stat_t); !ok || st.Uid != 0 {
-		return fmt.Errorf("%s does not belong to root: chown root %s", path, path)
-	}
-	if info.Mode().Perm()&0o022 != 0 && !(info.IsDir() && info.Mode()&fs.ModeSticky != 0) {
-		return fmt.Errorf("%s can be written by others than root (mode %04o): chmod go-w %s", path, info.Mode().Perm(), path)
+	if err != nil {
+		return fmt.Errorf("action-script %s: %w", path, ownerMessage(err))
 	}
 	return nil
+}
+
+// ownerMessage replaces the message about a file that does not belong to root.
+func ownerMessage(err error) error {
+	var owner *safefile.OwnerError
+	if errors.As(err, &owner) {
+		return fmt.Errorf("%s does not belong to root: chown root %[1]s", owner.Path)
+	}
+	return err
 }

@@ -7,6 +7,8 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+
+	"github.com/criu-netfreeze/criu-netfreeze/internal/safefile"
 )
 
 // described is a file's description with another owner and mode, since only
@@ -21,7 +23,7 @@ func (d described) Sys() any          { return &syscall.Stat_t{Uid: d.uid} }
 func (d described) Mode() fs.FileMode { return d.mode }
 func (d described) IsDir() bool       { return d.mode.IsDir() }
 
-func TestRootOnly(t *testing.T) {
+func TestUntrusted(t *testing.T) {
 	tests := []struct {
 		uid  uint32
 		mode fs.FileMode
@@ -36,7 +38,7 @@ func TestRootOnly(t *testing.T) {
 	}
 	for _, tt := range tests {
 		got := ""
-		if err := rootOnly("f", described{uid: tt.uid, mode: tt.mode}); err != nil {
+		if err := ownerMessage(safefile.CheckTrusted("f", described{uid: tt.uid, mode: tt.mode}, 0)); err != nil {
 			got = err.Error()
 		}
 		if got != tt.want {
@@ -66,6 +68,36 @@ func TestCheckScriptChecksDirectories(t *testing.T) {
 		want = "does not belong to root"
 	}
 	if err := checkScript("/", script); err == nil || !strings.Contains(err.Error(), want) {
+		t.Errorf("got %v, want %s in it", err, want)
+	}
+}
+
+// A link is as good as the directory in which it lies: whoever can replace it
+// chooses the script.
+func TestCheckScriptChecksLinks(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("only root can make files that belong to root")
+	}
+	dir := t.TempDir()
+	script, open := filepath.Join(dir, hookName), filepath.Join(dir, "open")
+	if err := os.WriteFile(script, nil, 0o755); err != nil { //nolint:gosec // a program
+		t.Fatal(err)
+	}
+	if err := os.Mkdir(open, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	link := filepath.Join(open, "link")
+	if err := os.Symlink(script, link); err != nil {
+		t.Fatal(err)
+	}
+	if err := checkScript("/", link); err != nil {
+		t.Error(err)
+	}
+	if err := os.Chmod(open, 0o777); err != nil { //nolint:gosec // what is to be refused
+		t.Fatal(err)
+	}
+	want := open + " can be written by others than root"
+	if err := checkScript("/", link); err == nil || !strings.Contains(err.Error(), want) {
 		t.Errorf("got %v, want %s in it", err, want)
 	}
 }

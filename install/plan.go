@@ -12,35 +12,37 @@ import (
 	"strings"
 
 	"github.com/criu-netfreeze/criu-netfreeze/internal/config"
+	"github.com/criu-netfreeze/criu-netfreeze/internal/safefile"
 )
 
 // configDir is where CRIU and the runtimes look for configuration files.
 const configDir = "/etc/criu"
 
-// Runtimes returns whose configuration files can be edited. runc reads
-// runc.conf; crun reads crun.conf and, where that is missing, runc.conf; every
-// CRIU reads default.conf first, also when a runtime has started it.
+// Runtimes returns the names of the configuration files, without .conf, that can be
+// edited. runc reads runc.conf; crun reads crun.conf or, if that is missing,
+// runc.conf; CRIU itself always reads default.conf first, even if a runtime has
+// started it.
 func Runtimes() []string { return []string{"runc", "crun", "default"} }
 
-// DefaultRuntimes returns the runtimes of an install that names none.
+// DefaultRuntimes returns the runtimes that are meant if none is named.
 func DefaultRuntimes() []string { return []string{"runc", "crun"} }
 
 // Options are what the user asks for.
 type Options struct {
-	// Root is the directory in which all paths are looked up; empty is /.
+	// Root is the directory in which all paths are looked up; empty means /.
 	Root string
 	// Runtimes are some of [Runtimes].
 	Runtimes []string
-	// Hook is the path of netfreeze-hook; with Split the four scripts are
-	// looked for beside it.
+	// Hook is the path of netfreeze-hook. With Split the four scripts are expected
+	// in its directory.
 	Hook string
-	// Split lists the four scripts instead of the one that does it all.
+	// Split lists the four scripts instead of the one that handles all actions.
 	Split bool
 	// NetworkLock, ManageCgroups and LogFile are as in [Block].
 	NetworkLock   string
 	ManageCgroups string
 	LogFile       string
-	// StopAfterDump is written into netfreeze.toml; empty leaves that alone.
+	// StopAfterDump is the policy to write into netfreeze.toml; empty means none.
 	StopAfterDump config.Policy
 }
 
@@ -51,8 +53,8 @@ func (o Options) root() string {
 	return o.Root
 }
 
-// scripts returns what is listed as action-script. Each of the four acts on
-// actions of its own, so that their order among themselves decides nothing.
+// scripts returns the paths to list as action-script. Each of the four scripts
+// handles actions of its own, so their order does not matter.
 func (o Options) scripts() []string {
 	if !o.Split {
 		return []string{o.Hook}
@@ -61,21 +63,21 @@ func (o Options) scripts() []string {
 	return []string{dir + "/pre-dump", dir + "/post-dump", dir + "/pre-restore", dir + "/post-resume"}
 }
 
-// Plan is what an install or an uninstall is going to do.
+// Plan is what an install or an uninstall will do.
 type Plan struct {
 	Changes  []*Change
 	Warnings []Warning
-	// Notes say what was decided and may surprise.
+	// Notes explain decisions that may surprise.
 	Notes []string
 }
 
-// files are CRIU's configuration files of all runtimes, and ours.
+// files are CRIU's configuration files for all runtimes, and ours.
 type files struct {
 	confs map[string]*Change // by runtime
 	own   *Change
 }
 
-// conf is the path of a runtime's configuration file.
+// conf returns the path of a runtime's configuration file.
 func conf(runtime string) string { return configDir + "/" + runtime + ".conf" }
 
 func openFiles(o Options) (files, error) {
@@ -97,8 +99,8 @@ func openFiles(o Options) (files, error) {
 	return f, nil
 }
 
-// dirIsOurs reports whether the directory is made now or was made by an
-// earlier install.
+// dirIsOurs reports whether the directory is made by this install or was made by an
+// earlier one.
 func (f files) dirIsOurs() bool {
 	for _, c := range f.all() {
 		b, err := findBlock(c.Before)
@@ -118,14 +120,14 @@ func (f files) all() []*Change {
 	return append(cs, f.own)
 }
 
-// hasBlock reports whether a runtime's file has our block once the plan is done.
+// hasBlock reports whether a runtime's file will have our block after the plan.
 func (f files) hasBlock(runtime string) bool {
 	b, err := findBlock(f.confs[runtime].After)
 	return err == nil && b.found
 }
 
-// PlanInstall checks everything and returns what is to be done. It changes
-// nothing.
+// PlanInstall checks everything and returns what is to be done. It does not change
+// anything yet.
 func PlanInstall(o Options) (*Plan, error) {
 	f, err := openFiles(o)
 	if err != nil {
@@ -179,8 +181,8 @@ func PlanInstall(o Options) (*Plan, error) {
 	return p, nil
 }
 
-// leaveToRunc decides about a crun.conf that is not there while runc.conf is.
-// Making one would hide from crun all that runc.conf says.
+// leaveToRunc decides what to do if there is a runc.conf but no crun.conf. Making
+// one would hide from crun all that runc.conf says.
 func (p *Plan) leaveToRunc(f files) error {
 	if !f.hasBlock("runc") {
 		return fmt.Errorf("%s is missing, so that crun reads %s; a new file would hide that from it: install for runc,crun, or copy %[2]s to %[1]s first", conf("crun"), conf("runc"))
@@ -205,7 +207,7 @@ func (c *Change) setPolicy(policy config.Policy, ours bool) error {
 	return nil
 }
 
-// inFile names the file of a marker's line; other errors name it themselves.
+// inFile adds the file's name to a [MarkerError]; other errors name it themselves.
 func inFile(path string, err error) error {
 	var m *MarkerError
 	if errors.As(err, &m) {
@@ -214,9 +216,10 @@ func inFile(path string, err error) error {
 	return err
 }
 
-// PlanUninstall returns what takes the blocks out of the files of the given
-// runtimes and, once no file has one, the policy out of netfreeze.toml. It
-// changes nothing. Of the options only Root and Runtimes count.
+// PlanUninstall returns the changes that take our blocks out of the files of the
+// given runtimes and, if no file has one any more then, our policy out of
+// netfreeze.toml. It does not change anything yet. It uses only Root and Runtimes
+// of the options.
 func PlanUninstall(o Options) (*Plan, error) {
 	f, err := openFiles(o)
 	if err != nil {
@@ -245,8 +248,8 @@ func PlanUninstall(o Options) (*Plan, error) {
 	return p, nil
 }
 
-// takeBack plans the former content, or the removal of a file that was made
-// for the block and says nothing beyond what it said then.
+// takeBack plans to restore the former content, or to remove the file if it was made
+// for the block and otherwise has only the content that it was made with.
 func (c *Change) takeBack(former []byte, origin Origin, made []byte) {
 	c.After = former
 	if origin.File && bytes.Equal(former, made) {
@@ -276,9 +279,9 @@ func (p *Plan) unsetPolicy(c *Change) error {
 	return nil
 }
 
-// Apply carries the plan out. All new files are written beside the old ones
-// before the first one is put in its place, so that a full disk or a read-only
-// file system changes nothing.
+// Apply carries out the plan. It writes all new files beside the old ones before it
+// puts the first one in its place, so that a full disk or a read-only file system
+// changes nothing.
 func (p *Plan) Apply() error {
 	var todo []*Change
 	for _, c := range p.Changes {
@@ -286,13 +289,12 @@ func (p *Plan) Apply() error {
 			todo = append(todo, c)
 		}
 	}
-	staged := make([]string, len(todo))
-	defer func() { // what was not put in place
-		for i, s := range staged {
-			if s != "" {
-				_ = os.Remove(s)
-			}
-			if s != "" && todo[i].makeDir {
+	staged := make([]*safefile.Staged, len(todo)) // nil where a file is removed
+	committed := 0
+	defer func() {
+		for i := committed; i < len(todo); i++ {
+			staged[i].Discard()
+			if staged[i] != nil && todo[i].makeDir {
 				_ = os.Remove(filepath.Dir(todo[i].target)) // only if it is empty
 			}
 		}
@@ -311,7 +313,7 @@ func (p *Plan) Apply() error {
 		if err := c.commit(staged[i]); err != nil {
 			return fmt.Errorf("%d of %d files changed: %w", i, len(todo), err)
 		}
-		staged[i] = ""
+		committed++
 	}
 	for _, c := range todo {
 		if c.rmDir {

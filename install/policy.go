@@ -8,22 +8,22 @@ import (
 	"github.com/criu-netfreeze/criu-netfreeze/internal/config"
 )
 
-// wasPrefix keeps, within the block, the policy line that the block replaces.
+// wasPrefix precedes, within the block, the policy line that the block replaces.
 const wasPrefix = "# was: "
 
-// policyLine is what SetPolicy writes.
+// policyLine returns the line that SetPolicy writes.
 func policyLine(p config.Policy) string { return fmt.Sprintf("policy = %q\n", p) }
 
-// policyEnd is the end marker of the policy's block. It names the policy, so
-// that a change made since can be told.
+// policyEnd returns the end marker of the policy's block. It names the policy, so
+// that a later change can be recognized.
 func policyEnd(p config.Policy) string { return endMarker + ": " + string(p) }
 
-// SetPolicy returns the content of a netfreeze.toml with this policy as the
-// general one. The line stands between markers and keeps the line it replaces,
-// so that [UnsetPolicy] can give it back. A content that has the policy already
-// is returned as it is. The name stands for the file in messages. The error
-// says that the content is no valid configuration or that somebody edited the
-// block, or is a [MarkerError].
+// SetPolicy returns the content of a netfreeze.toml with this policy as the general
+// one. The new line stands between markers together with the line that it replaces,
+// so that [UnsetPolicy] can restore that. If the content has the policy already, it
+// is returned unchanged. name is the file's name in messages. The error says that
+// the content is not a valid configuration or that somebody has edited the block,
+// or is a [MarkerError].
 func SetPolicy(content []byte, p config.Policy, origin Origin, name string) ([]byte, error) {
 	wanted, err := config.Parse(content, name)
 	if err != nil {
@@ -61,7 +61,7 @@ func SetPolicy(content []byte, p config.Policy, origin Origin, name string) ([]b
 	b.WriteString(policyLine(p) + last)
 	out := append(bytes.Clone(content[:start]), b.String()...)
 	out = append(out, content[end:]...)
-	// The search for the line is no TOML parser: let one decide.
+	// policyPlace is not a TOML parser, so check its work with one.
 	got, err := config.Parse(out, name)
 	if err != nil || got.TOML() != wanted.TOML() {
 		return nil, fmt.Errorf("%s: cannot find the line that sets the policy: write %s into it by hand", name, strings.TrimSpace(policyLine(p)))
@@ -69,8 +69,8 @@ func SetPolicy(content []byte, p config.Policy, origin Origin, name string) ([]b
 	return out, nil
 }
 
-// UnsetPolicy takes back what [SetPolicy] did. It reports false, and returns
-// the content as it is, where the block was changed since or there is none.
+// UnsetPolicy undoes what [SetPolicy] did. If there is no block, or it was changed
+// since, it returns the content unchanged, and false. The error is a [MarkerError].
 func UnsetPolicy(content []byte) ([]byte, bool, error) {
 	b, err := findBlock(content)
 	if err != nil || !b.found {
@@ -92,9 +92,9 @@ func UnsetPolicy(content []byte) ([]byte, bool, error) {
 	return append(out, content[b.end:]...), true, nil
 }
 
-// policyPlace returns the bytes that the policy's block takes: the line that
-// sets the policy, or nothing, after the comment that shows the default or at
-// the top of the file. Only what stands before the first table counts.
+// policyPlace returns which bytes the policy's block is to replace: the line that
+// sets the policy, or none, after the comment that shows the default or at the top
+// of the file. It looks only at what precedes the first table.
 func policyPlace(content []byte) (start, end int, replaces bool) {
 	at := 0
 	for line := range strings.Lines(string(content)) {

@@ -103,26 +103,3 @@ func TestLoadRefuses(t *testing.T) {
 		})
 	}
 }
-
-// owned is a file's description with another owner, since only root can make
-// a file that is somebody else's.
-type owned struct {
-	os.FileInfo
-	uid uint32
-}
-
-func (o owned) Sys() any { return &syscall.Stat_t{Uid: o.uid} }
-
-func TestTrustedOwner(t *testing.T) {
-	info, err := os.Stat(write(t, filepath.Join(t.TempDir(), "f"), "", 0o644))
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := trusted("f", owned{info, 0}, 0); err != nil {
-		t.Error(err)
-	}
-	const want = "f belongs to uid 1000, not to root: chown root f"
-	if err := trusted("f", owned{info, 1000}, 0); err == nil || err.Error() != want {
-		t.Errorf("got %v, want %s", err, want)
-	}
-}
