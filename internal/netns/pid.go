@@ -21,10 +21,15 @@ func OpenPID(pid int, startTime uint64) (*Namespace, error) {
 		return nil, fmt.Errorf("open the network namespace of a process: %w", err)
 	}
 	defer p.Close()
+	return OpenProcess(p)
+}
 
-	n, err := OpenPath(fmt.Sprintf("/proc/%d/ns/net", pid))
-	if !p.Alive() {
-		err = errors.Join(err, fmt.Errorf("open the network namespace of process %d: %w", pid, proc.ErrGone))
+// OpenProcess opens the network namespace of a process that is open already. The
+// error wraps proc.ErrGone if the process has ended before its namespace was open.
+func OpenProcess(p *proc.Process) (*Namespace, error) {
+	n, err := OpenPath(fmt.Sprintf("/proc/%d/ns/net", p.PID))
+	if !p.Alive() { // so the path may have been another process's
+		err = errors.Join(err, fmt.Errorf("open the network namespace of process %d: %w", p.PID, proc.ErrGone))
 	}
 	if err != nil {
 		if n != nil {
