@@ -9,15 +9,15 @@ import (
 	"github.com/criu-netfreeze/criu-netfreeze/testdata/traffic/stats"
 )
 
-// live is how long an address is on the network before CRIU is started to
-// restore what had it: as long as a node takes to set up a pod.
+// live is how long an address is on the network before CRIU starts to restore
+// the task that had it: about as long as a node takes to set up a pod.
 const live = 2 * time.Second
 
-// act is one telling of the story.
+// act is one run of the story.
 type act struct {
-	name, about string
-	suite       bool // with the suite
-	cutFirst    bool // the old host loses its link before the server is stopped
+	name, about   string
+	withNetfreeze bool // with criu-netfreeze
+	cutFirst      bool // the old host's link is cut before the server is stopped
 
 	screen     *screen
 	dir        string // images, counters and logs
@@ -25,13 +25,13 @@ type act struct {
 	server     *traffic
 	client     *traffic
 	capture    *capture
-	beforeStop []stats.Snapshot // the server's counters
-	thawed     time.Time        // or restored, where nothing was frozen
+	beforeStop []stats.Snapshot // the server's counters when it was stopped
+	thawed     time.Time        // when the network was thawed, or the server restored without a freeze
 	figures    figures
 	cleanUp    []func() error
 }
 
-// play goes through the steps, which are the same in every act.
+// play runs the steps, which are the same in every act.
 func (a *act) play() (err error) {
 	defer func() {
 		for i := len(a.cleanUp) - 1; i >= 0; i-- {
@@ -39,40 +39,40 @@ func (a *act) play() (err error) {
 		}
 	}()
 	for _, step := range []func() error{
-		a.setUp, a.dump, a.stop, a.deleteOld, a.connectNew, a.restore, a.goOn,
+		a.setUp, a.dump, a.stop, a.deleteOld, a.connectNew, a.restore, a.continueTraffic,
 	} {
 		if err := step(); err != nil {
 			return err
 		}
-		a.hear()
+		a.showComplaints()
 	}
 	return nil
 }
 
-// later has something cleaned up after the act.
-func (a *act) later(do func() error) { a.cleanUp = append(a.cleanUp, do) }
+// atEnd registers a function that cleans up after the act.
+func (a *act) atEnd(do func() error) { a.cleanUp = append(a.cleanUp, do) }
 
-// hear shows what the two programs complain of.
-func (a *act) hear() {
+// showComplaints shows what the two programs have complained of.
+func (a *act) showComplaints() {
 	for _, t := range []*traffic{a.server, a.client} {
-		for _, said := range t.news() {
-			a.screen.line(alarm, "%s", said)
+		for _, complaint := range t.complaints() {
+			a.screen.line(alarm, "%s", complaint)
 		}
 	}
 }
 
-// wait lets time pass and shows how the client fares.
+// wait lets time pass and shows what the client receives.
 func (a *act) wait(d time.Duration) {
 	for end := time.Now().Add(d); time.Now().Before(end); time.Sleep(50 * time.Millisecond) {
-		a.hear()
+		a.showComplaints()
 		a.screen.status(a.client.records())
 	}
 	a.screen.line(faint, "%s", a.client.records())
 }
 
-// setUp makes two hosts on a bridge and has the server push to the client.
+// setUp creates two hosts on a bridge and has the server push to the client.
 func (a *act) setUp() (err error) {
-	if a.suite {
+	if a.withNetfreeze {
 		if err := install(a.screen); err != nil {
 			return err
 		}
@@ -80,14 +80,14 @@ func (a *act) setUp() (err error) {
 	if a.dir, err = os.MkdirTemp("", "demo"); err != nil {
 		return err
 	}
-	a.later(func() error { return os.RemoveAll(a.dir) })
+	a.atEnd(func() error { return os.RemoveAll(a.dir) })
 	a.app, a.peer = newHost("server", 1), newHost("client", 2)
-	a.later(func() error { return removeNetns(theSwitch) })
+	a.atEnd(func() error { return removeNetns(switchNetns) })
 	if err := newSwitch(); err != nil {
 		return err
 	}
 	for _, h := range []*host{a.app, a.peer} {
-		a.later(func() error { return removeNetns(h.netns) })
+		a.atEnd(func() error { return removeNetns(h.netns) })
 		if err := errors.Join(newNetns(h.netns), h.connect()); err != nil {
 			return err
 		}
@@ -97,12 +97,12 @@ func (a *act) setUp() (err error) {
 	if a.server, err = startTraffic(a.app, a.dir, "serve", "--listen", to[0], "--listen", to[1]); err != nil {
 		return err
 	}
-	a.later(a.server.close)
+	a.atEnd(a.server.close)
 	if a.client, err = startTraffic(a.peer, a.dir, "connect", "--peer", to[0], "--peer", to[1],
 		"--conn", fmt.Sprintf("bulk,size=%d,interval=1ms", recordSize)); err != nil {
 		return err
 	}
-	a.later(a.client.close)
+	a.atEnd(a.client.close)
 	busy := func() error {
 		if n := a.client.living(); n != 2 {
 			return fmt.Errorf("%d of 2 connections carry traffic", n)
@@ -116,7 +116,7 @@ func (a *act) setUp() (err error) {
 	if a.capture, err = startCapture(a.peer, a.screen); err != nil {
 		return err
 	}
-	a.later(a.capture.close)
+	a.atEnd(a.capture.close)
 	a.wait(time.Second)
 	return nil
 }

@@ -15,7 +15,7 @@ import (
 // lastPort is the UDP port of the packet that ends a capture.
 const lastPort = "9"
 
-// capture counts the FIN and RST that reach one host.
+// capture counts the FIN and RST segments that reach one host.
 type capture struct {
 	screen   *screen
 	tcpdump  *exec.Cmd
@@ -23,7 +23,7 @@ type capture struct {
 	fin, rst int
 }
 
-// startCapture returns when packets are being counted.
+// startCapture starts a capture, and returns once packets are being counted.
 func startCapture(h *host, s *screen) (*capture, error) {
 	c := &capture{screen: s, ended: make(chan error, 1)}
 	c.tcpdump = exec.Command("tcpdump", "--immediate-mode", "-U", "-n", "-s", "128", "-B", "16384", "-Z", "root",
@@ -35,7 +35,7 @@ func startCapture(h *host, s *screen) (*capture, error) {
 	if err := within(h.netns, c.tcpdump.Start); err != nil {
 		return nil, err
 	}
-	// The file's header comes once the interface is open.
+	// tcpdump writes the file's header once the interface is open.
 	packets, err := pcapgo.NewReader(out)
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("capture: %w", err), c.close())
@@ -44,7 +44,7 @@ func startCapture(h *host, s *screen) (*capture, error) {
 	return c, nil
 }
 
-// count reads up to the packet that ends the capture.
+// count counts segments up to the packet that ends the capture.
 func (c *capture) count(packets *pcapgo.Reader) error {
 	for {
 		data, _, err := packets.ReadPacketData()
@@ -66,10 +66,10 @@ func (c *capture) count(packets *pcapgo.Reader) error {
 	}
 }
 
-// finish returns when all packets until now are counted: it has the switch
-// broadcast one more, and waits until that has come.
+// finish returns when every packet so far has been counted: it has the switch
+// broadcast one more, and waits until that has arrived.
 func (c *capture) finish() error {
-	err := within(theSwitch, func() error {
+	err := within(switchNetns, func() error {
 		conn, err := net.Dial("udp4", net.JoinHostPort(broadcast, lastPort))
 		if err != nil {
 			return err
@@ -84,7 +84,7 @@ func (c *capture) finish() error {
 	case err = <-c.ended:
 		return err
 	case <-time.After(patience):
-		return errors.New("capture: its end is not recorded")
+		return errors.New("capture: the packet that marks its end has not arrived")
 	}
 }
 

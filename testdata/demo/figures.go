@@ -8,27 +8,27 @@ import (
 	"github.com/criu-netfreeze/criu-netfreeze/testdata/traffic/stats"
 )
 
-// figures are what one act comes to.
+// figures are the results of one act.
 type figures struct {
 	received  uint64        // bytes, by the client
 	lost      uint64        // bytes that were sent and never received, both ways
 	doubled   uint64        // a byte out of order is lost when it is passed over, and doubled when it comes
-	spoilt    uint64        // bytes that nobody sent
-	fin, rst  int           // that reached the peer, from the dump on
-	frozen    time.Duration // of the tasks, by CRIU
-	firstByte time.Duration // from the thaw to the later connection's first byte; 0 for never
-	silence   time.Duration // the client's longest; 0 for one without an end
-	conns     int           // at the client
-	living    int           // those that carry traffic at the end
+	spoilt    uint64        // bytes received with a wrong value
+	fin, rst  int           // segments that reached the peer, from the dump on
+	frozen    time.Duration // how long CRIU kept the tasks frozen
+	firstByte time.Duration // from the thaw until both connections have carried a byte; 0 for never
+	silence   time.Duration // the longest on the client; 0 if it has not ended
+	conns     int           // connections of the client
+	living    int           // connections that carry traffic at the end
 }
 
-// count compares what was sent with what has come. A server put back to its
-// dump counts from there on, so that it matters as well what it had sent when
-// it was stopped.
+// count compares what was sent with what has arrived. A restored server counts
+// from the state in its dump, so that what it had sent when it was stopped has to
+// be taken into account as well.
 func (f *figures) count(clients, servers, stopped []stats.Snapshot) {
 	f.received, f.lost, f.doubled, f.spoilt, f.conns = 0, 0, 0, 0, len(clients)
 	way := func(sent uint64, to stats.Snapshot) {
-		// What is missing at the end has left no gap that the receiver knows of.
+		// The receiver does not notice that bytes at the very end are missing.
 		missing := int64(sent) - int64(to.Received)
 		f.lost += max(to.Lost, uint64(max(0, missing)))
 		f.doubled += to.Doubled
@@ -49,8 +49,8 @@ func (f *figures) count(clients, servers, stopped []stats.Snapshot) {
 	}
 }
 
-// rows are the figures by name, and what each is with the suite, "" for what
-// nobody promises.
+// rows are the figures by name, and what each is promised to be with
+// criu-netfreeze, "" if nothing is promised.
 var rows = []struct {
 	name     string
 	of       func(f figures) string
@@ -68,7 +68,7 @@ var rows = []struct {
 	{"the client's longest silence", func(f figures) string { return ms(f.silence, "for good") }, ""},
 }
 
-// ms is a time in milliseconds, or what is said where there is none.
+// ms formats a time in milliseconds; for 0 it returns none.
 func ms(d time.Duration, none string) string {
 	if d == 0 {
 		return none
@@ -76,7 +76,7 @@ func ms(d time.Duration, none string) string {
 	return fmt.Sprintf("%.1f ms", d.Seconds()*1000)
 }
 
-// table sets figures side by side, below their heads.
+// table returns the figures of all acts side by side, each below its head.
 func table(heads []string, all []figures) string {
 	text := fmt.Sprintf("%-38s", "")
 	for _, head := range heads {
@@ -91,11 +91,11 @@ func table(heads []string, all []figures) string {
 	return text + "\n"
 }
 
-// verdict is an error that says what is not as promised.
-func (f figures) verdict(suite bool) error {
-	if !suite {
+// verdict returns an error that says what is not as promised.
+func (f figures) verdict(withNetfreeze bool) error {
+	if !withNetfreeze {
 		if f.rst == 0 || f.living > 0 {
-			return fmt.Errorf("%d RST seen and %d connections that go on: without a reset there is nothing to compare with", f.rst, f.living)
+			return fmt.Errorf("%d RST seen and %d connections that go on: without a reset, the act shows nothing to compare with", f.rst, f.living)
 		}
 		return nil
 	}

@@ -37,9 +37,9 @@ func TestCount(t *testing.T) {
 
 func TestVerdict(t *testing.T) {
 	for name, test := range map[string]struct {
-		suite bool
-		f     figures
-		want  string // in the error, "" for none
+		withNetfreeze bool
+		f             figures
+		want          string // in the error, "" for none
 	}{
 		"reset":            {false, figures{rst: 2, conns: 2}, ""},
 		"no reset":         {false, figures{fin: 2, conns: 2}, "0 RST"},
@@ -54,7 +54,7 @@ func TestVerdict(t *testing.T) {
 		"no connection":    {true, figures{}, "connections that go on: 0 of 0"},
 		"nothing is right": {true, figures{lost: 8, rst: 1}, "RST seen by the peer: 1"},
 	} {
-		err := test.f.verdict(test.suite)
+		err := test.f.verdict(test.withNetfreeze)
 		if (err == nil) != (test.want == "") || err != nil && !strings.Contains(err.Error(), test.want) {
 			t.Errorf("%s: the verdict is %v, want %q", name, err, test.want)
 		}

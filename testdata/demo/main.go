@@ -1,8 +1,8 @@
-// Command demo tells the story of the suite, live, in the lab: a server on a
-// host of its own pushes numbered records to a client over TCP, is dumped by a
-// CRIU that is asked to leave it running, is stopped, and is restored in a
-// fresh network namespace whose address has been live for two seconds. Without
-// the suite the client's connections are reset; with it they go on.
+// Command demo shows live, in the lab, what criu-netfreeze does: a server on a
+// host of its own pushes numbered records to a client over TCP. CRIU dumps the
+// server with leave-running; the server is stopped, and is restored in a new
+// network namespace whose address has been live for two seconds. Without
+// criu-netfreeze the client's connections are reset; with it they survive.
 //
 //	make demo
 //
@@ -17,11 +17,12 @@ import (
 	"strings"
 )
 
-// build is where the lab shows what was built: this program, the traffic
-// program and, below dest, the suite as "make install" puts it there.
+// build is the directory, shared into the lab, that holds what was built: this
+// program, the traffic program and, below dest, criu-netfreeze as "make install"
+// left it.
 var build = filepath.Dir(os.Args[0])
 
-// The suite as it is installed.
+// Where criu-netfreeze is installed, and its configuration.
 const (
 	netfreeze  = "/usr/local/bin/netfreeze"
 	configFile = "/etc/criu/netfreeze.toml"
@@ -38,16 +39,16 @@ func main() {
 
 func run() error {
 	if os.Getenv("NETFREEZE_IN_LAB") == "" {
-		return errors.New("this changes the machine that it runs on: run it in the lab, with \"make demo\"")
+		return errors.New("this program changes the machine it runs on: run it in the lab, with \"make demo\"")
 	}
 	s := newScreen(os.Stdout)
 	var heads []string
 	var all []figures
 	var broken []error
 	for _, a := range []*act{
-		{name: "Act 1", about: "without the suite"},
-		{name: "Act 2", about: "without it, and the link cut before the server is stopped", cutFirst: true},
-		{name: "Act 3", about: "with the suite", suite: true},
+		{name: "Act 1", about: "without criu-netfreeze"},
+		{name: "Act 2", about: "without it, with the link cut before the server is stopped", cutFirst: true},
+		{name: "Act 3", about: "with criu-netfreeze", withNetfreeze: true},
 	} {
 		s.title(a.name + ": " + a.about)
 		a.screen = s
@@ -55,7 +56,7 @@ func run() error {
 			return fmt.Errorf("%s: %w", a.name, err)
 		}
 		heads, all = append(heads, a.name), append(all, a.figures)
-		if err := a.figures.verdict(a.suite); err != nil {
+		if err := a.figures.verdict(a.withNetfreeze); err != nil {
 			broken = append(broken, fmt.Errorf("%s is not as promised:\n%w", a.name, err))
 		}
 	}
@@ -64,13 +65,13 @@ func run() error {
 	if err := errors.Join(broken...); err != nil {
 		return err
 	}
-	s.line(good, "as promised: reset without the suite; with it not a byte lost, no FIN, no RST")
+	s.line(good, "as promised: resets without criu-netfreeze; with it not a byte lost, no FIN, no RST")
 	return nil
 }
 
-// install puts the suite where a user has it and has the criu command use it.
-// CRIU's own lock is left out: the freeze does what it is for, and without it
-// the tasks stand still for less than half the time.
+// install copies criu-netfreeze to where a user would have it, and configures the
+// criu command to use it. CRIU's own lock is skipped: the freeze takes its place,
+// and without the lock the tasks are stopped for less than half the time.
 func install(s *screen) error {
 	for _, dir := range []string{"/usr/local", "/etc/criu"} {
 		if _, err := command("", "cp", "-a", filepath.Join(build, "dest", dir)+"/.", dir); err != nil {
@@ -81,11 +82,11 @@ func install(s *screen) error {
 		return err
 	}
 	options := []string{"install", "--runtime", "default"}
-	said, err := command("", netfreeze, options...)
+	output, err := command("", netfreeze, options...)
 	if err != nil {
 		return err
 	}
-	s.line(plain, "netfreeze %s: %s", strings.Join(options, " "), said)
+	s.line(plain, "netfreeze %s: %s", strings.Join(options, " "), output)
 	s.line(plain, "%s: policy = \"kill\"", configFile)
 	return nil
 }

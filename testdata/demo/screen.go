@@ -9,7 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// style is how a line looks on a terminal; elsewhere all lines are plain.
+// style is how a line looks on a terminal; on anything else all lines are plain.
 type style string
 
 const (
@@ -20,8 +20,7 @@ const (
 	good  style = "\033[32m"
 )
 
-// screen is where the story is told: a line per event, with the seconds since
-// the start.
+// screen shows the story: a line per event, with the seconds since the start.
 type screen struct {
 	mu           sync.Mutex
 	out          *os.File
@@ -34,7 +33,7 @@ func newScreen(out *os.File) *screen {
 	return &screen{out: out, terminal: err == nil && os.Getenv("TERM") != "dumb", start: time.Now()}
 }
 
-// print writes text over what status has left on the line.
+// print writes text in place of what status has left on the line.
 func (s *screen) print(look style, text, end string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -47,13 +46,13 @@ func (s *screen) print(look style, text, end string) {
 
 func (s *screen) title(text string) { s.print(bold, "\n"+text, "\n") }
 
-// line tells of one event.
+// line shows one event.
 func (s *screen) line(look style, format string, args ...any) {
 	s.print(look, s.timed(fmt.Sprintf(format, args...)), "\n")
 }
 
-// status shows how things stand while one waits: on a terminal in place,
-// elsewhere by a line when there has been none for half a second.
+// status shows the current state during a wait: on a terminal in place, on
+// anything else as a line, if there has been none for half a second.
 func (s *screen) status(text string) {
 	s.mu.Lock()
 	due := time.Since(s.shown) > 500*time.Millisecond

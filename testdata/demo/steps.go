@@ -17,14 +17,14 @@ import (
 	"github.com/criu-netfreeze/criu-netfreeze/testdata/traffic/stats"
 )
 
-// netnsKey is the name that the images know the server's namespace by.
+// netnsKey is the name of the server's external network namespace in the images.
 const netnsKey = "extRootNetNS"
 
-// dump dumps the server and leaves it running, as its caller wants it.
+// dump dumps the server with leave-running.
 func (a *act) dump() error {
 	var ns unix.Stat_t
 	if err := unix.Stat(netnsPath(a.app.netns), &ns); err != nil {
-		return fmt.Errorf("look at the server's namespace: %w", err)
+		return fmt.Errorf("stat the server's namespace: %w", err)
 	}
 	a.screen.line(plain, "criu dump --leave-running")
 	err := a.criu(nil, "dump", "--tree", fmt.Sprint(a.server.pid), "--leave-running",
@@ -34,15 +34,15 @@ func (a *act) dump() error {
 	}
 	figures, err := crit.GetDumpStats(a.dir)
 	if err != nil {
-		return fmt.Errorf("read CRIU's figures of the dump: %w", err)
+		return fmt.Errorf("read CRIU's statistics of the dump: %w", err)
 	}
 	a.figures.frozen = time.Duration(figures.GetFrozenTime()) * time.Microsecond
 	a.screen.line(plain, "dumped; CRIU kept the server frozen for %.1f ms", a.figures.frozen.Seconds()*1000)
 	return nil
 }
 
-// criu runs the criu command on the act's images. An error tells what CRIU's
-// own log has to say.
+// criu runs the criu command on the act's images. An error includes the last
+// errors in CRIU's own log.
 func (a *act) criu(inherited *os.File, action string, options ...string) error {
 	log := action + ".log"
 	options = append([]string{action, "--images-dir", a.dir, "--log-file", log, "-v4", "--tcp-established"}, options...)
@@ -54,9 +54,9 @@ func (a *act) criu(inherited *os.File, action string, options ...string) error {
 	if err == nil {
 		return nil
 	}
-	said, _ := os.ReadFile(filepath.Join(a.dir, log))
+	output, _ := os.ReadFile(filepath.Join(a.dir, log))
 	var errs []string
-	for line := range strings.Lines(string(said)) {
+	for line := range strings.Lines(string(output)) {
 		if strings.Contains(line, "Error") {
 			errs = append(errs, strings.TrimSpace(line))
 		}
@@ -64,20 +64,20 @@ func (a *act) criu(inherited *os.File, action string, options ...string) error {
 	return fmt.Errorf("criu %s: %w: %s", action, err, strings.Join(errs[max(0, len(errs)-2):], "; "))
 }
 
-// stop ends the server as an orchestrator does that has its checkpoint. With
-// the suite the policy has done so, without a word to the peer.
+// stop ends the server, as an orchestrator does once it has its checkpoint. With
+// criu-netfreeze the policy does so, without a packet to the peer.
 func (a *act) stop() error {
 	if a.cutFirst {
-		a.screen.line(plain, "the server's link is cut, so that nobody hears how it ends")
+		a.screen.line(plain, "the server's link is cut, so that nothing of its end reaches the client")
 		if err := a.app.disconnect(); err != nil {
 			return err
 		}
 	}
-	if a.suite {
+	if a.withNetfreeze {
 		if err := a.server.gone(); err != nil {
 			return err
 		}
-		a.screen.line(plain, "the suite has ended the server silently, and keeps its namespace frozen")
+		a.screen.line(plain, "criu-netfreeze has ended the server silently, and keeps its namespace frozen")
 	} else {
 		a.screen.line(plain, "the orchestrator stops the server: SIGKILL")
 		if err := errors.Join(a.server.signal(syscall.SIGKILL), a.server.gone()); err != nil {
@@ -89,11 +89,11 @@ func (a *act) stop() error {
 	return nil
 }
 
-// deleteOld removes the interface first, as CNI's DEL does, and the namespace
-// then. When a namespace goes with its interface still inside, the kernel takes
-// its netfilter hooks away (pre_exit) tens of milliseconds before the device:
-// for that long no freeze of any kind holds, and a busy peer gets its RST from
-// a namespace that is about to die.
+// deleteOld removes first the interface, as CNI's DEL does, and then the
+// namespace. When a namespace is removed with its interface still inside, the
+// kernel unregisters its netfilter hooks (pre_exit) tens of milliseconds before
+// it removes the device: in between no freeze of any kind works, and a busy peer
+// gets an RST from a namespace that is about to disappear.
 func (a *act) deleteOld() error {
 	if !a.cutFirst {
 		if err := a.app.disconnect(); err != nil {
@@ -104,33 +104,33 @@ func (a *act) deleteOld() error {
 	return removeNetns(a.app.netns)
 }
 
-// connectNew puts the host's MAC and addresses into a fresh namespace, and lets
-// it be on the network for a while.
+// connectNew gives the host's MAC and IP addresses to a new namespace, and leaves
+// it on the network for a while.
 func (a *act) connectNew() error {
 	a.app.netns = "restored"
 	if err := newNetns(a.app.netns); err != nil {
 		return err
 	}
-	if a.suite {
-		said, err := command("", netfreeze, "freeze", a.app.netns)
+	if a.withNetfreeze {
+		output, err := command("", netfreeze, "freeze", a.app.netns)
 		if err != nil {
 			return err
 		}
-		a.screen.line(plain, "netfreeze freeze %s: %s", a.app.netns, said)
+		a.screen.line(plain, "netfreeze freeze %s: %s", a.app.netns, output)
 	}
 	if err := a.app.connect(); err != nil {
 		return err
 	}
-	a.screen.line(plain, "a fresh namespace has the server's MAC and addresses, live from now on")
+	a.screen.line(plain, "a new namespace has the server's MAC and IP addresses, live from now on")
 	a.wait(live)
 	return nil
 }
 
-// restore brings the server back. Without the suite it need not succeed.
+// restore restores the server. Without criu-netfreeze this may fail.
 func (a *act) restore() error {
 	ns, err := os.Open(netnsPath(a.app.netns))
 	if err != nil {
-		return fmt.Errorf("open the fresh namespace: %w", err)
+		return fmt.Errorf("open the new namespace: %w", err)
 	}
 	defer ns.Close()
 	a.screen.line(plain, "criu restore")
@@ -139,12 +139,12 @@ func (a *act) restore() error {
 	switch {
 	case err == nil:
 		a.screen.line(plain, "restored: the server runs again")
-	case a.suite:
+	case a.withNetfreeze:
 		return err
 	default:
 		a.screen.line(alarm, "%v", err)
 	}
-	if a.suite {
+	if a.withNetfreeze {
 		a.thawed, err = thawTime()
 	}
 	return err
@@ -152,22 +152,23 @@ func (a *act) restore() error {
 
 var thawed = regexp.MustCompile(`(?m)^(\S+) .* info: thawed`)
 
-// thawTime takes from the suite's log when it lifted the freeze.
+// thawTime returns when the freeze was lifted, according to criu-netfreeze's log.
 func thawTime() (time.Time, error) {
 	log, err := os.ReadFile(logFile)
 	if err != nil {
-		return time.Time{}, fmt.Errorf("read the suite's log: %w", err)
+		return time.Time{}, fmt.Errorf("read criu-netfreeze's log: %w", err)
 	}
 	found := thawed.FindSubmatch(log)
 	if found == nil {
-		return time.Time{}, fmt.Errorf("the suite's log tells of no thaw:\n%s", log)
+		return time.Time{}, fmt.Errorf("criu-netfreeze's log does not mention a thaw:\n%s", log)
 	}
 	return time.Parse(time.RFC3339Nano, string(found[1]))
 }
 
-// goOn lets the connections run, takes their figures, and has both sides stop
-// sending, so that every byte that was sent has either come or is lost.
-func (a *act) goOn() error {
+// continueTraffic lets the connections carry traffic, takes their figures, and
+// has both sides stop sending, so that every byte that was sent has either
+// arrived or been lost.
+func (a *act) continueTraffic() error {
 	a.wait(1500 * time.Millisecond)
 	f := &a.figures
 	f.living = a.client.living()
@@ -183,11 +184,11 @@ func (a *act) goOn() error {
 	if err := errors.Join(a.server.signal(syscall.SIGUSR1), a.client.signal(syscall.SIGUSR1)); err != nil {
 		return err
 	}
-	// What is lost is lost: that is for the verdict to say.
+	// If bytes stay missing, the verdict says so.
 	_ = poll(func() error {
 		f.count(a.client.stats.Snapshots(), a.server.stats.Snapshots(), a.beforeStop)
 		if f.living > 0 && f.lost > 0 {
-			return errors.New("bytes are on their way")
+			return errors.New("some bytes have not arrived yet")
 		}
 		return nil
 	})

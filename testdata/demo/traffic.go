@@ -15,12 +15,12 @@ import (
 	"github.com/criu-netfreeze/criu-netfreeze/testdata/traffic/stats"
 )
 
-// recordSize is the length in bytes of a record; each side sends one every
+// recordSize is the length of a record in bytes; each side sends one every
 // millisecond on each connection. The client sends as well because a peer that
-// only listens would never ask the fresh namespace about its connection.
+// only reads would send nothing to the new namespace that could be reset.
 const recordSize = 1024
 
-// traffic is one of the two traffic programs and the counters that it shows.
+// traffic is one of the two traffic programs, and its counters.
 type traffic struct {
 	name  string
 	pid   int
@@ -29,19 +29,20 @@ type traffic struct {
 	stats *stats.File
 }
 
-// startTraffic returns when the program runs and its counters can be read.
+// startTraffic starts a traffic program on a host, and returns when its counters
+// can be read.
 func startTraffic(h *host, dir string, args ...string) (*traffic, error) {
 	t := &traffic{name: h.netns, log: filepath.Join(dir, h.netns+".log")}
 	counters := filepath.Join(dir, h.netns+".stats")
 	cmd := exec.Command(filepath.Join(build, "traffic"), append(args, "--stats", counters, "--log", t.log)...)
 	cmd.Dir = "/"
-	// A session of its own: what is dumped must not belong to ours.
+	// A session of its own: CRIU cannot dump a task of the caller's session.
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 	if err := within(h.netns, cmd.Start); err != nil {
 		return nil, fmt.Errorf("start the %s: %w", h.netns, err)
 	}
 	t.pid = cmd.Process.Pid
-	// Reaped at once, since a restore needs the number.
+	// Reaped at once: the restore needs the pid to be free.
 	go func() { _ = cmd.Wait() }()
 	return t, poll(func() (err error) {
 		t.stats, err = stats.Open(counters)
@@ -56,7 +57,7 @@ func (t *traffic) signal(s syscall.Signal) error {
 	return nil
 }
 
-// gone waits until the program is no more, nor its number taken.
+// gone waits until the program has ended and its pid is free.
 func (t *traffic) gone() error {
 	return poll(func() error {
 		if err := syscall.Kill(t.pid, 0); !errors.Is(err, syscall.ESRCH) {
@@ -66,45 +67,46 @@ func (t *traffic) gone() error {
 	})
 }
 
-// close ends the program, if it is there.
+// close ends the program, if it still runs, and closes its counters.
 func (t *traffic) close() error {
 	return errors.Join(t.signal(syscall.SIGKILL), t.gone(), t.stats.Close())
 }
 
-// news is what the program has complained of since it was asked last.
-func (t *traffic) news() (news []string) {
+// complaints returns what the program has logged since the last call.
+func (t *traffic) complaints() (complaints []string) {
 	log, err := os.ReadFile(t.log)
 	if err != nil {
-		return nil // there is none until something goes wrong
+		return nil // there is no log until something goes wrong
 	}
 	end := bytes.LastIndexByte(log, '\n') + 1
 	for line := range bytes.Lines(log[t.told:end]) {
 		var event struct{ What, Error string }
 		if err := json.Unmarshal(line, &event); err == nil && event.Error != "" {
-			news = append(news, fmt.Sprintf("the %s says: %s", t.name, event.Error))
+			complaints = append(complaints, fmt.Sprintf("the %s says: %s", t.name, event.Error))
 		}
 	}
 	t.told = end
-	return news
+	return complaints
 }
 
-// records says how far each connection is, and for how long nothing has come.
+// records says how many records each connection has received, and for how long
+// nothing has arrived.
 func (t *traffic) records() string {
-	var said []string
+	var texts []string
 	last := int64(0)
 	for i, c := range t.stats.Snapshots() {
 		text := fmt.Sprintf("IPv%d record %d", 4+2*i, c.Received/recordSize)
 		if c.State == stats.Broken {
 			text += " broken"
 		}
-		said = append(said, text)
+		texts = append(texts, text)
 		last = max(last, c.LastAt)
 	}
 	silent := time.Since(time.Unix(0, last)).Seconds()
-	return fmt.Sprintf("%s: %s, silent for %.2f s", t.name, strings.Join(said, ", "), silent)
+	return fmt.Sprintf("%s: %s, silent for %.2f s", t.name, strings.Join(texts, ", "), silent)
 }
 
-// living counts the connections on which something has come just now.
+// living counts the connections on which something has arrived just now.
 func (t *traffic) living() (n int) {
 	for _, c := range t.stats.Snapshots() {
 		if c.State == stats.Established && time.Since(time.Unix(0, c.LastAt)) < 500*time.Millisecond {
@@ -114,11 +116,11 @@ func (t *traffic) living() (n int) {
 	return n
 }
 
-// patience is how long anything may take that should take a moment.
+// patience is the time limit for whatever should only take a moment.
 const patience = 10 * time.Second
 
-// poll asks until nothing is wrong any more, and returns what still is when
-// its patience is at an end.
+// poll calls wrong until it returns nil, or patience is over. It returns the last
+// error.
 func poll(wrong func() error) error {
 	for deadline := time.Now().Add(patience); ; time.Sleep(5 * time.Millisecond) {
 		err := wrong()

@@ -1,9 +1,10 @@
-// Command netstack is a peer that is no Linux, for the end-to-end tests: a TCP
-// relay from the kernel's stack to gVisor's. It listens on addresses of its
-// network namespace, usually on loopback; for each connection that it accepts
-// it opens one through gVisor's stack, which has the interface's addresses to
-// itself (the kernel must have none there). Bytes and the ends of streams go
-// both ways. So any program becomes a peer with gVisor's TCP, timers and all.
+// Command netstack provides the end-to-end tests with a peer that does not use
+// Linux's TCP: it relays TCP connections from the kernel's stack to gVisor's. It
+// listens on addresses of its network namespace, usually on loopback. For each
+// connection that it accepts it opens one through gVisor's stack, which has the
+// interface's addresses to itself (the kernel must have none there). Bytes and
+// ends of streams are passed on in both directions. That turns any program into
+// a peer with gVisor's TCP, including its timers.
 package main
 
 import (
@@ -54,7 +55,7 @@ func run(args []string) error {
 	}
 	incomplete := func(r relay) bool { return !r.to.IsValid() }
 	if len(addrs) == 0 || len(relays) == 0 || slices.ContainsFunc(relays, incomplete) || flags.NArg() > 0 {
-		return errors.New("--address, --listen and --to are needed, and nothing but options; see --help")
+		return errors.New("--address, --listen and --to are required, and there are no arguments; see --help")
 	}
 	s, err := newStack(*name, addrs)
 	if err != nil {
@@ -71,7 +72,7 @@ func run(args []string) error {
 	return <-failed
 }
 
-// relay says from where to where connections are relayed.
+// relay says between which two addresses connections are relayed.
 type relay struct {
 	listen string
 	to     netip.AddrPort
@@ -104,7 +105,7 @@ func (r relay) connect(near *net.TCPConn, s *stack.Stack) error {
 	ends := make(chan error, 2)
 	go func() { ends <- pass(far, near) }()
 	go func() { ends <- pass(near, far) }()
-	// A direction that fails takes the other with it; one that ends does not.
+	// When one direction fails, the other is closed too; when one ends, it is not.
 	for range cap(ends) {
 		if err := <-ends; err != nil {
 			return err
@@ -113,13 +114,13 @@ func (r relay) connect(near *net.TCPConn, s *stack.Stack) error {
 	return nil
 }
 
-// pass copies one direction, with its end.
+// pass copies the bytes of one direction and then its end of stream.
 func pass(to interface {
 	io.Writer
 	CloseWrite() error
 }, from io.Reader,
 ) error {
-	// Hidden, so that nothing but read and write is used.
+	// Wrapped, so that io.Copy uses nothing but Read and Write.
 	if _, err := io.Copy(struct{ io.Writer }{to}, struct{ io.Reader }{from}); err != nil {
 		return err
 	}

@@ -20,8 +20,8 @@ import (
 // nic is the number of the stack's only interface.
 const nic = 1
 
-// newStack makes a stack of gVisor's on an interface of the kernel's, with the
-// options that gVisor's own sandboxes have.
+// newStack creates a gVisor stack on an interface of the kernel, with the options
+// that gVisor's own sandboxes use.
 func newStack(name string, addrs []netip.Prefix) (*stack.Stack, error) {
 	link, err := net.InterfaceByName(name)
 	if err != nil {
@@ -35,7 +35,7 @@ func newStack(name string, addrs []netip.Prefix) (*stack.Stack, error) {
 		FDs: []int{fd}, MTU: uint32(link.MTU),
 		EthernetHeader: true, Address: tcpip.LinkAddress(link.HardwareAddr),
 		PacketDispatchMode: fdbased.RecvMMsg,
-		RXChecksumOffload:  true, // between two namespaces nobody fills in a checksum
+		RXChecksumOffload:  true, // checksums are not filled in between two namespaces
 	})
 	if err != nil {
 		return nil, fmt.Errorf("link endpoint on %s: %w", name, err)
@@ -64,7 +64,7 @@ func newStack(name string, addrs []netip.Prefix) (*stack.Stack, error) {
 	return s, nil
 }
 
-// protocol is the network protocol of an address, as gVisor numbers it.
+// protocol returns gVisor's number for the network protocol of an address.
 func protocol(a netip.Addr) tcpip.NetworkProtocolNumber {
 	if a.Is4() {
 		return header.IPv4ProtocolNumber
@@ -72,7 +72,7 @@ func protocol(a netip.Addr) tcpip.NetworkProtocolNumber {
 	return header.IPv6ProtocolNumber
 }
 
-// packetSocket opens a socket for the whole frames that arrive on an interface.
+// packetSocket opens a socket that receives whole frames from an interface.
 func packetSocket(index int) (int, error) {
 	const all = unix.ETH_P_ALL<<8&0xff00 | unix.ETH_P_ALL>>8 // in network byte order
 	fd, err := unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)

@@ -10,12 +10,12 @@ import (
 	"github.com/criu-netfreeze/criu-netfreeze/testdata/traffic/stats"
 )
 
-// dialTime is how long a server may take to be there.
+// dialTime is how long a server may take until it accepts connections.
 const dialTime = 10 * time.Second
 
 func (p *program) connect(addrs, specs []string, firstID uint) error {
 	if len(specs) == 0 {
-		return errors.New("no --conn says what to open; see --help")
+		return errors.New("--conn is missing, which says what to open; see --help")
 	}
 	id := firstID
 	for _, spec := range specs {
@@ -40,7 +40,7 @@ func (p *program) connect(addrs, specs []string, firstID uint) error {
 	return nil
 }
 
-// open makes one connection and leaves it to itself.
+// open opens one connection and starts its traffic.
 func (p *program) open(addr string, f flow) error {
 	slot, err := p.stats.Add()
 	if err != nil {
@@ -61,7 +61,7 @@ func (p *program) open(addr string, f flow) error {
 	return nil
 }
 
-// dial tries until the server is there.
+// dial tries again until the server accepts the connection.
 func dial(addr string) (*net.TCPConn, error) {
 	deadline := time.Now().Add(dialTime)
 	for {

@@ -20,7 +20,7 @@ const (
 	reqrep             // the client sends a record and waits for the server's
 	bulk               // both send a record every interval
 
-	udp kind = stats.KindUDP // as reqrep in datagrams, but nobody waits
+	udp kind = stats.KindUDP // like reqrep in datagrams, but without waiting
 )
 
 var kindNames = []string{"push", "pull", "reqrep", "bulk", "udp"}
@@ -33,7 +33,7 @@ const (
 	server
 )
 
-// sends tells whether a side sends anything after the greeting.
+// sends reports whether a side sends anything after the greeting.
 func (k kind) sends(s side) bool {
 	switch k {
 	case push:
@@ -51,11 +51,11 @@ type flow struct {
 	kind     kind
 	half     bool          // the side that sends nothing closes its half at once
 	nap      bool          // nothing is sent while the sender's program naps
-	size     uint32        // of a record, a multiple of a word
+	size     uint32        // of a record in bytes, a multiple of wordLen
 	interval time.Duration // between two records
 }
 
-// What a flow is if its option does not say.
+// The defaults of a flow's options.
 var (
 	defaultSize     = map[kind]uint32{push: 128, pull: 128, reqrep: 64, bulk: 32 << 10, udp: 64}
 	defaultInterval = map[kind]time.Duration{
@@ -71,7 +71,7 @@ func parseFlow(spec string) (f flow, n int, err error) {
 	n = 1
 	if counted {
 		if n, err = strconv.Atoi(count); err != nil || n < 1 {
-			return flow{}, 0, fmt.Errorf("connection %q: %q is no number of connections", spec, count)
+			return flow{}, 0, fmt.Errorf("connection %q: %q is not a number of connections", spec, count)
 		}
 	}
 	found := false
@@ -81,7 +81,7 @@ func parseFlow(spec string) (f flow, n int, err error) {
 		}
 	}
 	if !found {
-		return flow{}, 0, fmt.Errorf("connection %q: %q is none of %s", spec, name, strings.Join(kindNames, ", "))
+		return flow{}, 0, fmt.Errorf("connection %q: %q is not one of %s", spec, name, strings.Join(kindNames, ", "))
 	}
 	f.size, f.interval = defaultSize[f.kind], defaultInterval[f.kind]
 	for _, option := range strings.FieldsFunc(rest, func(r rune) bool { return r == ',' }) {
@@ -112,17 +112,17 @@ func (f flow) check() error {
 	case int(f.kind) >= len(kindNames):
 		return fmt.Errorf("kind %d is not known", f.kind)
 	case f.size == 0 || f.size%wordLen != 0:
-		return fmt.Errorf("a record of %d bytes is not whole words of %d", f.size, wordLen)
+		return fmt.Errorf("the size of a record, %d bytes, is not a positive multiple of %d", f.size, wordLen)
 	case f.interval <= 0:
-		return fmt.Errorf("an interval of %s is none", f.interval)
+		return fmt.Errorf("the interval %s is not positive", f.interval)
 	case f.half && f.kind != push && f.kind != pull:
-		return fmt.Errorf("%s has no side that sends nothing, for half", kindNames[f.kind])
+		return fmt.Errorf("half is not possible for %s, of which both sides send", kindNames[f.kind])
 	}
 	return nil
 }
 
-// greetingLen is what the client sends first on every connection: the flow,
-// in network byte order.
+// greetingLen is the length of the greeting, which the client sends first on every
+// connection: the flow, in network byte order.
 const greetingLen = 24
 
 const greetingMagic = 0x6e667472

@@ -11,13 +11,13 @@ import (
 )
 
 // eventLog appends to a file that is open only while it is written to: CRIU
-// refuses to restore an open file whose size has changed since.
+// refuses to restore an open file whose size has changed since the dump.
 type eventLog struct {
 	path string
 	mu   sync.Mutex
 }
 
-// event is one thing gone wrong, with the wall clock's time in nanoseconds.
+// event is something that has gone wrong; its time is in nanoseconds since 1970.
 type event struct {
 	Time  int64  `json:"time"`
 	Conn  uint64 `json:"conn"`
@@ -40,7 +40,7 @@ func (l *eventLog) summary(conns []stats.Snapshot) {
 func (l *eventLog) write(v any) {
 	line, err := json.Marshal(v)
 	if err != nil {
-		panic(err) // only plain structures come here
+		panic(err) // v is always a plain structure
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()

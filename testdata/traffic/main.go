@@ -1,13 +1,13 @@
-// Command traffic is the pair of programs that the end-to-end tests put
-// between them whatever they test: "traffic serve" and "traffic connect" keep
-// TCP connections busy and check every byte that arrives. Each eight bytes of
-// a stream say which connection and direction they belong to and where in it
-// they stand, so that a loss, a repetition and a spoilt byte are told apart.
+// Command traffic is the pair of programs between which the end-to-end tests
+// have data flow: "traffic serve" and "traffic connect" keep TCP connections busy
+// and check every byte that arrives. Every eight bytes of a stream say which
+// connection and direction they belong to and at which position they are, so that
+// lost, repeated and corrupt bytes can be told apart.
 //
 // A program keeps its counters in shared memory (package stats), and writes to
-// its log, a JSON object per line, only when something is wrong and at its
-// end. SIGUSR1 stops the sending for good, SIGUSR2 that of flows with nap until
-// the next SIGUSR2, SIGTERM ends the program.
+// its log, a JSON object per line, only when something is wrong and at its end.
+// SIGUSR1 stops all sending for good; SIGUSR2 stops that of flows with nap until
+// the next SIGUSR2; SIGTERM ends the program.
 package main
 
 import (
@@ -34,7 +34,7 @@ type program struct {
 	log    eventLog
 	quiet  atomic.Bool // SIGUSR1: nothing more is sent
 	naps   atomic.Bool // SIGUSR2, until the next one: flows with nap send nothing
-	ending atomic.Bool // SIGTERM: errors are of our own making
+	ending atomic.Bool // SIGTERM: errors are caused by our own end
 }
 
 func main() {
@@ -46,7 +46,7 @@ func main() {
 
 func run(args []string) error {
 	if len(args) == 0 {
-		return errors.New("say serve or connect, and --help for more")
+		return errors.New("the first argument must be serve or connect; see --help")
 	}
 	flags := flag.NewFlagSet("traffic "+args[0], flag.ContinueOnError)
 	statsPath := flags.String("stats", "", "`FILE` of counters to create")
@@ -72,9 +72,9 @@ func run(args []string) error {
 		return err
 	}
 	if len(addrs) == 0 || *statsPath == "" || flags.NArg() > 0 {
-		return errors.New("an address and --stats are needed, and nothing but options; see --help")
+		return errors.New("an address and --stats are required, and there are no further arguments; see --help")
 	}
-	// Named before anything happens, so that no signal finds us unprepared.
+	// Before anything else, so that no signal ends the program.
 	signals := make(chan os.Signal, 2)
 	signal.Notify(signals, syscall.SIGUSR1, syscall.SIGUSR2, syscall.SIGTERM)
 	file, err := stats.Create(*statsPath)
@@ -90,7 +90,7 @@ func run(args []string) error {
 	return nil
 }
 
-// obey returns when the program shall end.
+// obey handles signals, and returns when the program is to end.
 func (p *program) obey(signals <-chan os.Signal) {
 	for s := range signals {
 		switch s {
@@ -106,7 +106,7 @@ func (p *program) obey(signals <-chan os.Signal) {
 	}
 }
 
-// tick shows that the program runs. When busy, no moment is without a tick.
+// tick shows that the program runs. When busy, it ticks without a pause.
 func (p *program) tick(busy bool) {
 	for {
 		p.stats.Tick()
@@ -127,7 +127,7 @@ func (l *list) Set(s string) error {
 	return nil
 }
 
-// port is an address's port, 0 for an address without.
+// port returns an address's port, 0 if it has none.
 func port(a net.Addr) uint16 {
 	switch a := a.(type) {
 	case *net.TCPAddr:

@@ -7,8 +7,8 @@ import (
 	"github.com/criu-netfreeze/criu-netfreeze/testdata/traffic/stats"
 )
 
-// wordLen is the length of a word, the unit that says where it stands: 16 bits
-// for connection and direction, then 48 bits that count the words from 0.
+// wordLen is the length in bytes of a word, the unit that says where it belongs:
+// 16 bits for connection and direction, then 48 bits that count the words from 0.
 const wordLen = 8
 
 const seqMask = 1<<48 - 1
@@ -27,14 +27,14 @@ func fill(b []byte, tag, seq uint64) uint64 {
 	return seq
 }
 
-// maxComplaints is how many mismatches of one direction are put into words;
-// the counters know them all.
+// maxComplaints is how many mismatches of one direction are logged; the counters
+// include all of them.
 const maxComplaints = 20
 
-// checker compares one direction's bytes with what they must be.
+// checker compares the received bytes of one direction with what they must be.
 type checker struct {
 	tag        uint64
-	next       uint64 // number of the word that must come now
+	next       uint64 // number of the word that must come next
 	part       [wordLen]byte
 	partLen    int
 	stats      *stats.Conn
@@ -42,7 +42,7 @@ type checker struct {
 	complaints int
 }
 
-// feed takes the bytes that came, however they are cut.
+// feed takes received bytes, in pieces of any length.
 func (c *checker) feed(b []byte) {
 	if c.partLen > 0 {
 		n := copy(c.part[c.partLen:], b)

@@ -49,7 +49,7 @@ func (p *program) accept(l net.Listener) {
 	}
 }
 
-// welcome reads the greeting and does what it asks for.
+// welcome reads the greeting and runs the flow that it asks for.
 func (p *program) welcome(conn *net.TCPConn) error {
 	greeting := make([]byte, greetingLen)
 	_ = conn.SetReadDeadline(time.Now().Add(greetingTime))
@@ -69,7 +69,8 @@ func (p *program) welcome(conn *net.TCPConn) error {
 	return nil
 }
 
-// echo sends every datagram back, and counts by the port that it came from.
+// echo sends every datagram back, and counts separately for each address that
+// they come from.
 func (p *program) echo(conn *net.UDPConn) {
 	slots := map[netip.AddrPort]*udpSide{}
 	buf := make([]byte, 64<<10)

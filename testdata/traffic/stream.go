@@ -16,8 +16,8 @@ type stream struct {
 	flow  flow
 	side  side
 	stats *stats.Conn
-	// turn has an element when the other side's record is complete; only
-	// reqrep looks at it.
+	// turn receives an element when a record from the other side is complete; it
+	// is used by reqrep only.
 	turn chan struct{}
 }
 
@@ -27,7 +27,7 @@ func (p *program) newStream(conn *net.TCPConn, f flow, s side, slot *stats.Conn)
 	return &stream{p: p, conn: conn, flow: f, side: s, stats: slot, turn: make(chan struct{}, 1)}
 }
 
-// run carries the traffic until the connection or the program ends.
+// run sends and receives until the connection or the program ends.
 func (s *stream) run() {
 	go s.receive()
 	switch {
@@ -42,8 +42,8 @@ func (s *stream) run() {
 
 func (s *stream) other() side { return 1 - s.side }
 
-// receive checks all that comes. The end of the other side's stream is an
-// error unless that side sends nothing and says so.
+// receive checks everything that arrives. The end of the other side's stream is an
+// error, unless that side sends nothing and the flow is half-closed.
 func (s *stream) receive() {
 	check := checker{
 		tag: tag(s.flow.id, s.other()), stats: s.stats,
@@ -103,8 +103,8 @@ func (s *stream) send() {
 	}
 }
 
-// naps tells whether the stream is to begin nothing for now; whoever is asked
-// answers all the same.
+// naps reports whether the stream is to send nothing for now. A reply is sent all
+// the same.
 func (s *stream) naps() bool {
 	answers := s.flow.kind == reqrep && s.side == server
 	return s.flow.nap && !answers && s.p.naps.Load()

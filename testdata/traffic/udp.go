@@ -7,8 +7,8 @@ import (
 	"github.com/criu-netfreeze/criu-netfreeze/testdata/traffic/stats"
 )
 
-// udpSide counts the datagrams of one pair of addresses. A datagram may get
-// lost; what counts here is that no system call fails.
+// udpSide counts the datagrams of one pair of addresses. Datagrams may get lost,
+// but no system call may fail.
 type udpSide struct {
 	p              *program
 	id             uint16
@@ -53,7 +53,7 @@ func (p *program) chat(addr string, f flow, slot *stats.Conn) error {
 			n, err := conn.Read(buf)
 			if err != nil {
 				u.fail("recv", err)
-				// An error that an ICMP message brought is over once told.
+				// An error caused by an ICMP message is reported once.
 				time.Sleep(f.interval)
 				continue
 			}

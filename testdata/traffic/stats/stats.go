@@ -1,7 +1,7 @@
-// Package stats is the file in which a traffic program shows what it sees,
-// while it runs and after it has gone: a fixed array of counters in shared
-// memory. The program writes nothing else while its connections are well, so
-// that neither its size nor its position changes between dump and restore.
+// Package stats reads and writes the file in which a traffic program shows its
+// counters, while it runs and after it has ended: a fixed array in shared memory.
+// The program writes nothing else while its connections are healthy, so that no
+// open file's size or position changes between dump and restore.
 package stats
 
 import (
@@ -14,25 +14,25 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// magic begins every file; it changes with the layout.
+// magic is at the beginning of every file; it changes with the layout.
 const magic = 0x6e66_7374_6174_0001
 
 // MaxConns is the number of connections that one file has room for.
 const MaxConns = 1024
 
-// State tells where a connection is in its life.
+// State is the state of a connection.
 type State uint64
 
 // The states of a connection.
 const (
 	Unused      State = iota // the slot belongs to no connection
 	Opening                  // the client is still dialling
-	Established              // established, at least one way
-	Closed                   // ended as both sides meant it to
-	Broken                   // ended by an error, or by an end of file too early
+	Established              // established, in at least one direction
+	Closed                   // ended as intended by both sides
+	Broken                   // ended by an error, or by an unexpected end of file
 )
 
-// String names the state.
+// String returns the state's name.
 func (s State) String() string {
 	names := []string{"unused", "opening", "established", "closed", "broken"}
 	if s < State(len(names)) {
@@ -41,13 +41,13 @@ func (s State) String() string {
 	return fmt.Sprintf("state %d", uint64(s))
 }
 
-// KindUDP is the kind of what is no TCP connection: it may lose bytes. The
-// program has names for the other kinds.
+// KindUDP is the kind of a connection that is not TCP, and may lose bytes. The
+// other kinds are defined by the program.
 const KindUDP = 4
 
-// Conn is one connection's counters, one writer for each of them. Bytes count
-// the pattern only, not the greeting before it. Times are in nanoseconds since
-// 1970, by the wall clock.
+// Conn is the counters of one connection; each of them has one writer. The counts
+// of bytes do not include the greeting. Times are in nanoseconds since 1970, by
+// the wall clock.
 type Conn struct {
 	state      atomic.Uint64
 	id         atomic.Uint64
@@ -88,7 +88,7 @@ type File struct {
 	all *layout
 }
 
-// Create makes the file anew, for the program that counts.
+// Create creates or overwrites the file, for the program that counts.
 func Create(path string) (*File, error) {
 	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|os.O_TRUNC, 0o644)
 	if err != nil {
@@ -117,7 +117,7 @@ func Open(path string) (*File, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open statistics %s: %w", path, err)
 	}
-	// A shorter file would be a bus error at the first look.
+	// Reading the mapping of a shorter file would raise SIGBUS.
 	if info.Size() != int64(size) {
 		return nil, fmt.Errorf("open statistics %s: has %d bytes, not %d", path, info.Size(), size)
 	}
@@ -148,8 +148,8 @@ func (f *File) Close() error {
 // Tick counts one round of the program's heartbeat.
 func (f *File) Tick() { f.all.ticks.Add(1) }
 
-// Ticks is the heartbeat so far. While it stands still the program has not
-// executed an instruction for longer than a beat.
+// Ticks returns the number of ticks so far. While it stands still for longer than
+// a beat, the program is not running.
 func (f *File) Ticks() uint64 { return f.all.ticks.Load() }
 
 // Add takes the next free slot for a connection.
@@ -162,8 +162,7 @@ func (f *File) Add() (*Conn, error) {
 	return &f.all.conns[n-1], nil
 }
 
-// Snapshot is what one connection's counters said at one moment. Its fields
-// are those of Conn.
+// Snapshot is a copy of one connection's counters. Its fields are those of Conn.
 type Snapshot struct {
 	State      State  `json:"-"`
 	StateName  string `json:"state"`
@@ -177,9 +176,9 @@ type Snapshot struct {
 	Doubled    uint64 `json:"doubled"`
 	Corrupt    uint64 `json:"corrupt"`
 	Errors     uint64 `json:"errors"`
-	LastAt     int64  `json:"last_at"`     // when the newest bytes came
-	Silence    int64  `json:"silence"`     // longest time without any, ns
-	SilenceEnd int64  `json:"silence_end"` // when that one ended
+	LastAt     int64  `json:"last_at"`     // when the last bytes arrived
+	Silence    int64  `json:"silence"`     // longest time without any arriving, ns
+	SilenceEnd int64  `json:"silence_end"` // when that time ended
 }
 
 // Snapshots reads all connections, in the order in which they were opened.
@@ -192,8 +191,8 @@ func (f *File) Snapshots() []Snapshot {
 	return all
 }
 
-// Snapshot reads the counters one by one; each is exact, but they may be of
-// slightly different moments.
+// Snapshot reads the counters one by one: each of them is exact, but they may be
+// from slightly different moments.
 func (c *Conn) Snapshot() Snapshot {
 	state := State(c.state.Load())
 	return Snapshot{
@@ -215,7 +214,7 @@ func (c *Conn) Snapshot() Snapshot {
 	}
 }
 
-// Begin names the connection: its number, its kind, and its two ports.
+// Begin sets the connection's number, its kind, and its two ports.
 func (c *Conn) Begin(id, kind uint64, localPort, remotePort uint16) {
 	c.id.Store(id)
 	c.kind.Store(kind)
@@ -233,12 +232,12 @@ func (c *Conn) Enter(s State) {
 	}
 }
 
-// Wrote tells how many bytes the kernel has taken so far. It is given the sum
-// and not the step, so that a program put back to an earlier state counts from
-// that state on.
+// Wrote records how many bytes the kernel has accepted so far. It takes the sum
+// and not the increment, so that a restored program counts from the state in its
+// dump.
 func (c *Conn) Wrote(sum uint64) { c.sent.Store(sum) }
 
-// Read tells how many bytes have come so far, and when the last of them came.
+// Read records how many bytes have arrived so far, and when the last of them did.
 func (c *Conn) Read(sum uint64, at int64) {
 	c.received.Store(sum)
 	if last := c.lastAt.Swap(at); last != 0 && at-last > c.silence.Load() {
@@ -247,14 +246,14 @@ func (c *Conn) Read(sum uint64, at int64) {
 	}
 }
 
-// Lose counts bytes that never came.
+// Lose counts bytes that have not arrived.
 func (c *Conn) Lose(n uint64) { c.lost.Add(n) }
 
-// Double counts bytes that came again.
+// Double counts bytes that have arrived again.
 func (c *Conn) Double(n uint64) { c.doubled.Add(n) }
 
-// Spoil counts bytes that came and had never been sent.
+// Spoil counts bytes that have arrived but were never sent.
 func (c *Conn) Spoil(n uint64) { c.corrupt.Add(n) }
 
-// Fail counts an error of a system call.
+// Fail counts a failed system call.
 func (c *Conn) Fail() { c.errors.Add(1) }
