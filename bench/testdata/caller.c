@@ -1,8 +1,9 @@
-/* Plays CRIU's part for the scripts alone: executes an action-script as CRIU
- * does, without its standard input, and says how long that took.
+/* Plays CRIU's part for action-scripts: executes a script as CRIU does, with
+ * standard input closed, and says how long that took.
  *
- * A line of input is PROGRAM ACTION PID DIR ("-" for none), an answer the
- * nanoseconds from the exec to the exit and the exit code. Its end is CRIU's. */
+ * Each line of input is PROGRAM ACTION PID DIR, with "-" for a PID or DIR that is
+ * not set; each line of output is the time in nanoseconds from the exec to the
+ * exit, and the exit code. For the settler, its end is the end of CRIU. */
 #include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -29,7 +30,7 @@ int main(void)
 		setenv("CRTOOLS_INIT_PID", pid, 1);
 		if (!strcmp(pid, "-"))
 			unsetenv("CRTOOLS_INIT_PID");
-		/* CRIU names the images by a descriptor of its own. */
+		/* CRIU passes the image directory as a descriptor of its own. */
 		int images = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 		snprintf(dir, sizeof dir, "/proc/%d/fd/%d", getpid(), images);
 		setenv("CRTOOLS_IMAGE_DIR", dir, 1);
@@ -42,7 +43,7 @@ int main(void)
 			execl(program, program, NULL);
 			_exit(127);
 		}
-		/* vfork returns here when the child's exec has succeeded. */
+		/* In the parent, vfork returns once the child has called exec. */
 		long long start = now();
 		if (child < 0 || waitpid(child, &status, 0) != child)
 			return 3;

@@ -1,2 +1,2 @@
-/* The least that a script costs: start and end of a static program. */
+/* The minimum that a script costs: start and end of a static program. */
 int main(void) { return 0; }

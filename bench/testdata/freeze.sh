@@ -1,7 +1,7 @@
 #!/bin/sh
-# The same freeze as a shell script that runs nft, for the comparison. CRIU runs
-# it with descriptor 0 closed; nsenter would open the namespace's file as 0 and
-# stay where it is, hence the first line.
+# For comparison: the same freeze as a shell script that runs nft. CRIU runs it
+# with descriptor 0 closed; nsenter would then open the namespace's file as
+# descriptor 0 and not enter the namespace, hence the first line.
 exec 0</dev/null
 in_ns() { nsenter -t "$CRTOOLS_INIT_PID" -n -- "$@"; }
 case $CRTOOLS_SCRIPT_ACTION in

@@ -1,7 +1,7 @@
-/* What is dumped: PROCESSES that together accept CONNECTIONS on all ADDRESSES,
- * IPv4 or IPv6, and read what arrives; a single byte they answer, nothing
- * else. They are small, so that the time for
- * which CRIU stops them is not that of copying memory.
+/* The tree that is dumped: PROCESSES that together accept CONNECTIONS on all
+ * ADDRESSES, IPv4 or IPv6, and read what arrives. They send a single byte back,
+ * and nothing else. They are small, so that CRIU does not spend the time for which
+ * it stops them on copying memory.
  *
  * usage: load PROCESSES CONNECTIONS PORT ADDRESS... */
 #define _GNU_SOURCE
@@ -30,14 +30,15 @@ static int listen_on(const char *address, int port)
 	return fd;
 }
 
-/* serve accepts so many connections and reads for ever. */
+/* serve accepts the given number of connections and reads for ever. */
 static void serve(const int *listeners, int n, int quota)
 {
 	struct epoll_event ev[64];
 	char buf[65536];
 	int ep = epoll_create1(EPOLL_CLOEXEC);
 
-	/* Woken one at a time; who is done with accepting asks no more. */
+	/* One process is woken per connection; one that has accepted its share
+	 * stops watching the listeners. */
 	for (int i = 0; i < n && quota > 0; i++) {
 		ev[0].events = EPOLLIN | EPOLLEXCLUSIVE;
 		ev[0].data.fd = listeners[i];

@@ -1,6 +1,6 @@
-/* An action-script that appends "ACTION NANOSECONDS", by the monotonic clock,
- * to the file stamps beside it. It does nothing else, so that what is measured
- * is not its own cost. */
+/* An action-script that appends "ACTION NANOSECONDS", by the monotonic clock, to
+ * the file stamps in its own directory. It does nothing else, to add as little as
+ * possible to what is measured. */
 #include <fcntl.h>
 #include <libgen.h>
 #include <stdio.h>

@@ -1,5 +1,5 @@
-// Command empty is the least that a script in Go costs: the runtime's start and
-// end.
+// Command empty shows the minimum that a script in Go costs: the runtime's start
+// and end.
 package main
 
 func main() {}
