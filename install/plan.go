@@ -169,7 +169,8 @@ func PlanInstall(o Options) (*Plan, error) {
 		}
 	}
 	if f.hasBlock("default") && (f.hasBlock("runc") || f.hasBlock("crun")) {
-		p.Warnings = append(p.Warnings, Warning{File: conf("default"), Text: "CRIU reads this file also when a runtime starts it, so that with runc.conf or crun.conf the hook runs twice for each action: harmless, but slower"})
+		p.Warnings = append(p.Warnings, Warning{File: conf("default"), Text: "CRIU reads this file also when a runtime starts it, so that with runc.conf or crun.conf "+
+			"the hook runs twice for each action: harmless, but slower"})
 	}
 	if o.StopAfterDump != "" {
 		errs = append(errs, f.own.setPolicy(o.StopAfterDump, ours))
@@ -185,7 +186,8 @@ func PlanInstall(o Options) (*Plan, error) {
 // one would hide from crun all that runc.conf says.
 func (p *Plan) leaveToRunc(f files) error {
 	if !f.hasBlock("runc") {
-		return fmt.Errorf("%s is missing, so that crun reads %s; a new file would hide that from it: install for runc,crun, or copy %[2]s to %[1]s first", conf("crun"), conf("runc"))
+		return fmt.Errorf("%s is missing, so that crun reads %s; "+
+			"a new file would hide that from it: install for runc,crun, or copy %[2]s to %[1]s first", conf("crun"), conf("runc"))
 	}
 	p.Notes = append(p.Notes, fmt.Sprintf("%s is missing: crun reads %s, which lists the hook", conf("crun"), conf("runc")))
 	return nil

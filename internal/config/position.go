@@ -6,11 +6,11 @@ import (
 	"strings"
 )
 
-// positions maps a place in the document, such as container[1].policy, to its
-// line. The TOML library checks the syntax but does not say where a key stands.
+// positions maps places in the document, such as container[1].policy, to their
+// lines. The TOML library checks the syntax, but does not tell where a key stands.
 type positions map[string]int
 
-// line returns the line of a place, or of what encloses it.
+// line returns the line of a place or, if that is unknown, of what encloses it.
 func (ps positions) line(at string) int {
 	for at != "" {
 		if n, ok := ps[at]; ok {
@@ -21,11 +21,11 @@ func (ps positions) line(at string) int {
 	return 1
 }
 
-// locate finds the keys of a document that is known to be valid TOML. Keys
-// within an inline table or a list count as standing where that begins.
+// locate finds the keys of a document that is known to be valid TOML. The keys of an
+// inline table or a list are not found: their line is the one where that begins.
 func locate(data []byte) positions {
 	ps := positions{}
-	tables := map[string]int{} // how often a [[table]] was seen
+	tables := map[string]int{} // how many of each [[table]] there have been
 	prefix := ""
 	s := scanner{data: data, line: 1}
 	for s.toStatement() {
@@ -48,7 +48,8 @@ func locate(data []byte) positions {
 	return ps
 }
 
-// add notes where a place is first seen, and the tables that a dotted key makes.
+// add stores the line of a place that is seen for the first time, and of the tables
+// that a dotted key defines.
 func (ps positions) add(at string, line int) {
 	for at != "" {
 		if _, ok := ps[at]; !ok {
@@ -58,7 +59,7 @@ func (ps positions) add(at string, line int) {
 	}
 }
 
-// scanner walks over a document and counts its lines.
+// scanner reads a document and counts its lines.
 type scanner struct {
 	data []byte
 	line int
@@ -78,7 +79,7 @@ func (s *scanner) take(prefix string) bool {
 	return true
 }
 
-// toStatement skips blanks and comments and reports whether anything is left.
+// toStatement skips blanks and comments and reports whether a statement follows.
 func (s *scanner) toStatement() bool {
 	for len(s.data) > 0 {
 		switch s.data[0] {
@@ -101,7 +102,7 @@ func (s *scanner) skipLine() {
 	s.advance(len(s.data))
 }
 
-// key reads a possibly dotted and quoted key up to the sign that ends it.
+// key reads a key, which may be dotted and quoted, and the sign that ends it.
 func (s *scanner) key(end string) string {
 	var b strings.Builder
 	for len(s.data) > 0 && !s.take(end) {
@@ -120,7 +121,7 @@ func (s *scanner) key(end string) string {
 	return b.String()
 }
 
-// skipValue goes to the end of the line on which the value ends.
+// skipValue moves to the end of the line on which the value ends.
 func (s *scanner) skipValue() {
 	depth := 0
 	for len(s.data) > 0 {
@@ -146,8 +147,8 @@ func (s *scanner) skipValue() {
 	}
 }
 
-// stringLen returns the length of the string literal at the start of data,
-// quotes included: basic, literal, and the multi-line forms of both.
+// stringLen returns the length of the string at the start of data, quotes included.
+// It may be basic or literal, and multi-line.
 func stringLen(data []byte) int {
 	quote := data[:1]
 	if triple := bytes.Repeat(quote, 3); bytes.HasPrefix(data, triple) {

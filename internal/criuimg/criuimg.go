@@ -1,6 +1,6 @@
-// Package criuimg reads from a CRIU image directory what a restore has to know
-// beforehand: which TCP connections will be rebuilt, and where their network
-// namespace comes from.
+// Package criuimg reads from a CRIU image directory what has to be known before a
+// restore: which TCP connections will be rebuilt, where they stood, and where their
+// network namespace comes from.
 package criuimg
 
 import (
@@ -24,30 +24,30 @@ import (
 	"github.com/criu-netfreeze/criu-netfreeze/internal/tcp"
 )
 
-// NetNS says where the dumped tree's network namespace comes from on restore.
+// NetNS says where a restored tree's network namespace comes from.
 type NetNS int
 
 // The three cases that CRIU knows (criu/namespaces.c, criu/net.c).
 const (
-	// Shared: the tree lived in CRIU's own namespace and goes into CRIU's own.
+	// Shared: the tree was in CRIU's own namespace, and will be in CRIU's own.
 	Shared NetNS = iota
-	// External: the caller of CRIU hands a prepared namespace over.
+	// External: CRIU's caller passes it an existing namespace.
 	External
-	// Dumped: the namespace is in the images, CRIU makes a new one of them.
+	// Dumped: the namespace is in the images, from which CRIU makes a new one.
 	Dumped
 )
 
-// Checkpoint is what the images say.
+// Checkpoint is what the images tell about the network.
 type Checkpoint struct {
 	NetNS  NetNS
-	ExtKey string      // External: the key it was dumped under, such as "extRootNetNS"
+	ExtKey string      // of an External namespace: the key that it was dumped with, such as "extRootNetNS"
 	Conns  []tcp.Tuple // connections that the restore rebuilds
 
 	dir   string
 	socks []*sk_inet.InetSkEntry // of Conns
 }
 
-// Read reads the image directory dir.
+// Read reads the image directory dir. A damaged image is an error.
 func Read(dir string) (*Checkpoint, error) {
 	cp, err := read(dir)
 	if err != nil {
@@ -74,8 +74,8 @@ func read(dir string) (*Checkpoint, error) {
 	return cp, nil
 }
 
-// readNetNS compares the root task's netns with CRIU's own at the dump, as
-// criu/pstree.c does to find out which namespaces are the tree's own.
+// readNetNS compares the root task's network namespace with the one that CRIU was
+// in at the dump, as criu/pstree.c does to tell which namespaces are the tree's own.
 func (cp *Checkpoint) readNetNS(dir string) error {
 	inv, err := first[*inventory.InventoryEntry](dir, "inventory.img", &inventory.InventoryEntry{})
 	if err != nil {
@@ -109,8 +109,8 @@ func (cp *Checkpoint) readNetNS(dir string) error {
 	return nil
 }
 
-// readSockets returns the inet sockets of files.img, or of inetsk.img where
-// CRIU before 3.3 wrote them.
+// readSockets returns the inet sockets in files.img or, if CRIU before 3.3 wrote the
+// images, in inetsk.img.
 func readSockets(dir string) ([]*sk_inet.InetSkEntry, error) {
 	var socks []*sk_inet.InetSkEntry
 	err := each(dir, "files.img", &fdinfo.FileEntry{}, func(m proto.Message) {
@@ -127,13 +127,13 @@ func readSockets(dir string) ([]*sk_inet.InetSkEntry, error) {
 		}
 	})
 	if errors.Is(err, os.ErrNotExist) {
-		err = nil // a tree without any file that is no part of the terminal
+		err = nil // a tree without sockets, and with no files but its terminal
 	}
 	return socks, err
 }
 
-// connection returns the 4-tuple of a socket that CRIU rebuilds under
-// TCP_REPAIR, and whether it is one.
+// connection returns the 4-tuple of a socket, and whether it is a TCP connection,
+// which CRIU rebuilds with TCP_REPAIR.
 func connection(sk *sk_inet.InetSkEntry) (tcp.Tuple, bool) {
 	const stream, protoTCP = 1, 6 // SOCK_STREAM, IPPROTO_TCP: the images carry the kernel's numbers
 	if sk.GetType() != stream || sk.GetProto() != protoTCP {
@@ -148,8 +148,8 @@ func connection(sk *sk_inet.InetSkEntry) (tcp.Tuple, bool) {
 	return tcp.NewTuple(local, remote), ok1 && ok2
 }
 
-// addrPort turns an address of the images, 32-bit words whose bytes in memory
-// are in network order, into one.
+// addrPort converts an address from the images: 32-bit words whose bytes in memory
+// are in network order.
 func addrPort(words []uint32, port uint32) (netip.AddrPort, bool) {
 	var b []byte
 	for _, w := range words {
@@ -162,7 +162,7 @@ func addrPort(words []uint32, port uint32) (netip.AddrPort, bool) {
 	return netip.AddrPortFrom(a, uint16(port)), true
 }
 
-// first returns the only, or first, entry of an image file.
+// first returns the first entry of an image file. A file without one is an error.
 func first[T proto.Message](dir, name string, entry T) (T, error) {
 	var found []T
 	err := each(dir, name, entry, func(m proto.Message) {
@@ -200,9 +200,9 @@ func each(dir, name string, entry proto.Message, f func(proto.Message)) error {
 	return nil
 }
 
-// checkFrames makes sure that the sizes before the entries, or before the first
-// one only, fit the file: the decoder allocates what they say. The file is left
-// at its start.
+// checkFrames checks that the sizes that precede the entries (all of them, or the
+// first one only) fit into the file, because the decoder allocates that much. It
+// leaves the file at its start.
 func checkFrames(file *os.File, all bool) error {
 	st, err := file.Stat()
 	if err != nil {

@@ -14,12 +14,13 @@ import (
 	"github.com/criu-netfreeze/criu-netfreeze/internal/tcp"
 )
 
-// maxUnacked is how much of a send queue is of use, in bytes.
+// maxUnacked is how much of a send queue is kept, in bytes.
 const maxUnacked = 64 << 10
 
-// Streams reads where the connections stood, from one image file per
-// connection. It takes a while with many of them, and is not needed before the
-// thaw. Connections whose image cannot be read are left out, and reported.
+// Streams returns where the connections stood, which it reads from one image file
+// per connection. With many connections that takes a while, and it is not needed
+// before the thaw. Connections whose images cannot be read are left out; the error
+// joins the reasons, and may come together with streams.
 func (cp *Checkpoint) Streams() ([]tcp.Stream, error) {
 	streams := make([]tcp.Stream, 0, len(cp.socks))
 	var errs []error
@@ -34,9 +35,9 @@ func (cp *Checkpoint) Streams() ([]tcp.Stream, error) {
 	return streams, errors.Join(errs...)
 }
 
-// stream reads the image of one connection. Its numbers are the kernel's as
-// libsoccr read them (soccr/soccr.c): outq_seq is write_seq, inq_seq is rcv_nxt,
-// both with the FIN that was sent or received; outq_len is SIOCOUTQ less a FIN.
+// stream reads the image of one connection. Its numbers are the kernel's, as libsoccr
+// read them (soccr/soccr.c): outq_seq is write_seq and inq_seq is rcv_nxt, both
+// including a FIN that was sent or received; outq_len is SIOCOUTQ without the FIN.
 func (cp *Checkpoint) stream(t tcp.Tuple, sk *sk_inet.InetSkEntry) (tcp.Stream, error) {
 	name := fmt.Sprintf("tcp-stream-%x.img", sk.GetIno())
 	file, err := os.Open(filepath.Join(cp.dir, name))
@@ -62,7 +63,7 @@ func (cp *Checkpoint) stream(t tcp.Tuple, sk *sk_inet.InetSkEntry) (tcp.Stream, 
 	una, nxt := e.GetOutqSeq()-e.GetOutqLen(), e.GetOutqSeq()-e.GetUnsqLen()
 	switch sk.GetState() {
 	case tcp.FinWait1, tcp.Closing, tcp.LastAck:
-		una-- // the FIN, which outq_len leaves out
+		una-- // for the FIN, which outq_len does not include
 	}
 	s := tcp.NewStream(t, int(sk.GetState()), tcp.Counters{
 		SndUna: una, SndNxt: nxt,

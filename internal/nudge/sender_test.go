@@ -15,23 +15,17 @@ import (
 
 func TestMain(m *testing.M) { nstest.Main(m) }
 
-// TestSendLocked sends while somebody else's rules drop everything, as CRIU's
-// own lock does when we thaw.
+// TestSendLocked sends while rules that are not ours drop everything, as CRIU's own
+// lock does when we thaw.
 func TestSendLocked(t *testing.T) {
 	ns := nstest.New(t)
 	isolated, err := ns.Isolate()
-	if err != nil {
-		t.Fatal(err)
-	}
+	nstest.Must(t, err)
 	lock, err := rules.Open(isolated, rules.NFTables)
-	if err != nil {
-		t.Fatal(err)
-	}
+	nstest.Must(t, err)
 	defer lock.Close() //nolint:errcheck // nothing to lose
 	s, err := Open(ns)
-	if err != nil {
-		t.Fatal(err)
-	}
+	nstest.Must(t, err)
 	defer s.Close()
 	var packets [][]byte
 	for _, addr := range []string{"127.0.0.1:5", "[::1]:5"} {
@@ -49,18 +43,14 @@ func TestSendLocked(t *testing.T) {
 		t.Fatalf("nothing is locked: %v", err)
 	}
 	const locked, wait = 100 * time.Millisecond, 10 * time.Second
-	if err := lock.Freeze(time.Minute); err != nil {
-		t.Fatal(err)
-	}
+	nstest.Must(t, lock.Freeze(time.Minute))
 	if took, err := send(0); !errors.Is(err, unix.EPERM) || took > wait/2 {
 		t.Errorf("locked: %v after %v, want EPERM at once", err, took)
 	}
 	if took, err := send(locked); !errors.Is(err, unix.EPERM) || took < locked || took > wait/2 {
 		t.Errorf("locked: %v after %v, want EPERM after %v", err, took, locked)
 	}
-	if err := lock.Freeze(locked); err != nil {
-		t.Fatal(err)
-	}
+	nstest.Must(t, lock.Freeze(locked))
 	if took, err := send(wait); err != nil || took > wait/2 {
 		t.Errorf("unlocked meanwhile: %v after %v", err, took)
 	}

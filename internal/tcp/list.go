@@ -111,7 +111,7 @@ func (s Socket) Connected() bool {
 
 // Pending returns how many handshakes are in flight among the sockets: half-open
 // connections, and complete ones that the application has not accepted yet. CRIU
-// can dump neither («In-flight connection», criu/sk-inet.c).
+// can dump neither ("In-flight connection", criu/sk-inet.c).
 func Pending(socks []Socket) int {
 	n := 0
 	for _, s := range socks {
@@ -138,7 +138,8 @@ func Destroy(s Socket) error {
 	_, err := req.Execute(unix.NETLINK_INET_DIAG, 0)
 	switch {
 	case errors.Is(err, unix.EOPNOTSUPP):
-		return fmt.Errorf("remove the socket %s: the kernel was built without CONFIG_INET_DIAG_DESTROY; wait until the socket is gone, or restore into a new network namespace", s.Tuple)
+		return fmt.Errorf("remove the socket %s: the kernel was built without CONFIG_INET_DIAG_DESTROY; "+
+			"wait until the socket is gone, or restore into a new network namespace", s.Tuple)
 	case err != nil && !errors.Is(err, unix.ENOENT):
 		return fmt.Errorf("remove the socket %s: %w", s.Tuple, err)
 	}
