@@ -100,7 +100,7 @@ func contradiction(name, value string, b Block) string {
 	case name == "network-lock" && b.NetworkLock != "" && value != b.NetworkLock:
 		return fmt.Sprintf("network-lock %s: stands after our %s and wins", value, b.NetworkLock)
 	case name == "network-lock" && value == "iptables":
-		return "network-lock iptables: CRIU starts iptables while the tasks are stopped, which makes each dump slower: "+
+		return "network-lock iptables: CRIU starts iptables while the tasks are stopped, which makes each dump slower: " +
 			"our freeze needs no other lock; take this line out and install without --network-lock"
 	case name == "skip-in-flight":
 		return "skip-in-flight: connections that are not accepted yet are lost; we let the application accept them first, so that it is not needed"

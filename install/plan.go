@@ -169,7 +169,7 @@ func PlanInstall(o Options) (*Plan, error) {
 		}
 	}
 	if f.hasBlock("default") && (f.hasBlock("runc") || f.hasBlock("crun")) {
-		p.Warnings = append(p.Warnings, Warning{File: conf("default"), Text: "CRIU reads this file also when a runtime starts it, so that with runc.conf or crun.conf "+
+		p.Warnings = append(p.Warnings, Warning{File: conf("default"), Text: "CRIU reads this file also when a runtime starts it, so that with runc.conf or crun.conf " +
 			"the hook runs twice for each action: harmless, but slower"})
 	}
 	if o.StopAfterDump != "" {

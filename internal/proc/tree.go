@@ -64,19 +64,6 @@ func OpenLiving(refs []Ref) (Tree, error) {
 	return tree, nil
 }
 
-// OpenRefs opens those of the processes that can be opened.
-//
-// Deprecated: it hides errors; use OpenLiving.
-func OpenRefs(refs []Ref) Tree {
-	var tree Tree
-	for _, r := range refs {
-		if p, err := r.Open(); err == nil {
-			tree = append(tree, p)
-		}
-	}
-	return tree
-}
-
 // children returns the children of all threads of a process, whose directory
 // /proc/PID/task is dir. Threads that have ended have none.
 func children(dir string) ([]int, error) {
