@@ -54,10 +54,10 @@ func TestCheckScriptChecksDirectories(t *testing.T) {
 		t.Fatal(err)
 	}
 	script := filepath.Join(open, hookName)
-	if err := os.WriteFile(script, nil, 0o755); err != nil { //nolint:gosec // a program
+	if err := os.WriteFile(script, nil, 0o755); err != nil { // a program
 		t.Fatal(err)
 	}
-	if err := os.Chmod(open, 0o777); err != nil { //nolint:gosec // what is to be refused
+	if err := os.Chmod(open, 0o777); err != nil { // what is to be refused
 		t.Fatal(err)
 	}
 	if err := checkScript(open, "/"+hookName); err != nil {
@@ -80,7 +80,7 @@ func TestCheckScriptChecksLinks(t *testing.T) {
 	}
 	dir := t.TempDir()
 	script, open := filepath.Join(dir, hookName), filepath.Join(dir, "open")
-	if err := os.WriteFile(script, nil, 0o755); err != nil { //nolint:gosec // a program
+	if err := os.WriteFile(script, nil, 0o755); err != nil { // a program
 		t.Fatal(err)
 	}
 	if err := os.Mkdir(open, 0o755); err != nil {
@@ -93,7 +93,7 @@ func TestCheckScriptChecksLinks(t *testing.T) {
 	if err := checkScript("/", link); err != nil {
 		t.Error(err)
 	}
-	if err := os.Chmod(open, 0o777); err != nil { //nolint:gosec // what is to be refused
+	if err := os.Chmod(open, 0o777); err != nil { // what is to be refused
 		t.Fatal(err)
 	}
 	want := open + " can be written by others than root"

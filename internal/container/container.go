@@ -187,7 +187,7 @@ func readJSON(path string, v any) error {
 	if err != nil {
 		return err
 	}
-	defer f.Close() //nolint:errcheck // opened for reading
+	defer f.Close() // opened for reading
 	if err := json.NewDecoder(io.LimitReader(f, limit)).Decode(v); err != nil {
 		if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
 			return fmt.Errorf("%s is cut short: %w", path, err)

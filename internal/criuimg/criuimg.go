@@ -186,7 +186,7 @@ func each(dir, name string, entry proto.Message, f func(proto.Message)) error {
 	if err != nil {
 		return err
 	}
-	defer file.Close() //nolint:errcheck // opened for reading
+	defer file.Close() // opened for reading
 	if err := checkFrames(file, true); err != nil {
 		return fmt.Errorf("decode %s: %w", name, err)
 	}

@@ -44,7 +44,7 @@ func (cp *Checkpoint) stream(t tcp.Tuple, sk *sk_inet.InetSkEntry) (tcp.Stream, 
 	if err != nil {
 		return tcp.Stream{}, err
 	}
-	defer file.Close() //nolint:errcheck // opened for reading
+	defer file.Close() // opened for reading
 	err = checkFrames(file, false)
 	if err != nil {
 		return tcp.Stream{}, fmt.Errorf("decode %s: %w", name, err)
@@ -72,7 +72,7 @@ func (cp *Checkpoint) stream(t tcp.Tuple, sk *sk_inet.InetSkEntry) (tcp.Stream, 
 	s.MSS = int(e.GetMssClamp())
 	const timestamps = 1 // TCPI_OPT_TIMESTAMPS
 	s.Timestamps, s.Timestamp = e.GetOptMask()&timestamps != 0, e.GetTimestamp()
-	if sent := nxt - una; e.GetOutqLen() > 0 && int32(sent) > 0 { //nolint:gosec // modulo 2^32
+	if sent := nxt - una; e.GetOutqLen() > 0 && int32(sent) > 0 { // modulo 2^32
 		var queues struct {
 			Out []byte `json:"out_q"`
 		}

@@ -21,7 +21,7 @@ func (n *Namespace) readCookie() (cookie uint64, err error) {
 		if err != nil {
 			return err
 		}
-		defer unix.Close(fd) //nolint:errcheck // it was never connected
+		defer unix.Close(fd) // it was never connected
 		cookie, err = unix.GetsockoptUint64(fd, unix.SOL_SOCKET, unix.SO_NETNS_COOKIE)
 		if errors.Is(err, unix.ENOPROTOOPT) {
 			return nil

@@ -50,7 +50,7 @@ func TestIsolateHost(t *testing.T) {
 	if os.Getenv(childVar) == "" {
 		host, err := netns.OpenHost()
 		refused(t, open(t, host, err), "it is the")
-		cmd := exec.Command("/proc/self/exe", "-test.run=^"+t.Name()+"$", "-test.v") //nolint:gosec // this program
+		cmd := exec.Command("/proc/self/exe", "-test.run=^"+t.Name()+"$", "-test.v") // this program
 		cmd.Env = append(os.Environ(), childVar+"=1")
 		var out []byte
 		if err := nstest.New(t).Do(func() (err error) { out, err = cmd.CombinedOutput(); return err }); err != nil {

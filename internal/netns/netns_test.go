@@ -174,7 +174,7 @@ func TestDo(t *testing.T) {
 				t.Error(err)
 				return
 			}
-			defer self.Close() //nolint:errcheck // opened for comparison
+			defer self.Close() // opened for comparison
 			if self.ID().String() != home {
 				t.Errorf("after a visit the thread is in %s", self)
 			}

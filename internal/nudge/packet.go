@@ -47,7 +47,7 @@ func unackedSegments(s tcp.Stream, n int) [][]byte {
 	for len(data) > 0 && len(all) < n {
 		part := data[:min(size, len(data))]
 		all = append(all, segment(s, seq, flagACK|flagPSH, part))
-		data, seq = data[len(part):], seq+uint32(len(part)) //nolint:gosec // modulo 2^32
+		data, seq = data[len(part):], seq+uint32(len(part)) // modulo 2^32
 	}
 	return all
 }
@@ -101,7 +101,7 @@ func packet(from, to netip.Addr, proto byte, payload []byte) []byte {
 	if from.Is4() {
 		b := make([]byte, ip4Len, ip4Len+len(payload))
 		b[0] = 4<<4 | ip4Len/4
-		binary.BigEndian.PutUint16(b[2:], uint16(ip4Len+len(payload))) //nolint:gosec // at most an MSS
+		binary.BigEndian.PutUint16(b[2:], uint16(ip4Len+len(payload))) // at most an MSS
 		b[6] = 0x40                                                    // do not fragment
 		b[8], b[9] = hops, proto
 		copy(b[12:], from.AsSlice())
@@ -111,7 +111,7 @@ func packet(from, to netip.Addr, proto byte, payload []byte) []byte {
 	}
 	b := make([]byte, ip6Len, ip6Len+len(payload))
 	b[0] = 6 << 4
-	binary.BigEndian.PutUint16(b[4:], uint16(len(payload))) //nolint:gosec // at most an MSS
+	binary.BigEndian.PutUint16(b[4:], uint16(len(payload))) // at most an MSS
 	b[6], b[7] = proto, hops
 	copy(b[8:], from.AsSlice())
 	copy(b[24:], to.AsSlice())
@@ -121,7 +121,7 @@ func packet(from, to netip.Addr, proto byte, payload []byte) []byte {
 // pseudo sums the pseudo header of TCP and ICMPv6 (RFC 9293, section 3.1, and
 // RFC 8200, section 8.1).
 func pseudo(from, to netip.Addr, proto byte, length int) uint32 {
-	return sum(0, from.AsSlice()) + sum(0, to.AsSlice()) + uint32(proto) + uint32(length) //nolint:gosec // at most an MSS
+	return sum(0, from.AsSlice()) + sum(0, to.AsSlice()) + uint32(proto) + uint32(length) // at most an MSS
 }
 
 func sum(s uint32, b []byte) uint32 {
@@ -140,5 +140,5 @@ func checksum(start uint32, b []byte) uint16 {
 	for s > 0xffff {
 		s = s>>16 + s&0xffff
 	}
-	return ^uint16(s) //nolint:gosec // folded
+	return ^uint16(s) // folded
 }

@@ -79,7 +79,7 @@ func missing(streams []unreached, acked map[tcp.Tuple]uint64) (packets [][]byte,
 		}
 		rest := s.Stream
 		rest.Unacked = s.Unacked[n:]
-		rest.SndUna += uint32(n) //nolint:gosec // less than a queue's length
+		rest.SndUna += uint32(n) // less than a queue's length
 		packets = append(packets, unackedSegments(rest, 1)...)
 		if s.left--; s.left > 0 {
 			open = append(open, s)

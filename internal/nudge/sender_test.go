@@ -23,7 +23,7 @@ func TestSendLocked(t *testing.T) {
 	nstest.Must(t, err)
 	lock, err := rules.Open(isolated, rules.NFTables)
 	nstest.Must(t, err)
-	defer lock.Close() //nolint:errcheck // nothing to lose
+	defer lock.Close() // nothing to lose
 	s, err := Open(ns)
 	nstest.Must(t, err)
 	defer s.Close()

@@ -22,7 +22,7 @@ func Read(path string, limit int64) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	defer f.Close() //nolint:errcheck // opened for reading
+	defer f.Close() // opened for reading
 	return readAll(f, limit)
 }
 
@@ -38,7 +38,7 @@ func ReadTrusted(path string, owner uint32, limit int64) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	defer f.Close() //nolint:errcheck // opened for reading
+	defer f.Close() // opened for reading
 	if err := CheckTrusted(target, info, owner); err != nil {
 		return nil, err
 	}

@@ -26,7 +26,7 @@ func DeleteConntrack(conns []Tuple) (int, error) {
 	total := 0
 	for _, family := range []netlink.InetFamily{unix.AF_INET, unix.AF_INET6} {
 		n, err := netlink.ConntrackDeleteFilters(netlink.ConntrackTable, family, f)
-		total += int(n) //nolint:gosec // a count
+		total += int(n) // a count
 		switch {
 		case err == nil, errors.Is(err, netlink.ErrDumpInterrupted):
 		case errors.Is(err, unix.EOPNOTSUPP), errors.Is(err, unix.EPROTONOSUPPORT), errors.Is(err, unix.EINVAL):

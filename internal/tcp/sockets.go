@@ -106,7 +106,7 @@ func (d descriptor) with(f func(fd int, inode uint32) error) error {
 		}
 		return err
 	}
-	defer unix.Close(dup) //nolint:errcheck // a duplicate, nothing to lose
+	defer unix.Close(dup) // a duplicate, nothing to lose
 	return f(dup, d.inode)
 }
 
@@ -131,7 +131,7 @@ func sockets(p *proc.Process) ([]descriptor, error) {
 	if err != nil {
 		return nil, err
 	}
-	defer dir.Close() //nolint:errcheck // opened for reading
+	defer dir.Close() // opened for reading
 	var (
 		found []descriptor
 		mu    sync.Mutex

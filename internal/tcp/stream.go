@@ -50,11 +50,11 @@ func NewStream(t Tuple, state int, c Counters) Stream {
 // space up to the right edge that the peer was told of, scaled
 // (tcp_receive_window in include/net/tcp.h).
 func (c Counters) window() uint16 {
-	free := int32(c.RcvWup + c.RcvWnd - c.RcvNxt) //nolint:gosec // modulo 2^32
+	free := int32(c.RcvWup + c.RcvWnd - c.RcvNxt) // modulo 2^32
 	if free < 0 {
 		return 0
 	}
-	return uint16(min(uint32(free)>>c.RcvScale, 0xffff)) //nolint:gosec // just limited
+	return uint16(min(uint32(free)>>c.RcvScale, 0xffff)) // just limited
 }
 
 // Queues of a socket in repair mode (linux/tcp.h).
@@ -111,7 +111,7 @@ func readStream(fd int, t Tuple) (Stream, error) {
 		if err != nil {
 			return Stream{}, fmt.Errorf("read TCP_TIMESTAMP: %w", err)
 		}
-		s.Timestamp = uint32(ts) //nolint:gosec // modulo 2^32
+		s.Timestamp = uint32(ts) // modulo 2^32
 	}
 	return s, nil
 }
@@ -153,7 +153,7 @@ func queueSeq(fd, queue int) (uint32, error) {
 	if err != nil {
 		return 0, fmt.Errorf("read the sequence number of queue %d: %w", queue, err)
 	}
-	return uint32(seq), nil //nolint:gosec // modulo 2^32
+	return uint32(seq), nil // modulo 2^32
 }
 
 // tcpRepairWindow is struct tcp_repair_window of linux/tcp.h.

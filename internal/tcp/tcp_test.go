@@ -48,7 +48,7 @@ func child() error {
 	if err != nil {
 		return err
 	}
-	defer c.Close() //nolint:errcheck // the process ends
+	defer c.Close() // the process ends
 	fmt.Println("accepted")
 	go func() { _, _ = io.Copy(io.Discard, c) }()
 	_, err = bufio.NewReader(os.Stdin).ReadString('\n')
@@ -157,7 +157,7 @@ func TestListAndOwned(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		defer second.Close() //nolint:errcheck // a test's end
+		defer second.Close() // a test's end
 		if socks, err = List(); err != nil || Pending(socks) != 1 {
 			t.Errorf("%d handshakes pending, %v; want 1", Pending(socks), err)
 		}
@@ -317,7 +317,7 @@ func TestFamilies(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			port := uint16(l.Addr().(*net.TCPAddr).Port) //nolint:gosec // a port
+			port := uint16(l.Addr().(*net.TCPAddr).Port) // a port
 			there := netip.AddrPortFrom(netip.MustParseAddr(tc.dial), port)
 			c, err := net.Dial("tcp", there.String())
 			if err != nil {

@@ -38,7 +38,7 @@ func Main(m *testing.M) {
 	}
 	// Such tests mostly wait. If the caller gave -parallel, that counts.
 	args := append([]string{"-test.parallel=12"}, os.Args[1:]...)
-	cmd := exec.Command("/proc/self/exe", args...) //nolint:gosec // the test binary itself, with its own arguments
+	cmd := exec.Command("/proc/self/exe", args...) // the test binary itself, with its own arguments
 	cmd.Args[0] = os.Args[0]
 	cmd.Env = append(os.Environ(), insideVar+"=1")
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
@@ -138,7 +138,7 @@ func Run(tb testing.TB, ns *netns.Namespace, name string, args ...string) string
 	var out []byte
 	err := ns.Do(func() error {
 		var err error
-		out, err = exec.Command(name, args...).CombinedOutput() //nolint:gosec // tests call it with constants
+		out, err = exec.Command(name, args...).CombinedOutput() // tests call it with constants
 		return err
 	})
 	if err != nil {
