@@ -51,8 +51,8 @@ func newDump(c common) *Dump {
 	return &Dump{common: c, machine: machine[dumpState]{allowed: dumpTransitions}}
 }
 
-// resumeDump takes up the dump of a settler that was killed.
-func resumeDump(c common) (_ *Dump, err error) {
+// reopenDump takes up the dump of a settler that was killed.
+func reopenDump(c common) (_ *Dump, err error) {
 	d := newDump(c)
 	if d.record().Phase == record.Committed {
 		d.now = dumpCommitted

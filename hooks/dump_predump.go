@@ -57,7 +57,7 @@ func (d *Dump) preDumpAgain(req action.Request) error {
 // prepare puts everything in place but the freeze itself, and takes all of it back
 // if something fails.
 func (d *Dump) prepare(root *proc.Process) error {
-	ns, err := netns.OpenPID(root.PID, root.Start)
+	ns, err := netns.OpenProcess(root)
 	if err != nil {
 		return err
 	}

@@ -214,7 +214,7 @@ func (s *stage) do(step string) error {
 		return err
 	}
 	var err error
-	if s.tx, err = Resume(s.env); err != nil {
+	if s.tx, err = Reopen(s.env); err != nil {
 		return err
 	}
 	return s.tx.Do(req)

@@ -74,8 +74,8 @@ func Begin(env *Env, req action.Request) (Transaction, error) {
 	return r, nil
 }
 
-// Resume takes up the transaction of a settler that was killed, from its record.
-func Resume(env *Env) (Transaction, error) {
+// Reopen takes up the transaction of a settler that was killed, from its record.
+func Reopen(env *Env) (Transaction, error) {
 	rec, err := record.Load(env.CRIU.String())
 	if errors.Is(err, os.ErrNotExist) {
 		return nil, errors.New("no pre-dump or pre-restore came before from this CRIU; nothing was changed (is the script listed for all actions? see netfreeze install)")
@@ -96,14 +96,14 @@ func Resume(env *Env) (Transaction, error) {
 	set.Policy, set.Why, set.Backend = config.Policy(rec.Policy), rec.Why, rec.Backend
 	set.TTL = max(time.Until(rec.Until), config.MinTTL)
 	c := common{env: env, set: set, freeze: env.Keeper.Freeze(rec, set.Backend, set.TTL, env.Log)}
-	if err := c.freeze.Resume(); err != nil {
+	if err := c.freeze.Reopen(); err != nil {
 		return nil, err
 	}
 	env.Log.Warn("the settler was gone; a new one goes on with the transaction")
 	if rec.Op == record.Restore {
-		return resumeRestore(c), nil
+		return reopenRestore(c), nil
 	}
-	d, err := resumeDump(c)
+	d, err := reopenDump(c)
 	if err != nil {
 		return nil, err
 	}

@@ -39,8 +39,8 @@ func newRestore(c common) *Restore {
 	return &Restore{common: c, machine: machine[restoreState]{allowed: restoreTransitions}}
 }
 
-// resumeRestore takes up the restore of a settler that was killed.
-func resumeRestore(c common) *Restore {
+// reopenRestore takes up the restore of a settler that was killed.
+func reopenRestore(c common) *Restore {
 	r := newRestore(c)
 	if r.freeze.NetNS() != nil {
 		r.now = restoreFrozen

@@ -17,7 +17,7 @@ func (r *Restore) postSetupNS(req action.Request) error {
 	}
 	defer root.Close()
 	r.record().Tree = []proc.Ref{root.Ref}
-	ns, err := netns.OpenPID(root.PID, root.Start)
+	ns, err := netns.OpenProcess(root)
 	if err != nil {
 		return err
 	}

@@ -179,10 +179,10 @@ func (f *Freeze) openWhole(ns *netns.Namespace, criu netns.ID) error {
 	return nil
 }
 
-// Resume takes up the freeze of a process that was killed, as its record
+// Reopen takes up the freeze of a process that was killed, as its record
 // describes it. Where that process had not opened a namespace yet there is nothing
 // to do.
-func (f *Freeze) Resume() error {
+func (f *Freeze) Reopen() error {
 	if f.Record.NetNS == (netns.ID{}) {
 		return nil
 	}

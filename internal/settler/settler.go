@@ -140,7 +140,7 @@ func (s *settler) do(req action.Request) (err error) {
 		s.tx, err = hooks.Begin(s.env, req)
 		return err
 	}
-	if s.tx, err = hooks.Resume(s.env); err != nil {
+	if s.tx, err = hooks.Reopen(s.env); err != nil {
 		return err
 	}
 	return s.tx.Do(req)
