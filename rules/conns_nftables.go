@@ -115,7 +115,7 @@ func (f *nftConns) extend(conns []tcp.Tuple) (done bool, err error) {
 		return false, err
 	}
 	more = slices.DeleteFunc(more, func(t tcp.Tuple) bool { return f.put[t] })
-	t, err := f.conn.table(f.name)
+	t, err := f.conn.table(f.name, nftables.TableFamilyINet)
 	if err != nil || t == nil {
 		return false, err
 	}
@@ -180,12 +180,9 @@ func (f *nftConns) Thaw() error {
 }
 
 func (f *nftConns) Frozen() ([]tcp.Tuple, time.Duration, error) {
-	t, err := f.conn.table(f.name)
-	if err != nil {
-		return nil, 0, fmt.Errorf("look for table %s in %s: %w", f.name, f.conn.ns, err)
-	}
-	if t == nil {
-		return nil, 0, nil
+	t, err := f.conn.table(f.name, nftables.TableFamilyINet)
+	if err != nil || t == nil {
+		return nil, 0, err
 	}
 	elems, left, err := f.conn.members(t, conns4)
 	if err != nil {

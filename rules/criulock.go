@@ -67,30 +67,26 @@ func criuLocks(ns *netns.Namespace) (locks []string, variants []backend.Kind, er
 
 // criuNFT looks for what nf_tables has of CRIU's.
 func criuNFT(ns *netns.Namespace) (tables []string, chain bool, err error) {
-	c, err := dialNFT(ns)
-	if isWithoutNFT(err) {
-		return nil, false, nil
-	}
-	if err != nil {
-		return nil, false, err
-	}
-	defer func() { err = errors.Join(err, c.Close()) }()
-	all, err := c.ListTablesOfFamily(nftables.TableFamilyINet)
-	if isWithoutNFT(err) {
-		return nil, false, nil
-	}
-	if err != nil {
-		return nil, false, err
-	}
-	for _, t := range all {
-		if strings.HasPrefix(t.Name, criuTablePrefix) {
-			tables = append(tables, t.Name)
+	err = withNFT(ns, func(c *nftConn) error {
+		var all []*nftables.Table
+		err := c.consistent(func() (err error) {
+			all, err = c.ListTablesOfFamily(nftables.TableFamilyINet)
+			return err
+		})
+		if err != nil {
+			return err
 		}
-	}
-	chains, err := c.ListChains()
-	for _, ch := range chains {
-		chain = chain || ch.Table.Name == filterTable && ch.Name == criuChain
-	}
+		for _, t := range all {
+			if strings.HasPrefix(t.Name, criuTablePrefix) && !slices.Contains(tables, t.Name) {
+				tables = append(tables, t.Name)
+			}
+		}
+		chains, err := c.chains()
+		chain = slices.ContainsFunc(chains, func(ch *nftables.Chain) bool {
+			return ch.Table.Name == filterTable && ch.Name == criuChain
+		})
+		return err
+	})
 	return tables, chain, err
 }
 

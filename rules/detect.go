@@ -10,7 +10,6 @@ import (
 	"strings"
 
 	"github.com/google/nftables"
-	"golang.org/x/sys/unix"
 
 	"github.com/criu-netfreeze/criu-netfreeze/internal/backend"
 	"github.com/criu-netfreeze/criu-netfreeze/internal/netns"
@@ -111,7 +110,7 @@ func lookForBackends(ns visitor) (there []backend.Kind, err error) {
 // withNFT calls fn with a socket in ns, if the kernel has nf_tables.
 func withNFT(ns visitor, fn func(*nftConn) error) error {
 	c, err := dialNFT(ns)
-	if isWithoutNFT(err) {
+	if errors.Is(err, errWithoutNFT) {
 		return nil
 	}
 	if err != nil {
@@ -123,16 +122,16 @@ func withNFT(ns visitor, fn func(*nftConn) error) error {
 // backends looks for our table, and for our chains among those of iptables'
 // nft variant, which are nftables chains of the families ip and ip6.
 func (c *nftConn) backends() (there []backend.Kind, err error) {
-	t, err := c.table(tableName)
+	t, err := c.table(tableName, nftables.TableFamilyINet)
 	if err != nil {
-		return nil, fmt.Errorf("look for table %s in %s: %w", tableName, c.ns, err)
+		return nil, err
 	}
 	if t != nil {
 		there = append(there, backend.NFTables)
 	}
-	chains, err := c.ListChains()
+	chains, err := c.chains()
 	if err != nil {
-		return there, fmt.Errorf("list nftables' chains in %s: %w", c.ns, err)
+		return there, err
 	}
 	if slices.ContainsFunc(chains, isWholeChain) {
 		there = append(there, backend.IPTablesNFT)
@@ -143,12 +142,6 @@ func (c *nftConn) backends() (there []backend.Kind, err error) {
 func isWholeChain(c *nftables.Chain) bool {
 	ip := c.Table.Family == nftables.TableFamilyIPv4 || c.Table.Family == nftables.TableFamilyIPv6
 	return ip && c.Table.Name == rawTable && (c.Name == wholeChains.in || c.Name == wholeChains.out)
-}
-
-// isWithoutNFT tells whether the kernel has no nf_tables at all: it then knows
-// neither netfilter's netlink protocol or not this part of it.
-func isWithoutNFT(err error) bool {
-	return errors.Is(err, unix.EPROTONOSUPPORT) || errors.Is(err, unix.EINVAL) || errors.Is(err, unix.EOPNOTSUPP)
 }
 
 // hasLegacyRaw tells whether the legacy variant's raw table is in use in ns, for

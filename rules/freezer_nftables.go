@@ -147,12 +147,9 @@ func (f *nftFreezer) State() (State, error) { return f.conn.state() }
 
 // state reads the freeze of the whole namespace.
 func (c *nftConn) state() (State, error) {
-	t, err := c.table(tableName)
-	if err != nil {
-		return State{}, fmt.Errorf("look for table %s in %s: %w", tableName, c.ns, err)
-	}
-	if t == nil {
-		return State{}, nil
+	t, err := c.table(tableName, nftables.TableFamilyINet)
+	if err != nil || t == nil {
+		return State{}, err
 	}
 	st := State{Backend: backend.NFTables}
 	frozen, left, err := c.members(t, frozenSet)

@@ -1,9 +1,9 @@
 package rules
 
 import (
+	"encoding/binary"
 	"errors"
 	"fmt"
-	"slices"
 	"time"
 
 	"github.com/google/nftables"
@@ -35,14 +35,19 @@ type nftConn struct {
 	sock *netlink.Conn
 }
 
-// dialNFT opens a socket in ns and makes sure that the kernel has nf_tables.
+// errWithoutNFT says that the kernel has no nf_tables, so that nothing can be
+// frozen by it. Any other error leaves that open.
+var errWithoutNFT = errors.New("the kernel has no nf_tables (load that module, or use the back end iptables-legacy)")
+
+// dialNFT opens a socket in ns. The error wraps errWithoutNFT if, and only if, the
+// kernel says that it has no nf_tables.
 func dialNFT(ns visitor) (*nftConn, error) {
 	c := &nftConn{ns: ns}
 	if err := c.dial(); err != nil {
 		return nil, err
 	}
-	if _, err := c.table(tableName); err != nil {
-		return nil, errors.Join(fmt.Errorf("ask for nftables' tables in %s (is nf_tables in the kernel?): %w", ns, err), c.Close())
+	if _, err := c.generation(); err != nil {
+		return nil, errors.Join(err, c.Close())
 	}
 	return c, nil
 }
@@ -53,12 +58,84 @@ func (c *nftConn) dial() error {
 			c.sock = sock
 			return nil
 		}))
+		if errors.Is(err, unix.EPROTONOSUPPORT) { // no nfnetlink at all (netlink_create in net/netlink/af_netlink.c)
+			err = fmt.Errorf("%w: %w", errWithoutNFT, err)
+		}
 		if err != nil {
 			return fmt.Errorf("open a netlink socket in %s: %w", c.ns, err)
 		}
 		c.Conn = conn
 		return nil
 	})
+}
+
+// generation returns a number that is another one after each change of any rules
+// in the namespace. The error wraps errWithoutNFT if there is no nf_tables.
+func (c *nftConn) generation() (uint32, error) {
+	gen, err := c.getGeneration(unix.NFNL_SUBSYS_NFTABLES)
+	if err != nil {
+		return 0, fmt.Errorf("ask for the generation of nftables' rules in %s: %w", c.ns, err)
+	}
+	return gen, nil
+}
+
+// getGeneration asks a subsystem of nfnetlink, which all but tests take to be
+// nf_tables. A request for a subsystem that is not there, and that no module
+// brings, is answered by EINVAL (nfnetlink_rcv_msg in net/netfilter/nfnetlink.c).
+// Other requests get that answer for other reasons too, such as a bad attribute or
+// a module that is about to leave. This one has no attributes and nf_tables never
+// answers it so (nf_tables_getgen in net/netfilter/nf_tables_api.c).
+func (c *nftConn) getGeneration(subsystem uint16) (gen uint32, err error) {
+	if err := c.sock.SetReadDeadline(time.Now().Add(answerTime)); err != nil {
+		return 0, err
+	}
+	answer, err := c.sock.Execute(netlink.Message{
+		Header: netlink.Header{Type: netlink.HeaderType(subsystem<<8 | unix.NFT_MSG_GETGEN), Flags: netlink.Request},
+		Data:   []byte{unix.AF_UNSPEC, unix.NFNETLINK_V0, 0, 0}, // struct nfgenmsg
+	})
+	if errors.Is(err, unix.EINVAL) {
+		return 0, fmt.Errorf("%w: %w", errWithoutNFT, err)
+	}
+	if err != nil {
+		return 0, err
+	}
+	const headerLen = 4
+	if len(answer) != 1 || len(answer[0].Data) < headerLen {
+		return 0, fmt.Errorf("%d messages instead of one generation", len(answer))
+	}
+	attrs, err := netlink.NewAttributeDecoder(answer[0].Data[headerLen:])
+	if err != nil {
+		return 0, err
+	}
+	attrs.ByteOrder = binary.BigEndian
+	for attrs.Next() {
+		if attrs.Type() == unix.NFTA_GEN_ID {
+			gen = attrs.Uint32()
+		}
+	}
+	return gen, attrs.Err()
+}
+
+// consistent calls read, again if rules changed meanwhile. The kernel hands out a
+// long list in parts, and what has moved between two parts may be missing from
+// both. It marks such a list (NLM_F_DUMP_INTR), but package nftables does not pass
+// the mark on.
+func (c *nftConn) consistent(read func() error) error {
+	for deadline := time.Now().Add(answerTime); ; {
+		before, err := c.generation()
+		if err != nil {
+			return err
+		}
+		if err := read(); err != nil {
+			return err
+		}
+		switch after, err := c.generation(); {
+		case err != nil || before == after:
+			return err
+		case time.Now().After(deadline):
+			return fmt.Errorf("nftables' rules in %s change all the time and could not be read for %s", c.ns, answerTime)
+		}
+	}
 }
 
 // Close closes the socket and does not wait for it. A close(2) lasts until all
@@ -85,27 +162,39 @@ func (c *nftConn) commit(what string) error {
 	return errors.Join(fmt.Errorf("%s in %s by nftables: %w", what, c.ns, err), c.Close(), c.dial())
 }
 
-// table returns the inet table called name, or nil where there is none.
-func (c *nftConn) table(name string) (*nftables.Table, error) {
-	if err := c.sock.SetReadDeadline(time.Now().Add(answerTime)); err != nil {
-		return nil, err
+// table returns a table by its name and family, or nil where there is none. It
+// asks for this one: a list of all could lack it, see consistent.
+func (c *nftConn) table(name string, family nftables.TableFamily) (*nftables.Table, error) {
+	err := c.sock.SetReadDeadline(time.Now().Add(answerTime))
+	if err == nil {
+		var t *nftables.Table
+		if t, err = c.ListTableOfFamily(name, family); err == nil {
+			return t, nil
+		}
 	}
-	tables, err := c.ListTablesOfFamily(nftables.TableFamilyINet)
-	if err != nil {
-		return nil, err
-	}
-	i := slices.IndexFunc(tables, func(t *nftables.Table) bool { return t.Name == name })
-	if i < 0 {
+	if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.EAFNOSUPPORT) { // before Linux 4.16 it could lack a family
 		return nil, nil
 	}
-	return tables[i], nil
+	return nil, fmt.Errorf("look for table %s in %s: %w", name, c.ns, err)
+}
+
+// chains returns all chains in the namespace.
+func (c *nftConn) chains() (chains []*nftables.Chain, err error) {
+	err = c.consistent(func() (err error) {
+		chains, err = c.ListChains()
+		return err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("list nftables' chains in %s: %w", c.ns, err)
+	}
+	return chains, nil
 }
 
 // remove deletes the table called name with all that is in it.
 func (c *nftConn) remove(name string) error {
-	t, err := c.table(name)
+	t, err := c.table(name, nftables.TableFamilyINet)
 	if err != nil {
-		return fmt.Errorf("look for table %s in %s: %w", name, c.ns, err)
+		return err
 	}
 	if t == nil {
 		return nil
@@ -124,9 +213,9 @@ func (c *nftConn) remove(name string) error {
 // CRIU, which closes sockets in the frozen time, would have to wait for their
 // end.
 func (c *nftConn) replace(name string) (*nftables.Table, error) {
-	t, err := c.table(name)
+	t, err := c.table(name, nftables.TableFamilyINet)
 	if err != nil {
-		return nil, fmt.Errorf("look for table %s in %s: %w", name, c.ns, err)
+		return nil, err
 	}
 	if t != nil {
 		c.DelTable(t)

@@ -100,7 +100,7 @@ func Guards(ns *netns.Namespace) ([]Guard, error) {
 		all = slices.Clone(now)
 		return now
 	})
-	if isWithoutNFT(err) {
+	if errors.Is(err, errWithoutNFT) {
 		return nil, nil
 	}
 	slices.SortFunc(all, func(a, b Guard) int { return int(a.Left - b.Left) })
@@ -142,23 +142,19 @@ func changeGuards(ns *netns.Namespace, what string, change func([]Guard) []Guard
 // guards returns the guard's tables and the guards that are in them.
 func (c *nftConn) guards() (tables []*nftables.Table, all []Guard, err error) {
 	for _, f := range guardFamilies {
-		if err := c.sock.SetReadDeadline(time.Now().Add(answerTime)); err != nil {
+		t, err := c.table(guardTable, f.family)
+		if err != nil {
 			return nil, nil, err
 		}
-		there, err := c.ListTablesOfFamily(f.family)
-		if err != nil {
-			return nil, nil, fmt.Errorf("look for table %s in %s: %w", guardTable, c.ns, err)
-		}
-		i := slices.IndexFunc(there, func(t *nftables.Table) bool { return t.Name == guardTable })
-		if i < 0 {
+		if t == nil {
 			continue
 		}
-		tables = append(tables, there[i])
+		tables = append(tables, t)
 		if len(tables) > 1 {
 			continue // both hold the same
 		}
 		for _, set := range []*nftables.Set{guarded4, guarded6} {
-			elems, _, err := c.members(there[i], set)
+			elems, _, err := c.members(t, set)
 			if err != nil {
 				return nil, nil, err
 			}
