@@ -1,6 +1,7 @@
 package rules
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net/netip"
@@ -49,7 +50,7 @@ func (f *iptConns) Freeze(conns []tcp.Tuple, ttl time.Duration) error {
 		return err
 	}
 	until := dropUntil(time.Now().Add(ttl))
-	err = f.each(fmt.Sprintf("freeze %d connections", len(all)), func(t *iptTool) error {
+	err = f.each(fmt.Sprintf("freeze %d connections", len(all)), func(ctx context.Context, t *iptTool) error {
 		in, out := passRules(false), passRules(false)
 		for _, conn := range all {
 			if conn.Is4() == t.ipv6() {
@@ -58,12 +59,12 @@ func (f *iptConns) Freeze(conns []tcp.Tuple, ttl time.Duration) error {
 			in = append(in, segment(conn.Remote, conn.Local)+until)
 			out = append(out, segment(conn.Local, conn.Remote)+until)
 		}
-		return f.chains.put(t, in, out)
+		return f.chains.put(ctx, t, in, out)
 	})
-	if err != nil {
+	if err != nil && len(before) == 0 { // half a freeze is none
 		return errors.Join(err, f.Thaw())
 	}
-	return nil
+	return err // what was frozen before stays so: each IP family has its old rules or its new ones
 }
 
 func (f *iptConns) Thaw() error { return f.each("thaw connections", f.chains.remove) }
@@ -72,7 +73,7 @@ func (f *iptConns) Frozen() ([]tcp.Tuple, time.Duration, error) {
 	now := time.Now()
 	var found [2][]tcp.Tuple
 	var ends [2]time.Time
-	err := f.each("read the frozen connections", func(t *iptTool) error {
+	err := f.each("read the frozen connections", func(_ context.Context, t *iptTool) error {
 		n := 0
 		if t.ipv6() {
 			n = 1

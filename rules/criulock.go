@@ -1,6 +1,7 @@
 package rules
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os/exec"
@@ -52,7 +53,7 @@ func criuLocks(ns *netns.Namespace) (locks []string, variants []backend.Kind, er
 		return locks, variants, err
 	}
 	found := make(chan bool, len(i.tools))
-	err = i.each("look for CRIU's network lock", func(t *iptTool) error {
+	err = i.each("look for CRIU's network lock", func(_ context.Context, t *iptTool) error {
 		chains, err := t.ListChains(filterTable)
 		found <- slices.Contains(chains, criuChain)
 		return err
@@ -127,7 +128,7 @@ func removeCRIUChain(ns *netns.Isolated, k backend.Kind) error {
 	if err != nil {
 		return err
 	}
-	return i.each("remove CRIU's network lock", func(t *iptTool) error {
+	return i.each("remove CRIU's network lock", func(_ context.Context, t *iptTool) error {
 		for _, hook := range []string{"INPUT", "OUTPUT"} {
 			if err := t.DeleteIfExists(filterTable, hook, "-j", criuChain); err != nil && !isNotThere(err) {
 				return err

@@ -1,6 +1,7 @@
 package rules
 
 import (
+	"context"
 	"errors"
 	"slices"
 	"time"
@@ -63,9 +64,9 @@ func (f *iptFreezer) Freeze(ttl time.Duration) error {
 
 // append arms the rules that Prepare has put in place.
 func (f *iptFreezer) append(end time.Time) error {
-	return f.each("freeze", func(t *iptTool) error {
+	return f.each("freeze", func(ctx context.Context, t *iptTool) error {
 		rule := []string{dropUntil(end)}
-		return t.apply(slices.Concat(onChain(wholeChains.in, rule), onChain(wholeChains.out, rule)))
+		return t.apply(ctx, slices.Concat(onChain(wholeChains.in, rule), onChain(wholeChains.out, rule)))
 	})
 }
 
@@ -84,10 +85,11 @@ type iptEnds struct{ frozen, syn time.Time }
 // synMatch matches TCP segments with SYN and without ACK.
 const synMatch = "-p tcp -m tcp --tcp-flags SYN,ACK SYN"
 
-// put writes the rules of both IP families, or takes away those of both: half
-// a freeze is none.
+// put replaces the rules of both IP families. If that fails for one of them, what
+// was frozen before stays frozen: each family has either its old rules or its new
+// ones. What was not frozen is thawed, as half a freeze is none.
 func (f *iptFreezer) put(what string, ends iptEnds) error {
-	err := f.each(what, func(t *iptTool) error {
+	err := f.each(what, func(ctx context.Context, t *iptTool) error {
 		in, out := passRules(t.ipv6()), passRules(t.ipv6())
 		if !ends.syn.IsZero() {
 			in = append(in, synMatch+" "+dropUntil(ends.syn))
@@ -96,12 +98,17 @@ func (f *iptFreezer) put(what string, ends iptEnds) error {
 			in = append(in, dropUntil(ends.frozen))
 			out = append(out, dropUntil(ends.frozen))
 		}
-		return wholeChains.put(t, in, out)
+		return wholeChains.put(ctx, t, in, out)
 	})
-	if err != nil {
-		return errors.Join(err, f.Thaw())
+	if err == nil {
+		return nil
 	}
-	return nil
+	f.prepared = false
+	st, err2 := f.state()
+	if err2 != nil || st.Frozen {
+		return errors.Join(err, err2)
+	}
+	return errors.Join(err, f.Thaw())
 }
 
 func (f *iptFreezer) State() (State, error) { return f.state() }
@@ -127,7 +134,7 @@ func (i *ipt) state() (State, error) {
 func (i *ipt) ends(now time.Time) (there bool, ends iptEnds, err error) {
 	each := make([]iptEnds, len(i.tools))
 	found := make([]bool, len(i.tools))
-	err = i.each("read the rules", func(t *iptTool) error {
+	err = i.each("read the rules", func(_ context.Context, t *iptTool) error {
 		n := 0
 		if t.ipv6() {
 			n = 1

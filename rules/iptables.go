@@ -2,6 +2,7 @@ package rules
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -10,6 +11,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/coreos/go-iptables/iptables"
 
@@ -22,6 +24,12 @@ const rawTable = "raw"
 // lockTime is how many seconds a program of the legacy variant may wait for
 // the lock that it shares with others.
 const lockTime = 5
+
+// programTime is how long one program may run, and visitTime how long all those
+// that are needed for one change of one IP family's rules may. Both are far more
+// than thousands of rules take: they end what would otherwise never end, while
+// tasks are stopped.
+var programTime, visitTime = 20 * time.Second, time.Minute
 
 // iptTool is the pair of programs that change one IP family's rules: one for
 // single questions and changes, one that applies a list of changes at once.
@@ -36,16 +44,45 @@ func (t *iptTool) ipv6() bool { return t.Proto() == iptables.ProtocolIPv6 }
 // apply has the lines, in the form of iptables-restore(8), applied to the raw
 // table, all or none. Chains that are not mentioned stay as they are. It must
 // be called within the namespace.
-func (t *iptTool) apply(lines []string) error {
+func (t *iptTool) apply(ctx context.Context, lines []string) error {
 	script := "*" + rawTable + "\n" + strings.Join(lines, "\n") + "\nCOMMIT\n"
-	cmd := exec.Command(t.restore, "--noflush", "--wait", fmt.Sprint(lockTime)) //nolint:gosec // found by findIPT
-	cmd.Stdin = strings.NewReader(script)                                       // a pipe: fd 0 may be closed here
-	var stderr bytes.Buffer
-	cmd.Stderr = &stderr
-	if err := cmd.Run(); err != nil {
-		return fmt.Errorf("%s: %w: %s", t.restore, err, strings.TrimSpace(stderr.String()))
+	_, err := execute(ctx, script, t.restore, "--noflush", "--wait", fmt.Sprint(lockTime))
+	return err
+}
+
+// execute runs a program, with stdin as its input, until ctx ends and for
+// programTime at most. It returns what the program prints; the error has what it
+// complains of.
+func execute(ctx context.Context, stdin, path string, args ...string) (stdout string, err error) {
+	ctx, cancel := context.WithTimeout(ctx, programTime)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, path, args...) //nolint:gosec // found by lookPath
+	cmd.WaitDelay = time.Second                    // for children of its own that keep the pipes open
+	cmd.Stdin = strings.NewReader(stdin)           // a pipe: fd 0 may be closed here
+	var out, stderr bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &out, &stderr
+	err = cmd.Run()
+	switch {
+	case err != nil && ctx.Err() != nil:
+		return "", fmt.Errorf("%s did not end in time (is there a program that keeps the lock of iptables?): %w", path, ctx.Err())
+	case err != nil:
+		return "", fmt.Errorf("%s: %w: %s", path, err, strings.TrimSpace(stderr.String()))
 	}
-	return nil
+	return out.String(), nil
+}
+
+// bounded runs fn and stops waiting for it when ctx ends, since go-iptables has no
+// bound for the programs that it executes. fn may still be running then, so its
+// results must not be looked at when there is an error.
+func bounded(ctx context.Context, fn func() error) error {
+	done := make(chan error, 1)
+	go func() { done <- fn() }()
+	select {
+	case err := <-done:
+		return err
+	case <-ctx.Done():
+		return fmt.Errorf("an iptables program did not end in time: %w", ctx.Err())
+	}
 }
 
 // ipt is the tools of one variant for one namespace.
@@ -109,11 +146,11 @@ func findIPT(k backend.Kind) (base string, variant backend.Kind, err error) {
 // its version; the legacy variant does since 1.8, and before that it was all
 // there was.
 func variantOf(path string) (backend.Kind, error) {
-	out, err := exec.Command(path, "--version").Output() //nolint:gosec // found by lookPath
+	version, err := execute(context.Background(), "", path, "--version")
 	if err != nil {
-		return "", fmt.Errorf("%s --version: %w", path, err)
+		return "", fmt.Errorf("ask %s what it is: %w", path, err)
 	}
-	if strings.Contains(string(out), "nf_tables") {
+	if strings.Contains(version, "nf_tables") {
 		return backend.IPTablesNFT, nil
 	}
 	return backend.IPTablesLegacy, nil
@@ -129,11 +166,17 @@ func newTool(proto iptables.Protocol, base string) (*iptTool, error) {
 	if err != nil {
 		return nil, err
 	}
-	t, err := iptables.New(iptables.IPFamily(proto), iptables.Path(path), iptables.Timeout(lockTime))
+	t := &iptTool{restore: restore}
+	ctx, cancel := context.WithTimeout(context.Background(), programTime)
+	defer cancel()
+	err = bounded(ctx, func() (err error) { // it asks for the version
+		t.IPTables, err = iptables.New(iptables.IPFamily(proto), iptables.Path(path), iptables.Timeout(lockTime))
+		return err
+	})
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", path, err)
 	}
-	return &iptTool{t, restore}, nil
+	return t, nil
 }
 
 // sbinDirs is where the programs are, for callers whose PATH is poor.
@@ -170,13 +213,19 @@ func hasIPv6(ns visitor) (bool, error) {
 	return true, nil
 }
 
-// each runs f for all tools at the same time, in the namespace.
-func (i *ipt) each(what string, f func(*iptTool) error) error {
+// each runs f for all tools at the same time, in the namespace. It gives up after
+// visitTime and ends the context; after an error f may still be running.
+func (i *ipt) each(what string, f func(context.Context, *iptTool) error) error {
+	ctx, cancel := context.WithTimeout(context.Background(), visitTime)
+	defer cancel()
 	errs := make([]error, len(i.tools))
 	var all sync.WaitGroup
 	for n, t := range i.tools {
 		all.Go(func() {
-			if err := i.ns.Do(func() error { return f(t) }); err != nil {
+			err := bounded(ctx, func() error {
+				return i.ns.Do(func() error { return f(ctx, t) })
+			})
+			if err != nil {
 				errs[n] = fmt.Errorf("%s in %s by %s: %w", what, i.ns, i.kind, err)
 			}
 		})

@@ -1,6 +1,7 @@
 package rules
 
 import (
+	"context"
 	"fmt"
 	"slices"
 	"strings"
@@ -25,25 +26,57 @@ func (c iptChains) hooks() [2]struct{ base, chain string } {
 	return [2]struct{ base, chain string }{{"PREROUTING", c.in}, {"OUTPUT", c.out}}
 }
 
-// put replaces all rules of the chains, making the chains if need be, and has
-// them come first in the raw table. A rule is given without its chain.
-func (c iptChains) put(t *iptTool, in, out []string) error {
-	var create, jump, leave []string
-	for _, h := range c.hooks() {
-		create = append(create, fmt.Sprintf(":%s - [0:0]", h.chain)) // empties one that is there
-		leave = append(leave, fmt.Sprintf("-D %s -j %s", h.base, h.chain))
-		jump = append(jump, fmt.Sprintf("-I %s 1 -j %s", h.base, h.chain))
-	}
+// put replaces all rules of the chains, creates the chains if need be, and makes
+// them come first in the raw table. A rule is given without its chain. All of
+// this happens at one moment or, if there is an error, not at all: packets that
+// the chains drop never pass in between.
+func (c iptChains) put(ctx context.Context, t *iptTool, in, out []string) error {
 	rules := slices.Concat(onChain(c.in, in), onChain(c.out, out))
-	// Mostly the chains are there, and what leads to them is moved to the
-	// front. That fails if there is nothing to move, and changes nothing.
-	if t.apply(slices.Concat(create, leave, jump, rules)) == nil {
+	// Mostly there is one jump to each chain. If not, this changes nothing.
+	if t.apply(ctx, append(c.place([2]int{1, 1}), rules...)) == nil {
 		return nil
 	}
-	if err := c.remove(t); err != nil {
+	jumps, err := c.jumps(t)
+	if err != nil {
 		return err
 	}
-	return t.apply(slices.Concat(create, jump, rules))
+	return t.apply(ctx, append(c.place(jumps), rules...))
+}
+
+// place returns the lines that create the chains, or empty those that are there,
+// and replace the jumps to each of them, of which there are so many, by one at
+// the front.
+func (c iptChains) place(jumps [2]int) []string {
+	var create, jump []string
+	for i, h := range c.hooks() {
+		create = append(create, fmt.Sprintf(":%s - [0:0]", h.chain))
+		jump = append(jump, slices.Repeat([]string{fmt.Sprintf("-D %s -j %s", h.base, h.chain)}, jumps[i])...)
+		jump = append(jump, fmt.Sprintf("-I %s 1 -j %s", h.base, h.chain))
+	}
+	return append(create, jump...)
+}
+
+// jumps counts the jumps to each chain, from where hooks says.
+func (c iptChains) jumps(t *iptTool) (n [2]int, err error) {
+	there, err := chainsOf(t)
+	if err != nil {
+		return n, err
+	}
+	for i, h := range c.hooks() {
+		if !slices.Contains(there, h.chain) {
+			continue // nothing can jump there
+		}
+		rules, err := t.List(rawTable, h.base)
+		if err != nil {
+			return n, err
+		}
+		for _, r := range rules {
+			if r == fmt.Sprintf("-A %s -j %s", h.base, h.chain) {
+				n[i]++
+			}
+		}
+	}
+	return n, nil
 }
 
 func onChain(chain string, rules []string) []string {
@@ -56,12 +89,12 @@ func onChain(chain string, rules []string) []string {
 
 // remove deletes the chains and what leads to them. It copes with any half of
 // that being there.
-func (c iptChains) remove(t *iptTool) error {
+func (c iptChains) remove(ctx context.Context, t *iptTool) error {
 	var lines []string
 	for _, h := range c.hooks() {
 		lines = append(lines, fmt.Sprintf("-D %s -j %s", h.base, h.chain), "-F "+h.chain, "-X "+h.chain)
 	}
-	if t.apply(lines) == nil {
+	if t.apply(ctx, lines) == nil {
 		return nil // everything was there, once
 	}
 	there, err := chainsOf(t)
@@ -73,7 +106,9 @@ func (c iptChains) remove(t *iptTool) error {
 			continue
 		}
 		for err == nil {
-			err = t.Delete(rawTable, h.base, "-j", h.chain)
+			if err = ctx.Err(); err == nil {
+				err = t.Delete(rawTable, h.base, "-j", h.chain)
+			}
 		}
 		if !isNotThere(err) {
 			return err
