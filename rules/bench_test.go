@@ -9,7 +9,7 @@ import (
 	"github.com/criu-netfreeze/criu-netfreeze/internal/tcp"
 )
 
-// BenchmarkFreeze is what a dump pays while its tasks are stopped.
+// BenchmarkFreeze measures what a dump has to wait for while its tasks are stopped.
 func BenchmarkFreeze(b *testing.B) {
 	for _, k := range backends {
 		b.Run(string(k), func(b *testing.B) {
@@ -50,7 +50,7 @@ func BenchmarkConns(b *testing.B) {
 	}
 }
 
-// manyConns returns connections of one server, half of them over IPv6.
+// manyConns returns n connections of one server, half of them over IPv6.
 func manyConns(n int) []tcp.Tuple {
 	var conns []tcp.Tuple
 	server4, server6 := netip.MustParseAddrPort("192.0.2.1:443"), netip.MustParseAddrPort("[2001:db8::1]:443")

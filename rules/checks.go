@@ -9,7 +9,7 @@ import (
 	"github.com/criu-netfreeze/criu-netfreeze/internal/tcp"
 )
 
-// What every implementation of Filter accepts, and in which form.
+// These checks are the same for every implementation of Filter.
 
 // maxTTL keeps the end of a freeze within what both kernel interfaces can hold
 // (for xt_time, dates until 2038).

@@ -15,11 +15,12 @@ import (
 	"github.com/criu-netfreeze/criu-netfreeze/internal/tcp"
 )
 
-// iptConns is the iptables ConnFreezer. It has two rules per connection, which
-// the kernel tries one after the other for every packet: good for some
-// hundreds. Arriving segments are seen before the kernel undoes an address
-// translation, so those of a connection that this host itself translates are
-// not recognised; what leaves always is, which is what matters to the peer.
+// iptConns is the iptables ConnFreezer. It has two rules for each connection, which
+// the kernel tries one after the other for every packet, so it suits some hundreds
+// of connections. It sees arriving segments before the kernel undoes address
+// translation, and therefore does not recognise those of a connection that this
+// host itself translates. It always recognises leaving segments, which are the
+// ones that matter to the peer.
 type iptConns struct {
 	*ipt
 	chains iptChains
@@ -61,10 +62,12 @@ func (f *iptConns) Freeze(conns []tcp.Tuple, ttl time.Duration) error {
 		}
 		return f.chains.put(ctx, t, in, out)
 	})
-	if err != nil && len(before) == 0 { // half a freeze is none
-		return errors.Join(err, f.Thaw())
+	if err != nil && len(before) == 0 {
+		return errors.Join(err, f.Thaw()) // half a freeze is none
 	}
-	return err // what was frozen before stays so: each IP family has its old rules or its new ones
+	// Even after an error, what was frozen before is: each IP family has either its
+	// old rules or its new ones.
+	return err
 }
 
 func (f *iptConns) Thaw() error { return f.each("thaw connections", f.chains.remove) }
@@ -109,13 +112,13 @@ func (f *iptConns) Frozen() ([]tcp.Tuple, time.Duration, error) {
 	return all, end.Sub(now), nil
 }
 
-// segment matches TCP segments between two ends.
+// segment matches TCP segments from one end of a connection to the other.
 func segment(from, to netip.AddrPort) string {
 	return fmt.Sprintf("-s %s -d %s -p tcp -m tcp --sport %d --dport %d ", from.Addr(), to.Addr(), from.Port(), to.Port())
 }
 
-// parseSegment reads what iptables -S makes of segment: the same, with the
-// length of the prefix behind each address.
+// parseSegment reads what iptables -S prints for segment, which is the same with a
+// prefix length after each address.
 func parseSegment(match string) (tcp.Tuple, error) {
 	var src, dst netip.Addr
 	var sport, dport uint16
@@ -133,12 +136,12 @@ func parseSegment(match string) (tcp.Tuple, error) {
 			dport, err = parsePort(words[1])
 		}
 		if err != nil {
-			return tcp.Tuple{}, fmt.Errorf("read a rule of ours, %q: %w", match, err)
+			return tcp.Tuple{}, fmt.Errorf("read the connection in our rule %q: %w", match, err)
 		}
 		words = words[2:]
 	}
 	if !src.IsValid() || !dst.IsValid() {
-		return tcp.Tuple{}, fmt.Errorf("read a rule of ours, %q: it names no connection", match)
+		return tcp.Tuple{}, fmt.Errorf("read the connection in our rule %q: an address is missing", match)
 	}
 	return tcp.Tuple{Local: netip.AddrPortFrom(src, sport), Remote: netip.AddrPortFrom(dst, dport)}, nil
 }

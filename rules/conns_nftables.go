@@ -17,26 +17,26 @@ import (
 	"github.com/criu-netfreeze/criu-netfreeze/internal/tcp"
 )
 
-// nftConns is the nftables ConnFreezer. Its table has one set of connections
-// per IP family, seen from their owner's side. It is replaced as a whole, like
-// an nftFreezer's, unless this very nftConns put it there a moment ago: then
-// only what is missing is added.
+// nftConns is the nftables ConnFreezer. Its table has one set of connections for
+// each IP family, as their owner sees them. Like an nftFreezer's table, it is
+// replaced as a whole. Only if this nftConns made it a moment ago are just the
+// missing connections added.
 type nftConns struct {
 	conn *nftConn
-	name string // the table's
+	name string // of the table
 
-	put   map[tcp.Tuple]bool // what the table has, as far as we know
-	since time.Time          // when it was put there,
-	ttl   time.Duration      // for how long
+	put   tcp.Set       // the connections that this nftConns put into the table,
+	since time.Time     // when it made the table,
+	ttl   time.Duration // and for how long; 0 if it is not known to exist
 }
 
-// recently is the part of its time to live within which a freeze counts as
-// just made. It is not worth replacing 10,000 elements, which takes 10 µs for
-// each one, to have them end a hundredth later.
+// recently is the fraction of its time to live during which a freeze counts as
+// just made. Replacing an element takes about 10 µs; it is not worth doing that
+// 10,000 times only to have the freeze end a hundredth later.
 const recently = 100
 
-// ipHeader is where addresses stand in an IP header, in bytes (RFC 791, section
-// 3.1, and RFC 8200, section 3).
+// ipHeader gives the offsets of the addresses in an IP header, in bytes (RFC 791,
+// section 3.1, and RFC 8200, section 3).
 type ipHeader struct {
 	proto        byte // NFPROTO_IPV4 or NFPROTO_IPV6
 	addr         nftables.SetDatatype
@@ -51,13 +51,13 @@ var (
 	conns6 = connSet("conns6", 2, ip6)
 )
 
-// afterNAT is late enough in the input hook that the kernel has undone every
-// address translation (of sources too, at priority 100): a segment has the
-// addresses there that its socket knows.
+// afterNAT is a priority in the input hook by which the kernel has undone all
+// address translation, including that of sources (at priority 100). A segment has
+// the same addresses there as its socket.
 var afterNAT = nftables.ChainPriorityConntrackHelper
 
-// connSet is the form of a set of local address, local port, remote address
-// and remote port.
+// connSet describes a set whose elements are a local address, local port, remote
+// address and remote port.
 func connSet(name string, id uint32, ip ipHeader) *nftables.Set {
 	return &nftables.Set{
 		Name: name, ID: id, HasTimeout: true, Concatenation: true,
@@ -95,26 +95,23 @@ func (f *nftConns) Freeze(conns []tcp.Tuple, ttl time.Duration) error {
 	if err := f.add(all, ttl); err != nil {
 		return fmt.Errorf("freeze %d connections in %s: %w", len(all), f.conn.ns, err)
 	}
-	f.ttl = 0 // until it is known that it worked
+	f.ttl = 0 // until the kernel has confirmed it
 	began := time.Now()
 	if err := f.conn.commit(fmt.Sprintf("freeze %d connections", len(all))); err != nil {
 		return err
 	}
-	f.put, f.since, f.ttl = make(map[tcp.Tuple]bool, len(all)), began, ttl
-	for _, t := range all {
-		f.put[t] = true
-	}
+	f.put, f.since, f.ttl = tcp.SetOf(all), began, ttl
 	return nil
 }
 
-// extend adds those connections to the table that it has not yet. It is not
-// done if somebody removed the table.
+// extend adds those connections to the table that are not in it yet. done is false
+// if the table was removed by somebody else.
 func (f *nftConns) extend(conns []tcp.Tuple) (done bool, err error) {
 	more, err := MergeConns(nil, conns)
 	if err != nil {
 		return false, err
 	}
-	more = slices.DeleteFunc(more, func(t tcp.Tuple) bool { return f.put[t] })
+	more = slices.DeleteFunc(more, f.put.Has)
 	t, err := f.conn.table(f.name, nftables.TableFamilyINet)
 	if err != nil || t == nil {
 		return false, err
@@ -131,12 +128,12 @@ func (f *nftConns) extend(conns []tcp.Tuple) (done bool, err error) {
 		return false, err
 	}
 	for _, t := range more {
-		f.put[t] = true
+		f.put[t] = struct{}{}
 	}
 	return true, nil
 }
 
-// add puts the whole table into the batch.
+// add adds the whole table to the batch.
 func (f *nftConns) add(conns []tcp.Tuple, ttl time.Duration) error {
 	elems4, elems6 := elements(conns, ttl)
 	c := f.conn
@@ -160,11 +157,11 @@ func (f *nftConns) add(conns []tcp.Tuple, ttl time.Duration) error {
 	return nil
 }
 
-// elements makes set elements of connections, for each IP family, that the
+// elements returns the connections of each IP family as set elements, which the
 // kernel removes after ttl.
 func elements(conns []tcp.Tuple, ttl time.Duration) (elems4, elems6 []nftables.SetElement) {
 	for _, t := range conns {
-		e := nftables.SetElement{Key: connKey(t), Timeout: max(ttl, time.Millisecond)} // the kernel's unit
+		e := nftables.SetElement{Key: connKey(t), Timeout: max(ttl, time.Millisecond)} // 0 would mean for ever
 		if t.Is4() {
 			elems4 = append(elems4, e)
 		} else {
@@ -208,8 +205,8 @@ func (f *nftConns) Frozen() ([]tcp.Tuple, time.Duration, error) {
 
 func (f *nftConns) Close() error { return f.conn.Close() }
 
-// elemsPerMessage keeps a message's attribute with set elements, 64 bytes each
-// at most, below the 64 KiB that its length field can express.
+// elemsPerMessage keeps the attribute with the set elements, of at most 64 bytes
+// each, below the 64 KiB that its length field can hold.
 const elemsPerMessage = 512
 
 // connSet adds a set with its elements to the batch.
@@ -221,7 +218,7 @@ func (c *nftConn) connSet(t *nftables.Table, form *nftables.Set, elems []nftable
 	return s, c.addElements(t, form, elems)
 }
 
-// addElements adds elements to the batch, for a set that is there or in it.
+// addElements adds elements to the batch, for a set that exists or is in the batch.
 func (c *nftConn) addElements(t *nftables.Table, form *nftables.Set, elems []nftables.SetElement) error {
 	s := setOf(t, form)
 	for part := range slices.Chunk(elems, elemsPerMessage) {
@@ -232,8 +229,8 @@ func (c *nftConn) addElements(t *nftables.Table, form *nftables.Set, elems []nft
 	return nil
 }
 
-// makeRoom makes the socket's send buffer big enough for a batch with n
-// elements: the kernel takes a batch in one piece or not at all.
+// makeRoom makes the socket's send buffer large enough for a batch with n
+// elements, which has to be sent in one piece.
 func (c *nftConn) makeRoom(n int) error {
 	const rest, perElem = 64 << 10, 80
 	if err := c.sock.SetWriteBuffer(rest + n*perElem); err != nil {
@@ -242,7 +239,7 @@ func (c *nftConn) makeRoom(n int) error {
 	return nil
 }
 
-// direction tells whether a packet's source is the remote or the local side.
+// direction is whether packets come from the local or from the remote end.
 type direction bool
 
 const (
@@ -250,9 +247,9 @@ const (
 	arriving direction = true
 )
 
-// connIn matches TCP segments whose connection is in the set. The parts of the
-// key are loaded into consecutive 32-bit registers, of which the first one is
-// also the beginning of register 1.
+// connIn matches TCP segments whose connection is in the set. It loads the parts of
+// the key into consecutive 32-bit registers; the first of them is also the
+// beginning of register 1.
 func connIn(ip ipHeader, s *nftables.Set, d direction) []expr.Any {
 	const portLen, portRegs, sport, dport = 2, 1, 0, 2
 	local, lport, remote, rport := ip.source, uint32(sport), ip.dest, uint32(dport)
@@ -271,8 +268,8 @@ func connIn(ip ipHeader, s *nftables.Set, d direction) []expr.Any {
 	)
 }
 
-// connKey is a connection as a set element: addresses and ports in network byte
-// order, each port filled up to 4 bytes.
+// connKey returns a connection as the key of a set element: addresses and ports in
+// network byte order, each port padded to 4 bytes.
 func connKey(t tcp.Tuple) []byte {
 	var key []byte
 	for _, side := range []netip.AddrPort{t.Local, t.Remote} {

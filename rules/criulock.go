@@ -14,24 +14,25 @@ import (
 	"github.com/criu-netfreeze/criu-netfreeze/internal/netns"
 )
 
-// CRIU locks the network with rules of its own, in a table that is called
-// CRIU- and the run's id (nftables_get_table in criu/netfilter.c), or in a
-// chain CRIU of iptables' filter table (iptables_network_lock_internal in
-// criu/net.c). A CRIU that is killed leaves them behind.
+// CRIU locks the network with rules of its own: in an nftables table named CRIU-
+// and the ID of the run (nftables_get_table in criu/netfilter.c), or in the chain
+// CRIU of iptables' filter table (iptables_network_lock_internal in criu/net.c). If
+// CRIU is killed, they stay behind.
 const (
 	criuTablePrefix = "CRIU-"
 	criuChain       = "CRIU"
 	filterTable     = "filter"
 )
 
-// CRIULocks returns the names of the locks that CRIU has in ns now: tables of
-// nftables, and "CRIU" for the chain of either variant of iptables.
+// CRIULocks returns the names of CRIU's own network locks in ns: the names of
+// nftables tables, and "CRIU" for the chain, once for each variant of iptables that
+// has it.
 func CRIULocks(ns *netns.Namespace) ([]string, error) {
 	locks, _, err := criuLocks(ns)
 	return locks, err
 }
 
-// criuLocks also returns the variants of iptables that may have the chain.
+// criuLocks is CRIULocks; it also returns the variants of iptables that have the chain.
 func criuLocks(ns *netns.Namespace) (locks []string, variants []backend.Kind, err error) {
 	tables, chain, err := criuNFT(ns)
 	if err != nil {
@@ -66,7 +67,7 @@ func criuLocks(ns *netns.Namespace) (locks []string, variants []backend.Kind, er
 	return locks, variants, err
 }
 
-// criuNFT looks for what nf_tables has of CRIU's.
+// criuNFT returns CRIU's nftables tables, and whether iptables' nft variant has its chain.
 func criuNFT(ns *netns.Namespace) (tables []string, chain bool, err error) {
 	err = withNFT(ns, func(c *nftConn) error {
 		var all []*nftables.Table
@@ -91,9 +92,9 @@ func criuNFT(ns *netns.Namespace) (tables []string, chain bool, err error) {
 	return tables, chain, err
 }
 
-// RemoveCRIULocks removes CRIU's locks from a namespace, except those named in
-// keep, which belong to another CRIU. It is for a namespace whose CRIU is known
-// to be dead: nobody else would ever take its lock away.
+// RemoveCRIULocks removes CRIU's own network locks from a namespace, except those
+// named in keep, which belong to another CRIU. It must be called only when the
+// CRIU that made them is known to be dead; nobody else would ever remove them.
 func RemoveCRIULocks(ns *netns.Isolated, keep []string) error {
 	locks, variants, err := criuLocks(ns.Namespace)
 	if err != nil {

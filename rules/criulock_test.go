@@ -7,8 +7,8 @@ import (
 	"github.com/criu-netfreeze/criu-netfreeze/internal/netns/nstest"
 )
 
-// TestCRIULocks finds and removes the rules with which CRIU locks the network,
-// and nothing else that looks like them.
+// TestCRIULocks finds and removes the rules with which CRIU locks the network, but
+// nothing that merely looks like them.
 func TestCRIULocks(t *testing.T) {
 	t.Parallel()
 	ns := nstest.Isolated(t)

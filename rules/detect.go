@@ -15,12 +15,11 @@ import (
 	"github.com/criu-netfreeze/criu-netfreeze/internal/netns"
 )
 
-// ThawAll removes what any back end made to freeze the whole of ns. It is what
-// to call when nobody knows which one it was. That nothing is there is fine.
-// An iptables program is run only if rules of its variant may be there. One
-// that is not installed cannot have made them: the raw table of the legacy
-// variant may be a container's own. Everything is tried even when something
-// fails.
+// ThawAll removes the rules with which any back end froze the whole of ns, for
+// callers that do not know which one it was. It is no error if there are none.
+// iptables is run only if rules of its variant may be in place, and skipped if it
+// is not installed: it cannot have made them then, and the legacy variant's raw
+// table may be the container's own. If something fails, the rest is still done.
 func ThawAll(ns *netns.Isolated) error {
 	var there []backend.Kind
 	err := withNFT(ns, func(c *nftConn) (err error) {
@@ -51,8 +50,8 @@ func thawOne(ns *netns.Isolated, k backend.Kind) error {
 	return errors.Join(f.Thaw(), f.Close())
 }
 
-// Look returns what is in force in ns, whichever back end made it: the freeze
-// if there is one, else rules that wait for one. It changes nothing.
+// Look returns the state of ns, whichever back end made the rules. If several
+// did, a freeze takes precedence over rules that drop nothing. Look changes nothing.
 func Look(ns *netns.Namespace) (State, error) {
 	there, err := lookForBackends(ns)
 	if err != nil {
@@ -90,8 +89,8 @@ func stateBy(ns *netns.Namespace, k backend.Kind) (State, error) {
 	return i.state()
 }
 
-// lookForBackends returns the back ends that may have rules in ns, without
-// running a program.
+// lookForBackends returns the back ends that may have rules in ns. It runs no
+// program to find out.
 func lookForBackends(ns visitor) (there []backend.Kind, err error) {
 	err = withNFT(ns, func(c *nftConn) (err error) {
 		there, err = c.backends()
@@ -107,7 +106,8 @@ func lookForBackends(ns visitor) (there []backend.Kind, err error) {
 	return there, err
 }
 
-// withNFT calls fn with a socket in ns, if the kernel has nf_tables.
+// withNFT calls fn with a socket in ns. It does nothing if the kernel has no
+// nf_tables.
 func withNFT(ns visitor, fn func(*nftConn) error) error {
 	c, err := dialNFT(ns)
 	if errors.Is(err, errWithoutNFT) {
@@ -119,8 +119,8 @@ func withNFT(ns visitor, fn func(*nftConn) error) error {
 	return errors.Join(fn(c), c.Close())
 }
 
-// backends looks for our table, and for our chains among those of iptables'
-// nft variant, which are nftables chains of the families ip and ip6.
+// backends looks for our nftables table, and for our chains of iptables' nft
+// variant, which are nftables chains of the families ip and ip6.
 func (c *nftConn) backends() (there []backend.Kind, err error) {
 	t, err := c.table(tableName, nftables.TableFamilyINet)
 	if err != nil {
@@ -144,22 +144,21 @@ func isWholeChain(c *nftables.Chain) bool {
 	return ip && c.Table.Name == rawTable && (c.Name == wholeChains.in || c.Name == wholeChains.out)
 }
 
-// hasLegacyRaw tells whether the legacy variant's raw table is in use in ns, for
+// hasLegacyRaw reports whether the legacy variant's raw table is in use in ns, for
 // IPv4 or IPv6.
 func hasLegacyRaw(ns visitor) (bool, error) {
 	tables, err := legacyTables(ns)
 	return slices.Contains(tables, rawTable), err
 }
 
-// legacyTables returns the names of the tables of the legacy variant that are
-// in use in ns, for IPv4 or IPv6. The kernel lists a table from the time of its
-// first use.
+// legacyTables returns the names of the legacy variant's tables that are in use in
+// ns, for IPv4 or IPv6. The kernel lists a table from its first use on.
 func legacyTables(ns visitor) (tables []string, err error) {
 	err = ns.Do(func() error {
 		for _, list := range []string{"ip_tables_names", "ip6_tables_names"} {
 			names, err := os.ReadFile("/proc/thread-self/net/" + list)
 			if errors.Is(err, fs.ErrNotExist) {
-				continue // not in this kernel
+				continue // this kernel does not have the legacy variant
 			}
 			if err != nil {
 				return fmt.Errorf("look for iptables-legacy's tables in %s: %w", ns, err)

@@ -15,7 +15,7 @@ import (
 	"github.com/criu-netfreeze/criu-netfreeze/internal/tcp"
 )
 
-// TestThawHalf thaws what an interrupted program may have left.
+// TestThawHalf removes whatever rules an interrupted program may have left behind.
 func TestThawHalf(t *testing.T) {
 	t.Parallel()
 	const in, out = "CRIU-NETFREEZE-IN", "CRIU-NETFREEZE-OUT"
@@ -73,11 +73,11 @@ func TestThawHalf(t *testing.T) {
 	}
 }
 
-// TestThawAll cleans up after all back ends at once.
+// TestThawAll removes the rules of all back ends at once.
 func TestThawAll(t *testing.T) {
 	t.Parallel()
 	ns := nstest.Isolated(t)
-	must(t, ThawAll(ns)) // nothing there, not even a table
+	must(t, ThawAll(ns)) // there are no rules, not even a table
 	foreign(t, ns.Namespace)
 	before := everything(t, ns.Namespace)
 	must(t, ThawAll(ns))
@@ -94,7 +94,7 @@ func TestThawAll(t *testing.T) {
 	checkState(t, "Look", st, State{})
 }
 
-// TestLook finds the freeze of one back end beside what another one left.
+// TestLook finds one back end's freeze next to another one's unarmed rules.
 func TestLook(t *testing.T) {
 	t.Parallel()
 	ns := nstest.New(t)
@@ -105,7 +105,7 @@ func TestLook(t *testing.T) {
 	checkState(t, "Look", st, State{Backend: backend.IPTablesLegacy, Frozen: true, Left: time.Minute})
 }
 
-// TestAuto leaves nothing behind by trying, nor takes away what is there.
+// TestAuto tries the back ends: that leaves no rules behind and removes no freeze.
 func TestAuto(t *testing.T) {
 	t.Parallel()
 	ns := nstest.New(t)
@@ -174,7 +174,7 @@ func TestBadInput(t *testing.T) {
 	}
 }
 
-// TestLongBatch sends more rules at once than the kernel answers in one piece.
+// TestLongBatch sends so many rules at once that the kernel answers in several pieces.
 func TestLongBatch(t *testing.T) {
 	t.Parallel()
 	ns := nstest.New(t)
@@ -190,7 +190,7 @@ func TestLongBatch(t *testing.T) {
 		}
 		must(t, c.commit("add many rules"))
 	}
-	// A batch that fails leaves a socket that works.
+	// The socket still works after a batch that failed.
 	c.DelTable(&nftables.Table{Name: "absent", Family: nftables.TableFamilyINet})
 	if err := c.commit("delete a table that is not there"); !errors.Is(err, unix.ENOENT) {
 		t.Errorf("the error is %v, want %v", err, unix.ENOENT)

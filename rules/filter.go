@@ -5,20 +5,21 @@ import (
 	"github.com/criu-netfreeze/criu-netfreeze/internal/netns"
 )
 
-// Filter is a packet filter: it opens the freezes of namespaces and finds those
-// that are there. Kernel is the real one; package fake has one without effect.
+// Filter is a packet filter: it opens freezers, and finds and removes what is in
+// force in a namespace. [Kernel] is the real one; package fake has one in memory,
+// for tests.
 type Filter interface {
-	// Open returns a Freezer for ns, see the function Open.
+	// Open returns a Freezer for ns; see the function [Open].
 	Open(ns *netns.Isolated, k backend.Kind) (Freezer, error)
-	// OpenConns returns a ConnFreezer for connections in ns, see the function OpenConns.
+	// OpenConns returns a ConnFreezer for connections in ns; see the function [OpenConns].
 	OpenConns(ns *netns.Namespace, k backend.Kind, owner string) (ConnFreezer, error)
-	// Look returns what is in force in ns, whichever back end made it.
+	// Look returns the state of ns, whichever back end made the rules.
 	Look(ns *netns.Namespace) (State, error)
-	// ThawAll removes what any back end made to freeze the whole of ns.
+	// ThawAll removes the rules with which any back end froze the whole of ns.
 	ThawAll(ns *netns.Isolated) error
-	// CRIULocks returns the names of the locks that CRIU has in ns now.
+	// CRIULocks returns the names of CRIU's own network locks in ns.
 	CRIULocks(ns *netns.Namespace) ([]string, error)
-	// RemoveCRIULocks removes CRIU's locks, except those named in keep.
+	// RemoveCRIULocks removes CRIU's own network locks, except those named in keep.
 	RemoveCRIULocks(ns *netns.Isolated, keep []string) error
 }
 

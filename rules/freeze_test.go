@@ -11,9 +11,9 @@ import (
 	"github.com/criu-netfreeze/criu-netfreeze/internal/tcp"
 )
 
-// TestFreeze has real TCP over a cable and over loopback, IPv4 and IPv6: it
-// passes, is frozen, and passes again, and nothing at all is seen by the peer
-// meanwhile but what has CRIU's mark.
+// TestFreeze freezes and thaws real TCP connections, over a veth pair and over
+// loopback, IPv4 and IPv6. While they are frozen the peer sees nothing but packets
+// with CRIU's mark.
 func TestFreeze(t *testing.T) {
 	t.Parallel()
 	for _, k := range backends {
@@ -42,7 +42,7 @@ func TestFreeze(t *testing.T) {
 			}
 
 			must(t, f.Freeze(time.Minute))
-			packets(t, seen)         // what was on its way before
+			packets(t, seen)         // skip what was under way before
 			must(t, closing.Close()) // no FIN
 			for _, l := range links {
 				l.stuck(t)
@@ -81,7 +81,7 @@ func TestFreeze(t *testing.T) {
 	}
 }
 
-// TestTimeToLive has the kernel end a freeze.
+// TestTimeToLive waits for the kernel to end a freeze.
 func TestTimeToLive(t *testing.T) {
 	t.Parallel()
 	const ttl = time.Second
@@ -94,7 +94,7 @@ func TestTimeToLive(t *testing.T) {
 			must(t, f.Freeze(time.Minute))
 			must(t, f.Freeze(10*ttl))
 			start := time.Now()
-			must(t, f.Freeze(ttl)) // counted anew
+			must(t, f.Freeze(ttl)) // restarts the time to live
 			l.stuck(t)
 			l.passes(t)
 			if d := time.Since(start); d < ttl {
@@ -108,8 +108,8 @@ func TestTimeToLive(t *testing.T) {
 	}
 }
 
-// TestLift ends a freeze without removing what is no freeze, also where somebody
-// else was faster, and freezes again.
+// TestLift lifts a freeze and freezes again, also after another Freezer has lifted
+// or thawed in between.
 func TestLift(t *testing.T) {
 	t.Parallel()
 	for _, k := range backends {
@@ -132,7 +132,7 @@ func TestLift(t *testing.T) {
 				}
 			}
 			must(t, f.Freeze(time.Minute))
-			must(t, other.Lift()) // of another process
+			must(t, other.Lift()) // as another process would
 			l.passes(t)
 			must(t, f.Lift())
 			must(t, f.Prepare(time.Minute))
@@ -150,7 +150,7 @@ func TestLift(t *testing.T) {
 	}
 }
 
-// TestHoldSYN holds off new connections alone, and for a time alone.
+// TestHoldSYN holds off new connections only, and only for a time.
 func TestHoldSYN(t *testing.T) {
 	t.Parallel()
 	for _, k := range backends {
@@ -200,13 +200,13 @@ func TestConns(t *testing.T) {
 				free.passes(t)
 				mustDial(t, a, addr).passes(t)
 
-				// What comes from the other side stays out too.
+				// Segments that arrive from the other side are dropped, too.
 				if server == b {
 					other := openConns(t, b, k, "y")
 					must(t, other.Freeze([]tcp.Tuple{{Local: conn.Remote, Remote: conn.Local}}, time.Minute))
 					must(t, f.Thaw())
 					frozen.stuck(t)
-					must(t, other.Freeze(nil, time.Second)) // renews, and ends
+					must(t, other.Freeze(nil, time.Second)) // restarts the time to live, which ends soon
 				} else {
 					must(t, f.Freeze(nil, time.Second))
 				}
@@ -221,7 +221,7 @@ func tupleOf(l *link) tcp.Tuple {
 	return tcp.Tuple{Local: side(l.LocalAddr()), Remote: side(l.RemoteAddr())}
 }
 
-// foreign puts rules of somebody else into ns, in the same places as ours.
+// foreign puts rules that are not ours into ns, in the same places as ours.
 func foreign(t *testing.T, ns *netns.Namespace) {
 	t.Helper()
 	nstest.Run(t, ns, "nft", "add table inet criu-netfreezer; add chain inet criu-netfreezer c { type filter hook prerouting priority raw; }; add rule inet criu-netfreezer c tcp dport 7 drop")
@@ -233,7 +233,7 @@ func foreign(t *testing.T, ns *netns.Namespace) {
 	}
 }
 
-// TestForeignRules leaves everybody else's rules as they are, byte for byte.
+// TestForeignRules makes sure that other rules stay exactly as they are.
 func TestForeignRules(t *testing.T) {
 	t.Parallel()
 	for _, k := range backends {

@@ -10,15 +10,15 @@ import (
 	"github.com/criu-netfreeze/criu-netfreeze/internal/netns"
 )
 
-// iptFreezer is the iptables Freezer. Its rules name the time, by the wall
-// clock, at which they cease to drop.
+// iptFreezer is the iptables Freezer. Its rules contain the time, by the wall
+// clock, until which they drop packets.
 type iptFreezer struct {
 	*ipt
-	// prepared says that this freezer put the unarmed rules in place, so that
-	// a freeze needs one more rule per chain: to replace a chain takes the nft
-	// variant five times as long, and the tasks are frozen meanwhile.
+	// prepared means that this Freezer put the unarmed rules in place, so that a
+	// freeze only has to append one rule to each chain. The nft variant takes five
+	// times as long to replace a chain, and the tasks are stopped meanwhile.
 	prepared bool
-	syn      time.Time // until when Prepare holds off new connections
+	syn      time.Time // until when new connections are held off, by the last Prepare
 }
 
 func openIPT(ns *netns.Isolated, k backend.Kind) (Freezer, error) {
@@ -58,11 +58,11 @@ func (f *iptFreezer) Freeze(ttl time.Duration) error {
 		f.prepared = false
 		return nil
 	}
-	// The rules may have changed since: all of them anew.
+	// The rules may have changed since Prepare, so replace all of them.
 	return f.put("freeze", iptEnds{frozen: end, syn: f.syn})
 }
 
-// append arms the rules that Prepare has put in place.
+// append arms the rules that Prepare put in place.
 func (f *iptFreezer) append(end time.Time) error {
 	return f.each("freeze", func(ctx context.Context, t *iptTool) error {
 		rule := []string{dropUntil(end)}
@@ -70,7 +70,7 @@ func (f *iptFreezer) append(end time.Time) error {
 	})
 }
 
-// Lift is Thaw: what counts is how often a program is executed.
+// Lift is Thaw, which does not run more programs than emptying the chains would.
 func (f *iptFreezer) Lift() error { return f.Thaw() }
 
 func (f *iptFreezer) Thaw() error {
@@ -78,23 +78,24 @@ func (f *iptFreezer) Thaw() error {
 	return f.each("thaw", wholeChains.remove)
 }
 
-// iptEnds is until when packets are dropped: all of them, and those that open
-// a TCP connection. The zero time means that they are not.
+// iptEnds is until when all packets are dropped, and until when those are that open
+// a TCP connection. The zero time means that they are not dropped.
 type iptEnds struct{ frozen, syn time.Time }
 
 // synMatch matches TCP segments with SYN and without ACK.
 const synMatch = "-p tcp -m tcp --tcp-flags SYN,ACK SYN"
 
-// put replaces the rules of both IP families. If that fails for one of them, what
-// was frozen before stays frozen: each family has either its old rules or its new
-// ones. What was not frozen is thawed, as half a freeze is none.
+// put replaces the rules of both IP families. If it fails, a namespace that was
+// frozen before stays frozen, because each family has either its old rules or its
+// new ones. Otherwise put removes the rules of both: half a freeze is none. If the
+// rules cannot be read, put leaves them as they are, for the caller to thaw.
 func (f *iptFreezer) put(what string, ends iptEnds) error {
 	err := f.each(what, func(ctx context.Context, t *iptTool) error {
 		in, out := passRules(t.ipv6()), passRules(t.ipv6())
 		if !ends.syn.IsZero() {
 			in = append(in, synMatch+" "+dropUntil(ends.syn))
 		}
-		if !ends.frozen.IsZero() { // last, so that append makes the same rules
+		if !ends.frozen.IsZero() { // last, where append puts it too
 			in = append(in, dropUntil(ends.frozen))
 			out = append(out, dropUntil(ends.frozen))
 		}
@@ -113,7 +114,7 @@ func (f *iptFreezer) put(what string, ends iptEnds) error {
 
 func (f *iptFreezer) State() (State, error) { return f.state() }
 
-// state reads the freeze of the whole namespace.
+// state returns what the rules do to the whole namespace.
 func (i *ipt) state() (State, error) {
 	now := time.Now()
 	there, ends, err := i.ends(now)
@@ -128,9 +129,9 @@ func (i *ipt) state() (State, error) {
 	return st, nil
 }
 
-// ends reads when what is in force ends. there tells whether there is any
-// chain of ours. Frozen is only what is so in both directions and both IP
-// families.
+// ends returns until when packets are dropped. there reports whether any of our
+// chains exist. Only what is frozen in both directions and for both IP families
+// counts as frozen.
 func (i *ipt) ends(now time.Time) (there bool, ends iptEnds, err error) {
 	each := make([]iptEnds, len(i.tools))
 	found := make([]bool, len(i.tools))
@@ -160,8 +161,8 @@ func (i *ipt) ends(now time.Time) (there bool, ends iptEnds, err error) {
 	return there, ends, nil
 }
 
-// endOf returns when the rule that drops what match says ceases to, or the
-// zero time if there is none.
+// endOf returns until when a rule drops the packets that match describes, or the
+// zero time if no rule does.
 func endOf(rules []string, match string, now time.Time) time.Time {
 	for _, r := range rules {
 		if m, end, ok := dropsUntil(r, now); ok && m == match {
@@ -171,7 +172,7 @@ func endOf(rules []string, match string, now time.Time) time.Time {
 	return time.Time{}
 }
 
-// earliest returns the earlier time; the zero time is before all others.
+// earliest returns the earlier of two times. The zero time is before all others.
 func earliest(a, b time.Time) time.Time {
 	if a.Before(b) {
 		return a

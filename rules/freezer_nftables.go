@@ -11,24 +11,24 @@ import (
 	"github.com/criu-netfreeze/criu-netfreeze/internal/netns"
 )
 
-// nftFreezer is the nftables Freezer. Its rules drop packets of the families
-// (IPv4, IPv6) that are in a set, and the set's elements have a time-out: this
-// is how the kernel itself ends a freeze. Every change is one batch, which the
-// kernel applies at one moment: no packet comes by a half-made table. The first
-// one replaces the whole table, so it matters not what was there before; after
-// that a freeze changes only the sets.
+// nftFreezer is the nftables Freezer. Its rules drop packets of the IP families
+// that are in a set. The elements of the set have a time-out, by which the kernel
+// itself ends a freeze. Every change is one batch, which the kernel applies at one
+// moment, so that no packet ever sees half of a table. The first batch replaces
+// the whole table, whatever was there before; after that, a freeze changes only
+// the sets.
 type nftFreezer struct {
 	conn *nftConn
-	ours bool // the table is as this Freezer put it, unless somebody removed it
+	ours bool // this Freezer made the table, which may have been removed since
 }
 
-// The table's sets. The numbers tell them apart within one batch.
+// The sets of the table. The IDs tell them apart within one batch.
 var (
 	frozenSet = &nftables.Set{Name: "frozen", ID: 1, KeyType: nftables.TypeNFProto, HasTimeout: true}
 	synSet    = &nftables.Set{Name: "syn", ID: 2, KeyType: nftables.TypeNFProto, HasTimeout: true}
 )
 
-// wholeTable names the table, for changes of one that is there.
+// wholeTable refers to the table, to change it when it exists.
 var wholeTable = &nftables.Table{Name: tableName, Family: nftables.TableFamilyINet}
 
 func openNFT(ns *netns.Isolated) (Freezer, error) {
@@ -59,10 +59,10 @@ func (f *nftFreezer) Freeze(ttl time.Duration) error {
 	return f.put("freeze", ttl, 0)
 }
 
-// arm fills the set of a table that is there. The set is emptied first: an
-// element that is added anew would keep its old time-out before Linux 6.12.
-// Usually it is empty, and then the kernel has nothing to delete (see replace);
-// that is also why the SYNs' set is left alone.
+// arm fills the set of a table that exists. It empties the set first, because
+// before Linux 6.12 an element that is added again keeps its old time-out. Usually
+// the set is empty, so that the kernel has nothing to delete (see replace); this is
+// also why the set for SYNs is left alone.
 func (f *nftFreezer) arm(ttl time.Duration) error {
 	frozen := setOf(wholeTable, frozenSet)
 	f.conn.FlushSet(frozen)
@@ -72,7 +72,7 @@ func (f *nftFreezer) arm(ttl time.Duration) error {
 	return f.conn.commit("freeze")
 }
 
-// Lift empties the sets: a small part of the work that deleting the table is.
+// Lift empties the sets, which is far less work than deleting the table.
 func (f *nftFreezer) Lift() error {
 	if !f.ours {
 		return f.Thaw()
@@ -80,7 +80,7 @@ func (f *nftFreezer) Lift() error {
 	f.conn.FlushSet(setOf(wholeTable, frozenSet))
 	f.conn.FlushSet(setOf(wholeTable, synSet))
 	if err := f.conn.commit("lift the freeze"); err != nil {
-		return f.Thaw() // somebody else removed the table, say
+		return f.Thaw() // perhaps somebody else removed the table
 	}
 	return nil
 }
@@ -92,8 +92,8 @@ func (f *nftFreezer) Thaw() error {
 
 func (f *nftFreezer) Close() error { return f.conn.Close() }
 
-// put replaces the table: frozen for a time, new connections held off for a
-// time, or neither.
+// put replaces the table by one that drops everything for the duration frozen and
+// new connections for the duration syn; either may be 0.
 func (f *nftFreezer) put(what string, frozen, syn time.Duration) error {
 	c := f.conn
 	t, err := c.replace(tableName)
@@ -115,16 +115,16 @@ func (f *nftFreezer) put(what string, frozen, syn time.Duration) error {
 		c.passNeighbours(ch)
 		c.rule(ch, "frozen", protoIn(frozenFor), drop())
 	}
-	// The family last: nft cannot read its own text of it before the protocol,
-	// and CRIU restores a namespace's rules from that text.
+	// The family comes last: nft cannot parse what it prints itself if the family
+	// comes before the protocol, and CRIU restores a namespace's rules from that.
 	c.rule(in, "new connections wait", isTCP(), opensConnection(), protoIn(synFor), drop())
 	err = c.commit(what)
 	f.ours = err == nil
 	return err
 }
 
-// protoSet adds a set to the batch that has both IP families in it for d, or
-// none if d is 0.
+// protoSet adds a set to the batch that contains both IP families for the duration
+// d. It is empty if d is 0.
 func (c *nftConn) protoSet(t *nftables.Table, form *nftables.Set, d time.Duration) (*nftables.Set, error) {
 	s := setOf(t, form)
 	var elems []nftables.SetElement
@@ -134,9 +134,9 @@ func (c *nftConn) protoSet(t *nftables.Table, form *nftables.Set, d time.Duratio
 	return s, c.AddSet(s, elems)
 }
 
-// families are both IP families as elements that the kernel removes after d.
+// families returns both IP families as set elements that the kernel removes after d.
 func families(d time.Duration) []nftables.SetElement {
-	d = max(d, time.Millisecond) // the kernel's unit; 0 would mean for ever
+	d = max(d, time.Millisecond) // the kernel counts in milliseconds; 0 would mean for ever
 	return []nftables.SetElement{
 		{Key: []byte{unix.NFPROTO_IPV4}, Timeout: d},
 		{Key: []byte{unix.NFPROTO_IPV6}, Timeout: d},
@@ -145,7 +145,7 @@ func families(d time.Duration) []nftables.SetElement {
 
 func (f *nftFreezer) State() (State, error) { return f.conn.state() }
 
-// state reads the freeze of the whole namespace.
+// state returns what the table does to the whole namespace.
 func (c *nftConn) state() (State, error) {
 	t, err := c.table(tableName, nftables.TableFamilyINet)
 	if err != nil || t == nil {

@@ -14,7 +14,7 @@ import (
 
 var update = flag.Bool("update", false, "write the golden texts anew")
 
-// golden compares with, or updates, a file under testdata.
+// golden compares got with a file in testdata, or updates that file.
 func golden(t *testing.T, name, got string) {
 	t.Helper()
 	path := filepath.Join("testdata", name+".txt")
@@ -29,8 +29,8 @@ func golden(t *testing.T, name, got string) {
 	}
 }
 
-// TestGolden compares what the kernel has with golden text, with everything
-// done twice: the second time changes nothing.
+// TestGolden compares the kernel's rules with golden files. It does everything
+// twice; the second time must not change anything.
 func TestGolden(t *testing.T) {
 	t.Parallel()
 	for _, k := range backends {
@@ -39,7 +39,7 @@ func TestGolden(t *testing.T) {
 			ns := nstest.New(t)
 			f := open(t, ns, k)
 			empty := ruleset(t, ns, k)
-			if k != backend.NFTables { // iptables makes its own table at first use and keeps it
+			if k != backend.NFTables { // iptables creates its table on first use and keeps it
 				must(t, f.Prepare(0))
 				must(t, f.Thaw())
 				empty = ruleset(t, ns, k)
@@ -77,7 +77,7 @@ func TestGolden(t *testing.T) {
 	}
 }
 
-// checkState compares; the time that is left may be some seconds off.
+// checkState compares two states. The time left may be off by some seconds.
 func checkState(t *testing.T, what string, got, want State) {
 	t.Helper()
 	if d := got.Left - want.Left; d > -10*time.Second && d <= 2*time.Second {
@@ -105,7 +105,7 @@ func TestGoldenConns(t *testing.T) {
 			must(t, f.Thaw())
 			empty := ruleset(t, ns, k)
 			must(t, f.Freeze(conns[:1], time.Minute))
-			must(t, f.Freeze(conns, time.Minute)) // the first one again
+			must(t, f.Freeze(conns, time.Minute)) // including the first one again
 			golden(t, string(k)+"-conns", ruleset(t, ns, k))
 			checkConns(t, f, conns...)
 
@@ -124,7 +124,7 @@ func TestGoldenConns(t *testing.T) {
 	}
 }
 
-// TestConnsThawedByAnother freezes again what was thawed behind its back.
+// TestConnsThawedByAnother freezes connections again that somebody else has thawed.
 func TestConnsThawedByAnother(t *testing.T) {
 	t.Parallel()
 	conns := []tcp.Tuple{

@@ -18,62 +18,61 @@ import (
 	"github.com/criu-netfreeze/criu-netfreeze/internal/backend"
 )
 
-// rawTable is the table that both kinds of freeze use: its hooks come first.
+// rawTable is the table that both kinds of freeze use, because its hooks come first.
 const rawTable = "raw"
 
-// lockTime is how many seconds a program of the legacy variant may wait for
-// the lock that it shares with others.
+// lockTime is how many seconds a program may wait for the lock that all programs
+// of the legacy variant share.
 const lockTime = 5
 
-// programTime is how long one program may run, and visitTime how long all those
-// that are needed for one change of one IP family's rules may. Both are far more
-// than thousands of rules take: they end what would otherwise never end, while
-// tasks are stopped.
+// programTime is how long one program may run, and visitTime how long all those may
+// run together that one change needs. Thousands of rules take far less. They are
+// there because tasks may be stopped until the last program has ended.
 var programTime, visitTime = 20 * time.Second, time.Minute
 
-// iptTool is the pair of programs that change one IP family's rules: one for
-// single questions and changes, one that applies a list of changes at once.
+// iptTool is the pair of programs for one IP family's rules: one that reads rules
+// and makes single changes, and one that applies a list of changes at once.
 type iptTool struct {
 	*iptables.IPTables
-	restore string // path of iptables-restore or its like
+	restore string // the path of iptables-restore or its counterpart
 }
 
-// ipv6 tells whether the tool is for IPv6.
+// ipv6 reports whether the tool is for IPv6.
 func (t *iptTool) ipv6() bool { return t.Proto() == iptables.ProtocolIPv6 }
 
-// apply has the lines, in the form of iptables-restore(8), applied to the raw
-// table, all or none. Chains that are not mentioned stay as they are. It must
-// be called within the namespace.
+// apply applies lines in the format of iptables-restore(8) to the raw table, either
+// all of them or none. Chains that they do not mention stay as they are. It must
+// be called inside the namespace.
 func (t *iptTool) apply(ctx context.Context, lines []string) error {
 	script := "*" + rawTable + "\n" + strings.Join(lines, "\n") + "\nCOMMIT\n"
 	_, err := execute(ctx, script, t.restore, "--noflush", "--wait", fmt.Sprint(lockTime))
 	return err
 }
 
-// execute runs a program, with stdin as its input, until ctx ends and for
-// programTime at most. It returns what the program prints; the error has what it
-// complains of.
+// execute runs a program with stdin as its input and returns its output. It kills
+// the program when ctx ends, and after programTime at the latest. The error
+// contains what the program printed to stderr.
 func execute(ctx context.Context, stdin, path string, args ...string) (stdout string, err error) {
 	ctx, cancel := context.WithTimeout(ctx, programTime)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, path, args...) //nolint:gosec // found by lookPath
-	cmd.WaitDelay = time.Second                    // for children of its own that keep the pipes open
-	cmd.Stdin = strings.NewReader(stdin)           // a pipe: fd 0 may be closed here
+	cmd.WaitDelay = time.Second                    // in case children of its own keep the pipes open
+	cmd.Stdin = strings.NewReader(stdin)           // a pipe, since fd 0 may be closed here
 	var out, stderr bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &stderr
 	err = cmd.Run()
 	switch {
 	case err != nil && ctx.Err() != nil:
-		return "", fmt.Errorf("%s did not end in time (is there a program that keeps the lock of iptables?): %w", path, ctx.Err())
+		return "", fmt.Errorf("%s did not end in time (does another program keep the lock of iptables?): %w", path, ctx.Err())
 	case err != nil:
 		return "", fmt.Errorf("%s: %w: %s", path, err, strings.TrimSpace(stderr.String()))
 	}
 	return out.String(), nil
 }
 
-// bounded runs fn and stops waiting for it when ctx ends, since go-iptables has no
-// bound for the programs that it executes. fn may still be running then, so its
-// results must not be looked at when there is an error.
+// bounded runs fn, and stops waiting for it when ctx ends: go-iptables sets no limit
+// to the programs that it runs. fn may still be running then, so after an error
+// the caller must not use what fn writes to.
 func bounded(ctx context.Context, fn func() error) error {
 	done := make(chan error, 1)
 	go func() { done <- fn() }()
@@ -85,14 +84,14 @@ func bounded(ctx context.Context, fn func() error) error {
 	}
 }
 
-// ipt is the tools of one variant for one namespace.
+// ipt has the tools of one variant of iptables for one namespace.
 type ipt struct {
 	ns    visitor
 	kind  backend.Kind // IPTablesNFT or IPTablesLegacy
-	tools []*iptTool   // IPv4's, and IPv6's if the namespace has IPv6
+	tools []*iptTool   // for IPv4, and for IPv6 if the namespace has it
 }
 
-// openTools finds the programs. It runs nothing but their --version.
+// openTools finds the programs of a variant. It runs them with --version only.
 func openTools(ns visitor, k backend.Kind) (*ipt, error) {
 	i := &ipt{ns: ns}
 	has6, err := hasIPv6(ns)
@@ -119,9 +118,9 @@ func openTools(ns visitor, k backend.Kind) (*ipt, error) {
 	return i, nil
 }
 
-// findIPT returns the base name of the programs of a kind (such as iptables or
-// iptables-nft) and which variant they are. A variant may be installed under
-// its own name or be the only one there is.
+// findIPT returns the base name of a back end's programs, such as iptables or
+// iptables-nft, and which variant of iptables they are. A variant may be installed
+// under its own name or just as iptables.
 func findIPT(k backend.Kind) (base string, variant backend.Kind, err error) {
 	if k != backend.IPTables {
 		if _, err := lookPath(string(k)); err == nil {
@@ -142,13 +141,13 @@ func findIPT(k backend.Kind) (base string, variant backend.Kind, err error) {
 	return string(backend.IPTables), variant, nil
 }
 
-// variantOf asks an iptables program what it is. The nft variant says so in
-// its version; the legacy variant does since 1.8, and before that it was all
-// there was.
+// variantOf returns which variant an iptables program is. The nft variant says so in
+// its version. So does the legacy variant since 1.8; before that, there was no
+// other.
 func variantOf(path string) (backend.Kind, error) {
 	version, err := execute(context.Background(), "", path, "--version")
 	if err != nil {
-		return "", fmt.Errorf("ask %s what it is: %w", path, err)
+		return "", fmt.Errorf("find out which variant of iptables %s is: %w", path, err)
 	}
 	if strings.Contains(version, "nf_tables") {
 		return backend.IPTablesNFT, nil
@@ -156,7 +155,7 @@ func variantOf(path string) (backend.Kind, error) {
 	return backend.IPTablesLegacy, nil
 }
 
-// newTool returns the pair of programs whose names begin with base.
+// newTool returns the programs called base and base-restore.
 func newTool(proto iptables.Protocol, base string) (*iptTool, error) {
 	path, err := lookPath(base)
 	if err != nil {
@@ -169,7 +168,7 @@ func newTool(proto iptables.Protocol, base string) (*iptTool, error) {
 	t := &iptTool{restore: restore}
 	ctx, cancel := context.WithTimeout(context.Background(), programTime)
 	defer cancel()
-	err = bounded(ctx, func() (err error) { // it asks for the version
+	err = bounded(ctx, func() (err error) { // it runs the program with --version
 		t.IPTables, err = iptables.New(iptables.IPFamily(proto), iptables.Path(path), iptables.Timeout(lockTime))
 		return err
 	})
@@ -179,10 +178,10 @@ func newTool(proto iptables.Protocol, base string) (*iptTool, error) {
 	return t, nil
 }
 
-// sbinDirs is where the programs are, for callers whose PATH is poor.
+// sbinDirs is where the programs usually are, for callers whose PATH lacks that.
 var sbinDirs = []string{"/usr/local/sbin", "/usr/sbin", "/sbin"}
 
-// lookPath is exec.LookPath that looks into sbinDirs too.
+// lookPath is like exec.LookPath, but also looks in sbinDirs.
 func lookPath(name string) (string, error) {
 	path, err := exec.LookPath(name)
 	if err == nil {
@@ -196,9 +195,9 @@ func lookPath(name string) (string, error) {
 	return "", fmt.Errorf("%w, nor in %s", err, strings.Join(sbinDirs, ", "))
 }
 
-// hasIPv6 tells whether there is IPv6 in a namespace: a kernel without it, or
-// started with ipv6.disable=1, has no such file. Where IPv6 is only switched
-// off by sysctl it could be switched on again, so it counts.
+// hasIPv6 reports whether a namespace has IPv6. If the kernel has none, or was
+// started with ipv6.disable=1, the file is missing. IPv6 that is switched off by
+// sysctl counts, as it could be switched on again.
 func hasIPv6(ns visitor) (bool, error) {
 	err := ns.Do(func() error {
 		_, err := os.Stat("/proc/thread-self/net/if_inet6")
@@ -213,8 +212,8 @@ func hasIPv6(ns visitor) (bool, error) {
 	return true, nil
 }
 
-// each runs f for all tools at the same time, in the namespace. It gives up after
-// visitTime and ends the context; after an error f may still be running.
+// each runs f for all tools at the same time, inside the namespace, and cancels its
+// context after visitTime. After an error f may still be running, see bounded.
 func (i *ipt) each(what string, f func(context.Context, *iptTool) error) error {
 	ctx, cancel := context.WithTimeout(context.Background(), visitTime)
 	defer cancel()
@@ -234,8 +233,8 @@ func (i *ipt) each(what string, f func(context.Context, *iptTool) error) error {
 	return errors.Join(errs...)
 }
 
-// isNotThere tells whether an iptables program failed because a table, chain
-// or rule does not exist.
+// isNotThere reports whether an iptables program failed because a table, chain or
+// rule does not exist.
 func isNotThere(err error) bool {
 	var e *iptables.Error
 	return errors.As(err, &e) && e.IsNotExist()

@@ -22,8 +22,8 @@ func script(t *testing.T, text string) string {
 	return path
 }
 
-// breakRestores are ways in which a program that applies rules can fail, as shell
-// scripts that get the path of the working one.
+// breakRestores are ways in which a program that applies rules can fail. Each
+// returns a shell script for the path of the working program.
 var breakRestores = map[string]func(working string) string{
 	"always": func(string) string { return "exit 1" },
 	"all but removing": func(working string) string {
@@ -31,8 +31,8 @@ var breakRestores = map[string]func(working string) string{
 	},
 }
 
-// TestRearmFails has what is frozen stay frozen when a freeze that was to count
-// its time anew fails, for one IP family or for both.
+// TestRearmFails makes sure that everything stays frozen if freezing again fails,
+// for one IP family or for both.
 func TestRearmFails(t *testing.T) {
 	t.Parallel()
 	conn4, conn6 := tuple("127.0.0.1:1", "127.0.0.1:2"), tuple("[::1]:1", "[::1]:2")
@@ -76,8 +76,8 @@ func TestRearmFails(t *testing.T) {
 	}
 }
 
-// TestFreezeFailsOnce has a program fail once. The second attempt must not thaw
-// what is frozen in order to freeze it again.
+// TestFreezeFailsOnce lets a program fail once. The second attempt must not thaw the
+// namespace in order to freeze it again.
 func TestFreezeFailsOnce(t *testing.T) {
 	t.Parallel()
 	for _, k := range []backend.Kind{backend.IPTablesNFT, backend.IPTablesLegacy} {
@@ -102,7 +102,7 @@ echo "$lines" >> `+log+`; test -z "$first" && echo "$lines" | `+f.tools[0].resto
 	}
 }
 
-// hurry gives programs little time.
+// hurry gives programs little time to run, until the end of the test.
 func hurry(t *testing.T) {
 	t.Helper()
 	program, visit := programTime, visitTime
@@ -110,7 +110,7 @@ func hurry(t *testing.T) {
 	programTime, visitTime = 300*time.Millisecond, time.Second
 }
 
-// inTime fails the test if fn does not return an error about time soon.
+// inTime fails the test unless fn soon returns an error that says its time was over.
 func inTime(t *testing.T, what string, fn func() error) {
 	t.Helper()
 	done := make(chan error, 1)
@@ -125,7 +125,7 @@ func inTime(t *testing.T, what string, fn func() error) {
 	}
 }
 
-// TestProgramHangs has programs that never end: one of each kind.
+// TestProgramHangs runs programs that never end, one of each kind.
 func TestProgramHangs(t *testing.T) {
 	hang := script(t, "exec /bin/sleep 60")
 	ns := nstest.Isolated(t)
@@ -145,25 +145,26 @@ func TestProgramHangs(t *testing.T) {
 	}
 	t.Setenv("PATH", dir)
 	for _, k := range []backend.Kind{backend.IPTables, backend.IPTablesLegacy} {
-		inTime(t, "a look at what "+string(k)+" is", func() error {
+		inTime(t, "finding out what "+string(k)+" is", func() error {
 			_, err := Open(ns, k)
 			return err
 		})
 	}
 }
 
-// TestListHangs has a program hang that go-iptables executes.
+// TestListHangs lets a program hang that go-iptables runs.
 func TestListHangs(t *testing.T) {
 	ns := nstest.Isolated(t)
 	working, err := lookPath("iptables-legacy")
 	must(t, err)
 	dir := t.TempDir()
-	must(t, os.Symlink(script(t, `case "$1" in --version) exec `+working+` --version;; *) exec /bin/sleep 60;; esac`), filepath.Join(dir, "iptables-legacy")))
+	hang := script(t, `case "$1" in --version) exec `+working+` --version;; *) exec /bin/sleep 60;; esac`)
+	must(t, os.Symlink(hang, filepath.Join(dir, "iptables-legacy")))
 	t.Setenv("PATH", dir)
 	f, err := Open(ns, backend.IPTablesLegacy)
 	must(t, err)
 	hurry(t)
-	inTime(t, "a look by a program that hangs", func() error {
+	inTime(t, "reading the rules by a program that hangs", func() error {
 		_, err := f.State()
 		return err
 	})

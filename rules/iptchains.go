@@ -8,31 +8,31 @@ import (
 	"time"
 )
 
-// iptChains is a pair of chains of one's own, for arriving and leaving packets.
-// Their names never change: it is how the rules are found again.
+// iptChains names a pair of our own chains, for arriving and leaving packets. The
+// names never change, since the rules are found by them.
 type iptChains struct{ in, out string }
 
-// wholeChains are those of a whole namespace's freeze.
+// wholeChains are the chains of a whole namespace's freeze.
 var wholeChains = iptChains{"CRIU-NETFREEZE-IN", "CRIU-NETFREEZE-OUT"}
 
-// ownerChains are those of an owner's frozen connections. With the longest
-// owner they have just the 28 characters that a chain's name may have.
+// ownerChains returns the chains for an owner's frozen connections. If the owner is
+// as long as it can be, their names have the 28 characters that iptables allows.
 func ownerChains(owner string) iptChains {
 	return iptChains{"CRIU-FREEZE-" + owner + "-IN", "CRIU-FREEZE-" + owner + "-OUT"}
 }
 
-// hooks returns each chain with the built-in chain that leads to it.
+// hooks returns each chain with the built-in chain that jumps to it.
 func (c iptChains) hooks() [2]struct{ base, chain string } {
 	return [2]struct{ base, chain string }{{"PREROUTING", c.in}, {"OUTPUT", c.out}}
 }
 
-// put replaces all rules of the chains, creates the chains if need be, and makes
-// them come first in the raw table. A rule is given without its chain. All of
-// this happens at one moment or, if there is an error, not at all: packets that
-// the chains drop never pass in between.
+// put replaces all rules of the chains, given without the name of the chain. It
+// creates the chains if necessary, and makes them the first ones of the raw table.
+// All of this happens at one moment or, if there is an error, not at all, so that
+// what is frozen is never open in between.
 func (c iptChains) put(ctx context.Context, t *iptTool, in, out []string) error {
 	rules := slices.Concat(onChain(c.in, in), onChain(c.out, out))
-	// Mostly there is one jump to each chain. If not, this changes nothing.
+	// Usually there is one jump to each chain. If not, this fails and changes nothing.
 	if t.apply(ctx, append(c.place([2]int{1, 1}), rules...)) == nil {
 		return nil
 	}
@@ -43,9 +43,9 @@ func (c iptChains) put(ctx context.Context, t *iptTool, in, out []string) error 
 	return t.apply(ctx, append(c.place(jumps), rules...))
 }
 
-// place returns the lines that create the chains, or empty those that are there,
-// and replace the jumps to each of them, of which there are so many, by one at
-// the front.
+// place returns the lines that create the chains, or empty existing ones, and put a
+// jump to each of them first. jumps is how many jumps to each there are already,
+// which the lines remove.
 func (c iptChains) place(jumps [2]int) []string {
 	var create, jump []string
 	for i, h := range c.hooks() {
@@ -56,7 +56,7 @@ func (c iptChains) place(jumps [2]int) []string {
 	return append(create, jump...)
 }
 
-// jumps counts the jumps to each chain, from where hooks says.
+// jumps returns how many jumps lead to each chain.
 func (c iptChains) jumps(t *iptTool) (n [2]int, err error) {
 	there, err := chainsOf(t)
 	if err != nil {
@@ -64,7 +64,7 @@ func (c iptChains) jumps(t *iptTool) (n [2]int, err error) {
 	}
 	for i, h := range c.hooks() {
 		if !slices.Contains(there, h.chain) {
-			continue // nothing can jump there
+			continue // so there can be no jump to it
 		}
 		rules, err := t.List(rawTable, h.base)
 		if err != nil {
@@ -87,15 +87,14 @@ func onChain(chain string, rules []string) []string {
 	return lines
 }
 
-// remove deletes the chains and what leads to them. It copes with any half of
-// that being there.
+// remove deletes the chains and all jumps to them, even if only some of them exist.
 func (c iptChains) remove(ctx context.Context, t *iptTool) error {
 	var lines []string
 	for _, h := range c.hooks() {
 		lines = append(lines, fmt.Sprintf("-D %s -j %s", h.base, h.chain), "-F "+h.chain, "-X "+h.chain)
 	}
 	if t.apply(ctx, lines) == nil {
-		return nil // everything was there, once
+		return nil // everything existed, exactly once
 	}
 	there, err := chainsOf(t)
 	if err != nil {
@@ -120,19 +119,19 @@ func (c iptChains) remove(ctx context.Context, t *iptTool) error {
 	return nil
 }
 
-// chainsOf returns the names of all chains of the raw table. One that is not
-// there must not be asked for by name: what the nft variant says then differs
-// from version to version.
+// chainsOf returns the names of all chains of the raw table. It is used to avoid
+// asking for a chain that does not exist, because the nft variant's answer to that
+// differs between versions.
 func chainsOf(t *iptTool) ([]string, error) {
 	chains, err := t.ListChains(rawTable)
 	if isNotThere(err) {
-		return nil, nil // nor is the table
+		return nil, nil // the table does not exist either
 	}
 	return chains, err
 }
 
-// list returns the rules of both chains in the form of iptables -S, without
-// "-A CHAIN". there is false, without an error, if one of them is missing.
+// list returns the rules of both chains as iptables -S prints them, without
+// "-A CHAIN". If one of the chains is missing, there is false, which is no error.
 func (c iptChains) list(t *iptTool) (in, out []string, there bool, err error) {
 	chains, err := chainsOf(t)
 	if err != nil {
@@ -156,7 +155,7 @@ func (c iptChains) list(t *iptTool) (in, out []string, there bool, err error) {
 	return lists[0], lists[1], true, nil
 }
 
-// passRules are the rules for what a freeze lets through.
+// passRules returns the rules for packets that a freeze lets through.
 func passRules(ipv6 bool) []string {
 	rules := []string{fmt.Sprintf("-m mark --mark 0x%x -j RETURN", Mark)}
 	if ipv6 {
@@ -167,16 +166,16 @@ func passRules(ipv6 bool) []string {
 	return rules
 }
 
-// The time match compares the wall clock, in whole seconds and UTC, and still
-// matches in the second that it names (iptables-extensions(8), "time").
+// The time match compares the wall clock in UTC, in whole seconds, and still
+// matches during the second that it names (iptables-extensions(8), "time").
 const (
 	timeMatch = "-m time --datestop "
 	timeForm  = "2006-01-02T15:04:05"
 	dropNow   = " -j DROP"
 )
 
-// dropUntil is the end of a rule that drops until a time, rounded up to a
-// full second.
+// dropUntil returns the end of a rule that drops packets until a time, rounded up
+// to a full second.
 func dropUntil(end time.Time) string {
 	last := ceil(end).Add(-time.Second)
 	return timeMatch + last.UTC().Format(timeForm) + dropNow
@@ -184,9 +183,9 @@ func dropUntil(end time.Time) string {
 
 func ceil(t time.Time) time.Time { return t.Add(time.Second - 1).Truncate(time.Second) }
 
-// dropsUntil is the inverse of dropUntil: it returns the time up to which a
-// rule drops what match says. ok is false if the rule is another one or its
-// time is over.
+// dropsUntil is the inverse of dropUntil: it splits a rule into what it matches and
+// the time until which it drops that. ok is false if it is not such a rule or if
+// its time is over.
 func dropsUntil(rule string, now time.Time) (match string, end time.Time, ok bool) {
 	match, rest, ok := strings.Cut(rule, timeMatch)
 	if !ok {

@@ -15,7 +15,7 @@ import (
 
 func TestMain(m *testing.M) { nstest.Main(m) }
 
-// backends are the back ends by the names of what they really are.
+// backends are the real back ends, without the names that stand for one of them.
 var backends = []backend.Kind{backend.NFTables, backend.IPTablesNFT, backend.IPTablesLegacy}
 
 func open(tb testing.TB, ns *netns.Namespace, k backend.Kind) Freezer {
@@ -53,15 +53,14 @@ func tuple(local, remote string) tcp.Tuple {
 	return tcp.Tuple{Local: netip.MustParseAddrPort(local), Remote: netip.MustParseAddrPort(remote)}
 }
 
-// saves are the commands that show all rules that one can have.
+// saves are the commands that print all rules of a back end.
 var saves = map[backend.Kind][][]string{
 	backend.NFTables:       {{"nft", "list", "ruleset"}},
 	backend.IPTablesNFT:    {{"iptables-nft-save"}, {"ip6tables-nft-save"}},
 	backend.IPTablesLegacy: {{"iptables-legacy-save"}, {"ip6tables-legacy-save"}},
 }
 
-// ruleset returns the rules of a namespace as the back end's own tools print
-// them.
+// ruleset returns the rules of a namespace as a back end's own tools print them.
 func ruleset(tb testing.TB, ns *netns.Namespace, k backend.Kind) string {
 	tb.Helper()
 	var b strings.Builder
@@ -72,7 +71,7 @@ func ruleset(tb testing.TB, ns *netns.Namespace, k backend.Kind) string {
 	return normalise(b.String())
 }
 
-// everything returns all rules of a namespace, by all tools.
+// everything returns all rules of a namespace, printed by the tools of all back ends.
 func everything(tb testing.TB, ns *netns.Namespace) string {
 	tb.Helper()
 	var all []string
@@ -83,7 +82,7 @@ func everything(tb testing.TB, ns *netns.Namespace) string {
 }
 
 var normaliser = strings.NewReplacer(
-	// How older and newer versions of nft print the same thing.
+	// Older and newer versions of nft print these differently.
 	"tcp flags & (syn | ack) == syn", "tcp flags syn / syn,ack",
 	"tcp flags & rst == rst", "tcp flags rst / rst",
 	"nd-neighbor-solicit-nd-neighbor-advert", "135-136",
@@ -110,12 +109,12 @@ func normalise(s string) string {
 	return normaliser.Replace(s)
 }
 
-// eventually waits until f is true, and fails after a time that is long.
+// eventually waits until f returns true, and fails the test after a long time.
 func eventually(tb testing.TB, what string, f func() bool) {
 	tb.Helper()
 	for deadline := time.Now().Add(10 * time.Second); !f(); time.Sleep(10 * time.Millisecond) {
 		if time.Now().After(deadline) {
-			tb.Fatalf("in vain: waited for %s", what)
+			tb.Fatalf("waited for %s in vain", what)
 		}
 	}
 }

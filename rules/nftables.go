@@ -11,36 +11,35 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// tableName is the nftables table of a whole namespace's freeze, and with an
-// owner behind it that of connections. It never changes: it is how the rules
-// are found again, by any version and after CRIU restored them with the rest
-// of a namespace.
+// tableName is the name of the nftables table for a whole namespace's freeze. The
+// table for an owner's connections is named after it and the owner. The name never
+// changes, since the rules are found by it: by any version of this program, and
+// also after CRIU has restored them with the rest of a namespace.
 const tableName = "criu-netfreeze"
 
-// answerTime is how long the kernel may take to answer. It answers at once; a
-// kernel without nf_tables may not answer all messages of a batch.
+// answerTime limits the wait for the kernel's answer. It usually answers at once,
+// but a kernel without nf_tables may not answer all messages of a batch.
 const answerTime = 5 * time.Second
 
-// visitor is a namespace that can be entered.
+// visitor is a namespace that functions can run in.
 type visitor interface {
 	Do(fn func() error) error
 	String() string
 }
 
-// nftConn is a netlink socket in a namespace, kept open from one batch to the
-// next.
+// nftConn is a netlink socket in a namespace that stays open between batches.
 type nftConn struct {
 	ns visitor
 	*nftables.Conn
 	sock *netlink.Conn
 }
 
-// errWithoutNFT says that the kernel has no nf_tables, so that nothing can be
-// frozen by it. Any other error leaves that open.
+// errWithoutNFT means that the kernel has no nf_tables, so that nothing can be
+// frozen by it. After any other error, something may be.
 var errWithoutNFT = errors.New("the kernel has no nf_tables (load that module, or use the back end iptables-legacy)")
 
 // dialNFT opens a socket in ns. The error wraps errWithoutNFT if, and only if, the
-// kernel says that it has no nf_tables.
+// kernel's answer means that it has no nf_tables.
 func dialNFT(ns visitor) (*nftConn, error) {
 	c := &nftConn{ns: ns}
 	if err := c.dial(); err != nil {
@@ -58,7 +57,7 @@ func (c *nftConn) dial() error {
 			c.sock = sock
 			return nil
 		}))
-		if errors.Is(err, unix.EPROTONOSUPPORT) { // no nfnetlink at all (netlink_create in net/netlink/af_netlink.c)
+		if errors.Is(err, unix.EPROTONOSUPPORT) { // without nfnetlink (netlink_create in net/netlink/af_netlink.c)
 			err = fmt.Errorf("%w: %w", errWithoutNFT, err)
 		}
 		if err != nil {
@@ -69,7 +68,7 @@ func (c *nftConn) dial() error {
 	})
 }
 
-// generation returns a number that is another one after each change of any rules
+// generation returns a number that changes with every change of any nftables rules
 // in the namespace. The error wraps errWithoutNFT if there is no nf_tables.
 func (c *nftConn) generation() (uint32, error) {
 	gen, err := c.getGeneration(unix.NFNL_SUBSYS_NFTABLES)
@@ -79,12 +78,13 @@ func (c *nftConn) generation() (uint32, error) {
 	return gen, nil
 }
 
-// getGeneration asks a subsystem of nfnetlink, which all but tests take to be
-// nf_tables. A request for a subsystem that is not there, and that no module
-// brings, is answered by EINVAL (nfnetlink_rcv_msg in net/netfilter/nfnetlink.c).
-// Other requests get that answer for other reasons too, such as a bad attribute or
-// a module that is about to leave. This one has no attributes and nf_tables never
-// answers it so (nf_tables_getgen in net/netfilter/nf_tables_api.c).
+// getGeneration asks a subsystem of nfnetlink for its generation; only tests ask
+// another one than nf_tables. If the kernel has no such subsystem, not even as a
+// module, it answers any request for it with EINVAL (nfnetlink_rcv_msg in
+// net/netfilter/nfnetlink.c). Most requests may get that answer for other reasons
+// too, such as a bad attribute or a module that is being unloaded. This request
+// has no attributes, and nf_tables itself never answers it with EINVAL
+// (nf_tables_getgen in net/netfilter/nf_tables_api.c).
 func (c *nftConn) getGeneration(subsystem uint16) (gen uint32, err error) {
 	if err := c.sock.SetReadDeadline(time.Now().Add(answerTime)); err != nil {
 		return 0, err
@@ -101,7 +101,7 @@ func (c *nftConn) getGeneration(subsystem uint16) (gen uint32, err error) {
 	}
 	const headerLen = 4
 	if len(answer) != 1 || len(answer[0].Data) < headerLen {
-		return 0, fmt.Errorf("%d messages instead of one generation", len(answer))
+		return 0, fmt.Errorf("the kernel answered with %d messages, not with a generation", len(answer))
 	}
 	attrs, err := netlink.NewAttributeDecoder(answer[0].Data[headerLen:])
 	if err != nil {
@@ -116,10 +116,10 @@ func (c *nftConn) getGeneration(subsystem uint16) (gen uint32, err error) {
 	return gen, attrs.Err()
 }
 
-// consistent calls read, again if rules changed meanwhile. The kernel hands out a
-// long list in parts, and what has moved between two parts may be missing from
-// both. It marks such a list (NLM_F_DUMP_INTR), but package nftables does not pass
-// the mark on.
+// consistent calls read, and calls it again if any rules changed meanwhile. The
+// kernel sends a long list in parts, and an item may be missing from it if others
+// are removed between two parts. The kernel marks such a list (NLM_F_DUMP_INTR),
+// but package nftables hides the mark.
 func (c *nftConn) consistent(read func() error) error {
 	for deadline := time.Now().Add(answerTime); ; {
 		before, err := c.generation()
@@ -133,24 +133,24 @@ func (c *nftConn) consistent(read func() error) error {
 		case err != nil || before == after:
 			return err
 		case time.Now().After(deadline):
-			return fmt.Errorf("nftables' rules in %s change all the time and could not be read for %s", c.ns, answerTime)
+			return fmt.Errorf("the nftables rules in %s kept changing for %s and could not be read in one piece (try again)",
+				c.ns, answerTime)
 		}
 	}
 }
 
-// Close closes the socket and does not wait for it. A close(2) lasts until all
-// tables are gone that were deleted before, by anybody in the namespace, and so
-// some RCU grace periods, 5 to 50 ms (nft_rcv_nl_event in the kernel's
-// net/netfilter/nf_tables_api.c): too long while a container is stopped. An
-// error would mean that the socket was closed before.
+// Close closes the socket in the background. close(2) waits until all tables are
+// freed that anybody has deleted in the namespace, which takes some RCU grace
+// periods or 5 to 50 ms (nft_rcv_nl_event in net/netfilter/nf_tables_api.c of the
+// kernel): too long while a container is stopped. The only possible error is that
+// the socket was closed before.
 func (c *nftConn) Close() error {
 	go c.CloseLasting() //nolint:errcheck // see above
 	return nil
 }
 
-// commit sends what was added to the batch; the kernel applies all or nothing.
-// After a failure the socket may still hold answers to the failed batch, so it
-// is replaced.
+// commit sends the batch, of which the kernel applies everything or nothing. After
+// a failure it replaces the socket, which may still hold answers to the batch.
 func (c *nftConn) commit(what string) error {
 	err := c.sock.SetReadDeadline(time.Now().Add(answerTime))
 	if err == nil {
@@ -162,8 +162,8 @@ func (c *nftConn) commit(what string) error {
 	return errors.Join(fmt.Errorf("%s in %s by nftables: %w", what, c.ns, err), c.Close(), c.dial())
 }
 
-// table returns a table by its name and family, or nil where there is none. It
-// asks for this one: a list of all could lack it, see consistent.
+// table returns the table with this name and family, or nil if there is none. It
+// asks for this very table, since a list of all could lack it, see consistent.
 func (c *nftConn) table(name string, family nftables.TableFamily) (*nftables.Table, error) {
 	err := c.sock.SetReadDeadline(time.Now().Add(answerTime))
 	if err == nil {
@@ -172,7 +172,7 @@ func (c *nftConn) table(name string, family nftables.TableFamily) (*nftables.Tab
 			return t, nil
 		}
 	}
-	if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.EAFNOSUPPORT) { // before Linux 4.16 it could lack a family
+	if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.EAFNOSUPPORT) { // the latter before Linux 4.16
 		return nil, nil
 	}
 	return nil, fmt.Errorf("look for table %s in %s: %w", name, c.ns, err)
@@ -190,7 +190,7 @@ func (c *nftConn) chains() (chains []*nftables.Chain, err error) {
 	return chains, nil
 }
 
-// remove deletes the table called name with all that is in it.
+// remove deletes the table called name with everything in it.
 func (c *nftConn) remove(name string) error {
 	t, err := c.table(name, nftables.TableFamilyINet)
 	if err != nil {
@@ -207,11 +207,10 @@ func (c *nftConn) remove(name string) error {
 	return err
 }
 
-// replace adds an empty table called name to the batch, in the place of one
-// that may be there. Where there is none nothing is deleted, not even for good
-// measure: the kernel would be busy with that for some RCU grace periods, and
-// CRIU, which closes sockets in the frozen time, would have to wait for their
-// end.
+// replace adds an empty table called name to the batch, which replaces an existing
+// one. If there is none, the batch deletes nothing, not even for good measure: it
+// would keep the kernel busy for some RCU grace periods, and CRIU would have to
+// wait for their end when it closes sockets while the network is frozen.
 func (c *nftConn) replace(name string) (*nftables.Table, error) {
 	t, err := c.table(name, nftables.TableFamilyINet)
 	if err != nil {
@@ -223,8 +222,10 @@ func (c *nftConn) replace(name string) (*nftables.Table, error) {
 	return c.CreateTable(&nftables.Table{Name: name, Family: nftables.TableFamilyINet}), nil
 }
 
-// baseChain adds a chain at a hook to the batch. Its policy is to accept.
-func (c *nftConn) baseChain(t *nftables.Table, name string, hook *nftables.ChainHook, prio *nftables.ChainPriority) *nftables.Chain {
+// baseChain adds a chain at a hook, with the policy accept, to the batch.
+func (c *nftConn) baseChain(
+	t *nftables.Table, name string, hook *nftables.ChainHook, prio *nftables.ChainPriority,
+) *nftables.Chain {
 	accept := nftables.ChainPolicyAccept
 	return c.AddChain(&nftables.Chain{
 		Table: t, Name: name, Type: nftables.ChainTypeFilter,
@@ -232,15 +233,15 @@ func (c *nftConn) baseChain(t *nftables.Table, name string, hook *nftables.Chain
 	})
 }
 
-// setOf returns the set of a table that has this form.
+// setOf returns the set that form describes, in table t.
 func setOf(t *nftables.Table, form *nftables.Set) *nftables.Set {
 	s := *form
 	s.Table = t
 	return &s
 }
 
-// members returns a set's elements and the time left to the first of them to
-// go. The kernel leaves out those whose time is over.
+// members returns the elements of a set and the time until the first of them
+// expires. The kernel leaves out expired ones.
 func (c *nftConn) members(t *nftables.Table, set *nftables.Set) ([]nftables.SetElement, time.Duration, error) {
 	elems, err := c.GetSetElements(setOf(t, set))
 	if err != nil {

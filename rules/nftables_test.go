@@ -14,7 +14,7 @@ import (
 	"github.com/criu-netfreeze/criu-netfreeze/internal/netns/nstest"
 )
 
-// failing is a visitor whose first visit fails.
+// failing is a visitor whose first visit fails with err.
 type failing struct {
 	visitor
 	err error
@@ -28,8 +28,8 @@ func (v *failing) Do(fn func() error) error {
 	return v.visitor.Do(fn)
 }
 
-// TestErrorIsNotAbsence has an error that only looks like the kernel's answer
-// when it lacks nf_tables: nobody may take a frozen namespace for an open one then.
+// TestErrorIsNotAbsence fails with errors that a kernel without nf_tables answers
+// with, but for another reason. They must not make a frozen namespace look open.
 func TestErrorIsNotAbsence(t *testing.T) {
 	t.Parallel()
 	ns := nstest.New(t)
@@ -42,8 +42,8 @@ func TestErrorIsNotAbsence(t *testing.T) {
 	}
 }
 
-// TestGuardsErrorIsNotAbsence cannot enter the namespace: setns(2) answers EINVAL
-// when the descriptor is a namespace of another type.
+// TestGuardsErrorIsNotAbsence does the same with a namespace that cannot be entered:
+// setns(2) fails with EINVAL because the descriptor is of another type.
 func TestGuardsErrorIsNotAbsence(t *testing.T) {
 	t.Parallel()
 	ns := nstest.New(t)
@@ -59,21 +59,21 @@ func TestGuardsErrorIsNotAbsence(t *testing.T) {
 	}
 }
 
-// TestAbsence asks the kernel for a part of nfnetlink that no kernel has.
+// TestAbsence asks for a subsystem of nfnetlink that no kernel has.
 func TestAbsence(t *testing.T) {
 	t.Parallel()
 	c, err := dialNFT(nstest.New(t))
 	must(t, err)
 	defer func() { must(t, c.Close()) }()
-	const none = 200 // more than NFNL_SUBSYS_COUNT
+	const none = 200 // above NFNL_SUBSYS_COUNT
 	if _, err := c.getGeneration(none); !errors.Is(err, errWithoutNFT) {
-		t.Errorf("asked for a part that is not there: %v", err)
+		t.Errorf("a subsystem that no kernel has: %v", err)
 	}
 	_, err = c.generation()
 	must(t, err)
 }
 
-// TestConsistent reads again what changed while it was read.
+// TestConsistent changes rules while they are read, so that they are read again.
 func TestConsistent(t *testing.T) {
 	t.Parallel()
 	c, err := dialNFT(nstest.New(t))
@@ -96,8 +96,9 @@ func TestConsistent(t *testing.T) {
 	}
 }
 
-// TestBusyNamespace looks for a table while somebody else changes many others:
-// the kernel lists them in parts, and what moves up between two parts is in neither.
+// TestBusyNamespace looks for a table while somebody else changes many others. The
+// kernel lists them in parts, and a table that moves up between two parts is in
+// neither of them.
 func TestBusyNamespace(t *testing.T) {
 	t.Parallel()
 	const others, lookers, rounds = 300, 4, 30
@@ -105,7 +106,7 @@ func TestBusyNamespace(t *testing.T) {
 	c, err := dialNFT(ns)
 	must(t, err)
 	defer func() { must(t, c.Close()) }()
-	must(t, c.sock.SetReadBuffer(4<<20)) // for as many answers
+	must(t, c.sock.SetReadBuffer(4<<20)) // for the answers to a large batch
 	must(t, c.makeRoom(2*others))
 	change := func(do func(*nftables.Table)) {
 		for i := range others {
@@ -137,7 +138,7 @@ func TestBusyNamespace(t *testing.T) {
 	}
 	for range rounds {
 		change(c.DelTable)
-		must(t, c.commit("remove other tables")) // ours moves to the front
+		must(t, c.commit("remove other tables")) // which moves ours to the front
 		change(create)
 		c.DelTable(ours)
 		create(ours)

@@ -8,20 +8,20 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// TCP flags, in byte 13 of the header (RFC 9293, section 3.1).
+// The TCP flags in byte 13 of the header (RFC 9293, section 3.1).
 const (
 	tcpFlagsOffset = 13
 	tcpSYN         = 0x02
 	tcpACK         = 0x10
 )
 
-// Neighbour discovery's messages (RFC 4861, sections 4.3 and 4.4).
+// The ICMPv6 types of neighbour discovery (RFC 4861, sections 4.3 and 4.4).
 const (
 	neighbourSolicitation  = 135
 	neighbourAdvertisement = 136
 )
 
-// rule adds a rule at the end of a chain to the batch.
+// rule adds a rule to the batch, at the end of a chain.
 func (c *nftConn) rule(ch *nftables.Chain, comment string, parts ...[]expr.Any) {
 	r := &nftables.Rule{
 		Table: ch.Table, Chain: ch,
@@ -50,7 +50,7 @@ func (c *nftConn) passNeighbours(ch *nftables.Chain) {
 		}, accept())
 }
 
-// metaIs matches packets of which the kernel knows a value.
+// metaIs matches packets for which one of the kernel's meta values is value.
 func metaIs(key expr.MetaKey, value []byte) []expr.Any {
 	return []expr.Any{
 		&expr.Meta{Key: key, Register: 1},
@@ -58,12 +58,12 @@ func metaIs(key expr.MetaKey, value []byte) []expr.Any {
 	}
 }
 
-// protoIn matches packets whose family (IPv4 or IPv6) is in the set.
+// protoIn matches packets whose IP family is in the set.
 func protoIn(s *nftables.Set) []expr.Any {
 	return []expr.Any{&expr.Meta{Key: expr.MetaKeyNFPROTO, Register: 1}, lookup(s)}
 }
 
-// lookup matches when what was loaded, from register 1 on, is in the set.
+// lookup matches if the key that was loaded into register 1 and following is in the set.
 func lookup(s *nftables.Set) expr.Any {
 	return &expr.Lookup{SourceRegister: 1, SetName: s.Name, SetID: s.ID}
 }
@@ -71,7 +71,7 @@ func lookup(s *nftables.Set) expr.Any {
 // isTCP matches TCP segments.
 func isTCP() []expr.Any { return metaIs(expr.MetaKeyL4PROTO, []byte{unix.IPPROTO_TCP}) }
 
-// opensConnection matches, among TCP segments, those with SYN and without ACK.
+// opensConnection matches TCP segments with SYN and without ACK; they must be known to be TCP.
 func opensConnection() []expr.Any {
 	return []expr.Any{
 		transport(tcpFlagsOffset, 1, 1),

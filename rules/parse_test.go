@@ -13,7 +13,7 @@ func TestDropUntil(t *testing.T) {
 	for _, c := range []struct {
 		ttl  time.Duration
 		rule string
-		left time.Duration // rounded up to the full second in which it ends
+		left time.Duration // rounded up to the end of a full second
 	}{
 		{time.Second, "-m time --datestop 2026-03-01T22:59:59 -j DROP", 2*time.Second - 1},
 		{time.Second - 1, "-m time --datestop 2026-03-01T22:59:58 -j DROP", time.Second - 1},
@@ -65,7 +65,7 @@ func TestSegment(t *testing.T) {
 	}
 }
 
-// FuzzRule reads what iptables -S might print.
+// FuzzRule parses what iptables -S might print.
 func FuzzRule(f *testing.F) {
 	now := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
 	f.Add("-s 192.0.2.1/32 -d 192.0.2.2/32 -p tcp -m tcp --sport 1 --dport 2 -m time --datestop 2026-03-01T22:59:59 -j DROP")

@@ -15,28 +15,29 @@ import (
 	"github.com/criu-netfreeze/criu-netfreeze/internal/netns"
 )
 
-// guardTable is the name of the guard's tables, one of the family inet and one
-// of the family bridge. No owner of connections can have it: an owner's name
+// guardTable is the name of the guard's two tables, in the families inet and
+// bridge. It cannot clash with the table of an owner of connections, whose name
 // has no hyphen.
 const guardTable = tableName + "-rst-guard"
 
-// Guard drops TCP segments with RST that come from an address while what has
-// the address moves. It is the only thing that is ever put into the host's
-// network namespace without being about a dumped tree's own connections, so
-// there is nothing else that it could be asked for: no other flag, no other
-// direction, no network prefix, no time without end.
+// Guard drops TCP segments with RST that come from one address while the
+// container with that address is moved. Besides the rules for a dumped tree's own
+// connections, guards are the only rules that are ever put into the host's network
+// namespace. Therefore they cannot be asked to do anything else: no other flag, no
+// other direction, no network prefix, no unlimited time.
 //
-// The family inet sees what is routed through the namespace, what arrives for
-// it (both in prerouting, before connection tracking would note the RST and
-// forget the connection) and what it sends itself. The family bridge sees what
-// goes from port to port of a bridge in the namespace. What goes between two
-// macvlan interfaces passes no hook of the host's at all.
+// The table of the family inet sees packets that are routed through the namespace
+// or arrive for it (in prerouting, before connection tracking could see the RST
+// and forget the connection) and packets that the namespace itself sends. The
+// table of the family bridge sees frames that pass from port to port of a bridge
+// in the namespace. Frames between two macvlan interfaces pass none of the host's
+// hooks.
 type Guard struct {
-	Address netip.Addr
-	Left    time.Duration // until the kernel ends it
+	Address netip.Addr    // the address that the RSTs come from
+	Left    time.Duration // time until the kernel ends the guard
 }
 
-// guardFamilies are the families of the tables, and the hooks of each.
+// guardFamilies lists the families of the tables and the hooks of each.
 var guardFamilies = []struct {
 	family   nftables.TableFamily
 	hooks    []guardHook
@@ -64,16 +65,17 @@ var (
 	guarded6 = &nftables.Set{Name: "guarded6", ID: 2, KeyType: nftables.TypeIP6Addr, HasTimeout: true}
 )
 
-// tcpRST is a flag, see tcpSYN.
+// tcpRST is a TCP flag like tcpSYN.
 const tcpRST = 0x04
 
-// GuardAddress guards addr in ns for ttl, counted anew if it is guarded already.
-// It needs nftables with the family bridge. Two callers must not change guards
-// of one namespace at the same time (state.LockNetNS).
+// GuardAddress guards addr in ns for ttl; if it is guarded already, its time to
+// live starts again. This needs nftables with the family bridge. Only one caller
+// at a time may use the guards of a namespace, so the caller must hold the
+// namespace's lock.
 func GuardAddress(ns *netns.Namespace, addr netip.Addr, ttl time.Duration) error {
 	addr = addr.Unmap()
 	if !addr.IsGlobalUnicast() || addr.Zone() != "" {
-		return fmt.Errorf("guard %s in %s: it is not an address that one container can have", addr, ns)
+		return fmt.Errorf("guard %s in %s: not an address that one container can have", addr, ns)
 	}
 	if err := CheckTTL(ttl); err != nil {
 		return fmt.Errorf("guard %s in %s: %w", addr, ns, err)
@@ -84,7 +86,7 @@ func GuardAddress(ns *netns.Namespace, addr netip.Addr, ttl time.Duration) error
 	})
 }
 
-// Unguard ends the guard of addr in ns. That there is none is fine.
+// Unguard ends the guard of addr in ns. It is no error if there is none.
 func Unguard(ns *netns.Namespace, addr netip.Addr) error {
 	addr = addr.Unmap()
 	return changeGuards(ns, fmt.Sprintf("end the guard of %s", addr), func(all []Guard) []Guard {
@@ -92,8 +94,8 @@ func Unguard(ns *netns.Namespace, addr netip.Addr) error {
 	})
 }
 
-// Guards returns the guards in force in ns, the next one to end first, and
-// takes the rules away when there are none left.
+// Guards returns the guards in force in ns, the next one to end first. If there
+// are none left, it removes the tables.
 func Guards(ns *netns.Namespace) ([]Guard, error) {
 	var all []Guard
 	err := changeGuards(ns, "list guards", func(now []Guard) []Guard {
@@ -107,9 +109,9 @@ func Guards(ns *netns.Namespace) ([]Guard, error) {
 	return all, err
 }
 
-// changeGuards replaces the guards by what change makes of them. The rules of
-// both families change at the same moment, and are there only while somebody
-// is guarded.
+// changeGuards replaces the guards by what change returns for them. The tables of
+// both families change at the same moment, and exist only as long as there are
+// guards.
 func changeGuards(ns *netns.Namespace, what string, change func([]Guard) []Guard) (err error) {
 	c, err := dialNFT(ns)
 	if err != nil {
@@ -139,7 +141,7 @@ func changeGuards(ns *netns.Namespace, what string, change func([]Guard) []Guard
 	return err
 }
 
-// guards returns the guard's tables and the guards that are in them.
+// guards returns the guard's tables and the guards in them.
 func (c *nftConn) guards() (tables []*nftables.Table, all []Guard, err error) {
 	for _, f := range guardFamilies {
 		t, err := c.table(guardTable, f.family)
@@ -151,7 +153,7 @@ func (c *nftConn) guards() (tables []*nftables.Table, all []Guard, err error) {
 		}
 		tables = append(tables, t)
 		if len(tables) > 1 {
-			continue // both hold the same
+			continue // both tables hold the same guards
 		}
 		for _, set := range []*nftables.Set{guarded4, guarded6} {
 			elems, _, err := c.members(t, set)
@@ -168,8 +170,8 @@ func (c *nftConn) guards() (tables []*nftables.Table, all []Guard, err error) {
 	return tables, all, nil
 }
 
-// addGuards puts the tables into the batch. IDs of sets have to differ within
-// it, names only within a table.
+// addGuards adds the tables to the batch. The IDs of sets must be unique in the
+// batch, whereas their names need to be unique only in a table.
 func (c *nftConn) addGuards(all []Guard) error {
 	for i, f := range guardFamilies {
 		t := c.AddTable(&nftables.Table{Name: guardTable, Family: f.family})
@@ -189,7 +191,7 @@ func (c *nftConn) addGuards(all []Guard) error {
 	return nil
 }
 
-// guardElements are the addresses that are of a set's family.
+// guardElements returns the addresses of a set's family as its elements.
 func guardElements(all []Guard, s *nftables.Set) (elems []nftables.SetElement) {
 	for _, g := range all {
 		if key := g.Address.AsSlice(); len(key) == int(s.KeyType.Bytes) {
@@ -199,8 +201,8 @@ func guardElements(all []Guard, s *nftables.Set) (elems []nftables.SetElement) {
 	return elems
 }
 
-// resetFrom matches TCP segments with RST whose source is in the set. is4or6
-// matches the IP family.
+// resetFrom matches TCP segments with RST whose source address is in the set.
+// is4or6 matches the IP family.
 func resetFrom(is4or6 []expr.Any, ip ipHeader, s *nftables.Set) []expr.Any {
 	match := append(isTCP(),
 		transport(tcpFlagsOffset, 1, 1),
@@ -210,8 +212,8 @@ func resetFrom(is4or6 []expr.Any, ip ipHeader, s *nftables.Set) []expr.Any {
 	return append(match, network(ip.source, ip.addr.Bytes, 1), lookup(s))
 }
 
-// etherType matches frames by what they carry. Packets of the family bridge
-// have no other IP family.
+// etherType matches frames by the protocol that they carry. This is how the family
+// bridge tells IPv4 from IPv6.
 func etherType(t uint16) []expr.Any {
 	return metaIs(expr.MetaKeyPROTOCOL, binary.BigEndian.AppendUint16(nil, t))
 }

@@ -20,8 +20,8 @@ import (
 
 func addr(s string) netip.Addr { return netip.MustParseAddr(s) }
 
-// TestGoldenGuard compares what the kernel has with golden text, and makes sure
-// that nothing is left.
+// TestGoldenGuard compares the kernel's rules with a golden file, and makes sure
+// that none are left at the end.
 func TestGoldenGuard(t *testing.T) {
 	t.Parallel()
 	ns := nstest.New(t)
@@ -31,7 +31,7 @@ func TestGoldenGuard(t *testing.T) {
 		must(t, GuardAddress(ns, addr("2001:db8::1"), time.Minute))
 		golden(t, "nftables-rst-guard", ruleset(t, ns, backend.NFTables))
 	}
-	must(t, GuardAddress(ns, addr("::ffff:192.0.2.1"), time.Hour)) // the same in another form
+	must(t, GuardAddress(ns, addr("::ffff:192.0.2.1"), time.Hour)) // the same address in another form
 	all, err := Guards(ns)
 	must(t, err)
 	if len(all) != 2 || all[0].Address != addr("2001:db8::1") || all[1].Address != addr("192.0.2.1") ||
@@ -47,9 +47,8 @@ func TestGoldenGuard(t *testing.T) {
 	must(t, Unguard(ns, addr("2001:db8::1")))
 }
 
-// TestGuardOnly makes sure that the rules cannot match anything else: in each,
-// every expression is one of those that make "TCP, RST, from a guarded address",
-// and the verdict is the only one in the tables.
+// TestGuardOnly makes sure that the rules match nothing else: each rule that drops
+// matches TCP, RST and a guarded source address, and all other packets pass.
 func TestGuardOnly(t *testing.T) {
 	t.Parallel()
 	ns := nstest.New(t)
@@ -75,7 +74,7 @@ func TestGuardOnly(t *testing.T) {
 	}
 }
 
-// TestGuardRefuses has no rule made for what is not one address for a time.
+// TestGuardRefuses refuses to guard anything but one address for a limited time.
 func TestGuardRefuses(t *testing.T) {
 	t.Parallel()
 	ns := nstest.New(t)
@@ -97,7 +96,7 @@ func TestGuardRefuses(t *testing.T) {
 	}
 }
 
-// TestGuardEnds lets the kernel end a guard, and the rules go at the next look.
+// TestGuardEnds waits for the kernel to end a guard; the next look removes the rules.
 func TestGuardEnds(t *testing.T) {
 	t.Parallel()
 	ns := nstest.New(t)
@@ -113,7 +112,7 @@ func TestGuardEnds(t *testing.T) {
 	}
 }
 
-// answer is what a client gets from a port on which nobody listens.
+// answer returns what a client gets from a port on which nobody listens.
 func answer(t *testing.T, from *netns.Namespace, to string) string {
 	t.Helper()
 	err := from.Do(func() error {
@@ -133,9 +132,9 @@ func answer(t *testing.T, from *netns.Namespace, to string) string {
 	return fmt.Sprint(err)
 }
 
-// TestGuardTraffic has a node with a bridge, on it the address that moves and a
-// peer, and a peer beyond a router. RSTs from that address reach none of them
-// nor the node; everything else does.
+// TestGuardTraffic has a node with a bridge, to which the guarded address and a peer
+// are attached, and another peer behind the node. RSTs from the guarded address
+// reach neither the peers nor the node; everything else does.
 func TestGuardTraffic(t *testing.T) {
 	t.Parallel()
 	node, a, b, far := nstest.New(t), nstest.New(t), nstest.New(t), nstest.New(t)
@@ -193,13 +192,13 @@ func TestGuardTraffic(t *testing.T) {
 			must(t, l.Close())
 		}
 	}
-	// To the guarded address, and from others.
+	// RSTs from other addresses arrive, also at the guarded one.
 	for _, to := range []string{nstest.B4, nstest.B6, node4, node6, far4, far6} {
 		if got := answer(t, a, to); got != "RST" {
 			t.Errorf("%s from %s, which is not guarded", got, to)
 		}
 	}
-	must(t, GuardAddress(node, addr(node4), time.Minute)) // the node's own
+	must(t, GuardAddress(node, addr(node4), time.Minute)) // the node's own address
 	if got := answer(t, b, node4); got != "nothing" {
 		t.Errorf("%s from the node's own address, which is guarded", got)
 	}

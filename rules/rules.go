@@ -1,17 +1,17 @@
-// Package rules decides where packets get dropped: it freezes and thaws the
-// traffic of a network namespace, or of single TCP connections in it, by
-// packet filter rules of its own. It knows nothing of CRIU apart from the mark
-// of its packets.
+// Package rules drops packets: it freezes and thaws a network namespace, or
+// single TCP connections in it, with packet filter rules of its own. All it knows
+// of CRIU is the mark on CRIU's packets and the names of CRIU's own network locks.
 //
-// Two back ends do the same thing. nftables is spoken to by netlink; iptables
-// and ip6tables, in their nft and legacy variants, are executed. Both let the
-// kernel itself end a freeze when its time to live is over, so that nothing
-// stays cut off for ever if the program that froze it dies.
+// Two back ends do the same thing. The nftables back end talks netlink to the
+// kernel; the iptables back end runs iptables and ip6tables, in their nft or
+// legacy variant. With both, the kernel itself ends a freeze when its time to
+// live is over, so that nothing stays cut off for ever if the program that froze
+// it dies.
 //
-// What is dropped is every packet, arriving (before routing) or leaving, IPv4
-// and IPv6, loopback included, with two exceptions: packets with [Mark], and
-// IPv6 neighbour discovery, without which peers would forget the frozen
-// address. ARP never comes by these rules.
+// A frozen namespace drops every packet that arrives (before routing) or leaves,
+// IPv4 and IPv6, loopback included. There are two exceptions: packets with [Mark],
+// and IPv6 neighbour discovery, without which the neighbours would forget the
+// frozen address. ARP does not pass through these hooks.
 package rules
 
 import (
@@ -24,17 +24,17 @@ import (
 	"github.com/criu-netfreeze/criu-netfreeze/internal/tcp"
 )
 
-// Mark is the packet mark that CRIU puts on what it sends itself while the
-// network is locked (SOCCR_MARK in its soccr/soccr.h). On restore it sends such
-// packets to rebuild half-closed connections, so a freeze must let them pass.
+// Mark is the packet mark that CRIU sets on its own packets while the network is
+// locked (SOCCR_MARK in its soccr/soccr.h). A restore rebuilds half-closed
+// connections with such packets, so a freeze must let them pass.
 const Mark = 0xC114
 
-// State is what is in force in a namespace.
+// State describes the freeze of a whole namespace.
 type State struct {
-	Backend backend.Kind  // the back end whose rules are there, "" if there are none; never Auto or IPTables
-	Frozen  bool          // all traffic is dropped
-	Left    time.Duration // until the kernel ends the freeze; 0 when not frozen
-	SYNHeld bool          // new TCP connections are held off, and nothing else is
+	Backend backend.Kind  // whose rules are in place, "" if there are none; never Auto or IPTables
+	Frozen  bool          // all traffic is being dropped
+	Left    time.Duration // time until the kernel ends the freeze; 0 if not frozen
+	SYNHeld bool          // arriving TCP connections are being held off, and nothing else is dropped
 }
 
 // Freezer freezes a whole network namespace. Its methods are idempotent and
@@ -43,49 +43,51 @@ type Freezer interface {
 	// Backend returns the back end in use, never Auto or IPTables.
 	Backend() backend.Kind
 	// Prepare puts the rules in place without freezing anything, so that
-	// Freeze has little to do. For holdSYN, which the kernel measures, the
-	// rules drop arriving TCP segments that open a connection; 0 holds off
-	// none and ends an earlier hold. A freeze that is there stays, and its
-	// end is the same.
+	// Freeze has little left to do. For the duration holdSYN, which the kernel
+	// measures, the rules drop arriving TCP segments that open a connection; 0
+	// drops none and ends an earlier hold. An existing freeze stays in force
+	// and ends when it would have ended anyway.
 	Prepare(holdSYN time.Duration) error
-	// Freeze drops all traffic until Thaw, or until ttl is over. A repeated
-	// Freeze counts ttl anew. It does not need a Prepare before it.
+	// Freeze drops all traffic until Thaw, or until ttl has passed. Freezing
+	// again restarts the time to live. Prepare need not be called first. If
+	// there is an error, an existing freeze stays in force.
 	Freeze(ttl time.Duration) error
-	// Lift ends a freeze of this Freezer, and a hold of new connections, as
-	// fast as it can: rules that drop nothing any more may stay, for Thaw to
-	// remove when nobody waits.
+	// Lift ends a freeze made by this Freezer, and a hold of new connections,
+	// as fast as possible. Rules that no longer drop anything may stay behind;
+	// Thaw removes them when nobody is waiting.
 	Lift() error
-	// Thaw removes all that this back end ever made in the namespace for a
-	// Freezer. That nothing is there is fine.
+	// Thaw removes everything that this back end ever put into the namespace
+	// for a Freezer. It is no error if there is nothing.
 	Thaw() error
-	// State looks at what is in force, by this back end's rules.
+	// State returns what this back end's rules do in the namespace now.
 	State() (State, error)
-	// Close releases what Open opened. Rules stay.
+	// Close releases the Freezer's own resources. The rules stay in place.
 	Close() error
 }
 
-// ConnFreezer freezes single TCP connections. It is the only thing that may be
-// used in the host's network namespace. Its methods are idempotent and must
+// ConnFreezer freezes single TCP connections. It is the only kind of freeze that
+// is allowed in the host's network namespace. Its methods are idempotent and must
 // not be called concurrently.
 type ConnFreezer interface {
 	// Backend returns the back end in use, never Auto or IPTables.
 	Backend() backend.Kind
 	// Freeze drops the segments of conns, and of connections that the same
-	// owner froze before, until Thaw, or until ttl is over. A repeated Freeze
-	// counts ttl anew, for all of them, to within a hundredth of it.
+	// owner froze before, until Thaw, or until ttl has passed. Freezing again
+	// restarts the time to live of all of them, to within a hundredth of it.
+	// If there is an error, connections that were frozen before stay frozen.
 	Freeze(conns []tcp.Tuple, ttl time.Duration) error
-	// Thaw removes all rules of this owner. That nothing is there is fine.
+	// Thaw removes all rules of this owner. It is no error if there are none.
 	Thaw() error
 	// Frozen returns the owner's frozen connections and the time left until
-	// the kernel ends the freeze of the first one.
+	// the kernel ends the first of their freezes.
 	Frozen() ([]tcp.Tuple, time.Duration, error)
-	// Close releases what OpenConns opened. Rules stay.
+	// Close releases the ConnFreezer's own resources. The rules stay in place.
 	Close() error
 }
 
-// Open returns a Freezer for ns. Auto tries the back ends by having each put
-// its rules in place and take them away again; the error says why each one
-// failed. Nothing is left behind.
+// Open returns a Freezer for ns. With Auto it takes the first back end that can
+// put its rules in place and remove them again; if none can, the error says why
+// each of them failed. It leaves no rules behind.
 func Open(ns *netns.Isolated, k backend.Kind) (Freezer, error) {
 	switch k {
 	case backend.NFTables:
@@ -98,9 +100,9 @@ func Open(ns *netns.Isolated, k backend.Kind) (Freezer, error) {
 	return nil, fmt.Errorf("freeze %s: %w", ns, unknown(k))
 }
 
-// OpenConns returns a ConnFreezer for connections in ns, chosen like Open does.
-// The owner, 1 to 12 lower-case letters and digits, keeps what it freezes apart
-// from what others freeze in the same namespace.
+// OpenConns returns a ConnFreezer for connections in ns; the back end is chosen as
+// in Open. The owner, 1 to 12 lower-case letters and digits (see [CheckOwner]),
+// keeps its frozen connections apart from those of others in the same namespace.
 func OpenConns(ns *netns.Namespace, k backend.Kind, owner string) (ConnFreezer, error) {
 	if err := CheckOwner(owner); err != nil {
 		return nil, fmt.Errorf("freeze connections in %s: %w", ns, err)
@@ -121,12 +123,12 @@ func unknown(k backend.Kind) error {
 	return err
 }
 
-// autoOrder is what Auto tries. The nft variant of iptables by its own name is
-// not among them: where nftables fails, so does this.
+// autoOrder lists what Auto tries. The nft variant of iptables is not there under
+// its own name: it fails wherever nftables does.
 var autoOrder = []backend.Kind{backend.NFTables, backend.IPTables, backend.IPTablesLegacy}
 
-// first returns what the first back end that works makes of open. A back end
-// works if prove says so.
+// first opens one back end after the other and returns the first one that works,
+// which is up to prove.
 func first[T interface{ Close() error }](prove func(T) error, open func(backend.Kind) (T, error)) (T, error) {
 	var failed []error
 	for _, k := range autoOrder {
@@ -143,8 +145,8 @@ func first[T interface{ Close() error }](prove func(T) error, open func(backend.
 	return none, fmt.Errorf("no packet filter works (load nf_tables, or install iptables): %w", errors.Join(failed...))
 }
 
-// prove has f put its rules in place and take them away again, unless they are
-// there already.
+// prove makes sure that f can put its rules in place and remove them again. If
+// they are in place already, it leaves them alone.
 func prove(f Freezer) error {
 	st, err := f.State()
 	if err != nil || st.Backend != "" {
@@ -153,7 +155,7 @@ func prove(f Freezer) error {
 	return errors.Join(f.Prepare(0), f.Thaw())
 }
 
-// proveConns is prove for a ConnFreezer.
+// proveConns does the same for a ConnFreezer.
 func proveConns(f ConnFreezer) error {
 	frozen, _, err := f.Frozen()
 	if err != nil || len(frozen) > 0 {

@@ -16,15 +16,15 @@ import (
 	"github.com/criu-netfreeze/criu-netfreeze/internal/netns"
 )
 
-// quiet is how long nothing may come where nothing is expected.
+// quiet is how long a test waits to be sure that nothing arrives.
 const quiet = 300 * time.Millisecond
 
-// serve echoes what comes to addr in ns, and returns the address.
+// serve runs an echo server at addr in ns and returns its address with the port.
 func serve(t *testing.T, ns *netns.Namespace, addr string) string {
 	t.Helper()
 	var l net.Listener
 	must(t, ns.Do(func() (err error) {
-		// Answers get the mark of what they answer.
+		// Answers get the mark of the packet that they answer.
 		if err := os.WriteFile("/proc/sys/net/ipv4/tcp_fwmark_accept", []byte("1"), 0o600); err != nil {
 			return err
 		}
@@ -61,7 +61,7 @@ type link struct {
 	next byte
 }
 
-// dial connects from ns, with a mark if that is not 0, or gives up soon.
+// dial connects from ns, with a mark if it is not 0, and soon gives up.
 func dial(ns *netns.Namespace, addr string, mark int) (*link, error) {
 	var c net.Conn
 	err := ns.Do(func() (err error) {
@@ -91,7 +91,7 @@ func mustDial(t *testing.T, ns *netns.Namespace, addr string) *link {
 	return l
 }
 
-// passes sends a byte and waits for it, and for all that was sent before.
+// passes sends a byte and waits until it and all earlier ones have come back.
 func (l *link) passes(t *testing.T) {
 	t.Helper()
 	l.next++
@@ -106,7 +106,7 @@ func (l *link) passes(t *testing.T) {
 	}
 }
 
-// stuck sends a byte and makes sure that no answer comes.
+// stuck sends a byte and makes sure that it does not come back.
 func (l *link) stuck(t *testing.T) {
 	t.Helper()
 	l.next++
@@ -118,8 +118,8 @@ func (l *link) stuck(t *testing.T) {
 	}
 }
 
-// watch opens a socket in ns that sees all IP packets that arrive on eth0,
-// except for neighbour discovery, which goes on.
+// watch opens a socket in ns that sees all IP packets that arrive on eth0, apart
+// from neighbour discovery, which a freeze lets through.
 func watch(t *testing.T, ns *netns.Namespace) *os.File {
 	t.Helper()
 	var fd int
@@ -143,7 +143,7 @@ func watch(t *testing.T, ns *netns.Namespace) *os.File {
 	return f
 }
 
-// packets reads what the peer of eth0 sent until it has been quiet for a while.
+// packets returns what the peer of eth0 has sent, once it has been quiet for a while.
 func packets(t *testing.T, f *os.File) (seen []string) {
 	t.Helper()
 	must(t, f.SetReadDeadline(time.Now().Add(quiet)))
@@ -160,8 +160,8 @@ func packets(t *testing.T, f *os.File) (seen []string) {
 	}
 }
 
-// describe returns the addresses and the protocol of an IP packet in an
-// Ethernet frame, or nothing if the frame does not count.
+// describe returns the addresses and the protocol of the IP packet in an Ethernet
+// frame, or "" if the frame is not to be counted.
 func describe(frame []byte) string {
 	const etherHeader, ip6Header = 14, 40
 	packet := frame[etherHeader:]

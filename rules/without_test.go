@@ -33,8 +33,8 @@ func powerless(ns *netns.Namespace, fn func() error) error {
 	})
 }
 
-// onlyPrograms leaves nothing in reach but the given iptables programs, under
-// the names that are given.
+// onlyPrograms hides all programs but the given ones: the keys are the names under
+// which they can be found, the values what they are.
 func onlyPrograms(t *testing.T, programs map[string]string) {
 	t.Helper()
 	dir := t.TempDir()
@@ -49,7 +49,7 @@ func onlyPrograms(t *testing.T, programs map[string]string) {
 	t.Setenv("PATH", dir)
 }
 
-// TestNothingWorks names all that was tried, and a remedy.
+// TestNothingWorks expects an error that names everything that was tried, and a remedy.
 func TestNothingWorks(t *testing.T) {
 	ns := nstest.Isolated(t)
 	onlyPrograms(t, nil)
@@ -67,7 +67,7 @@ func TestNothingWorks(t *testing.T) {
 	}
 }
 
-// TestPoorPath finds the programs of a daemon that has no sbin in its PATH.
+// TestPoorPath finds the programs although PATH, as a daemon's may, has no sbin.
 func TestPoorPath(t *testing.T) {
 	t.Setenv("PATH", "/nowhere")
 	if _, err := lookPath("iptables-nft"); err != nil {
@@ -75,8 +75,8 @@ func TestPoorPath(t *testing.T) {
 	}
 }
 
-// TestVariants finds a variant that has no name of its own, and refuses to
-// take one for the other.
+// TestVariants finds a variant that is installed as iptables only, and refuses to
+// use it as the other variant.
 func TestVariants(t *testing.T) {
 	ns := nstest.Isolated(t)
 	onlyPrograms(t, map[string]string{
@@ -95,7 +95,7 @@ func TestVariants(t *testing.T) {
 	}
 }
 
-// TestNoHalf refuses to freeze IPv4 alone.
+// TestNoHalf makes sure that IPv4 is never frozen alone.
 func TestNoHalf(t *testing.T) {
 	ns := nstest.Isolated(t)
 	four := map[string]string{"iptables-legacy": "iptables-legacy", "iptables-legacy-restore": "iptables-legacy-restore"}
@@ -103,7 +103,7 @@ func TestNoHalf(t *testing.T) {
 	if _, err := Open(ns, backend.IPTablesLegacy); err == nil || !strings.Contains(err.Error(), "which has IPv6 too") {
 		t.Errorf("without ip6tables the error is %v", err)
 	}
-	// With a program that cannot do its work.
+	// The program for IPv6 exists, but fails.
 	must(t, os.Symlink("/bin/false", filepath.Join(os.Getenv("PATH"), "ip6tables-legacy-restore")))
 	must(t, os.Symlink("/usr/sbin/ip6tables-legacy", filepath.Join(os.Getenv("PATH"), "ip6tables-legacy")))
 	f, err := Open(ns, backend.IPTablesLegacy)

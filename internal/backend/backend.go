@@ -1,5 +1,5 @@
-// Package backend names the packet filters by which a freeze can be made: the one
-// list of them, for the configuration, the records and package rules.
+// Package backend lists the packet filters that a freeze can be made with. The
+// configuration, the records, the commands and package rules all use this list.
 package backend
 
 import (
@@ -11,8 +11,8 @@ import (
 // Kind names a back end.
 type Kind string
 
-// The back ends. Auto means the first one that works; IPTables whichever
-// variant the program called iptables is.
+// The back ends. Auto stands for the first one that works, and IPTables for
+// whichever variant the program called iptables is.
 const (
 	Auto           Kind = "auto"
 	NFTables       Kind = "nftables"
@@ -21,10 +21,10 @@ const (
 	IPTablesLegacy Kind = "iptables-legacy"
 )
 
-// All returns the kinds that a user may ask for, the default one first.
+// All returns the kinds that a user may ask for, the default first.
 func All() []Kind { return []Kind{Auto, NFTables, IPTables, IPTablesNFT, IPTablesLegacy} }
 
-// Parse returns the kind called s. The error names the allowed ones.
+// Parse returns the kind called s. If there is none, the error lists the allowed names.
 func Parse(s string) (Kind, error) {
 	if k := Kind(s); slices.Contains(All(), k) {
 		return k, nil
@@ -32,7 +32,7 @@ func Parse(s string) (Kind, error) {
 	return "", fmt.Errorf("unknown back end %q (allowed: %s)", s, Names())
 }
 
-// Names lists all kinds for a message, with commas between them.
+// Names returns the names of all kinds, separated by commas, for use in messages.
 func Names() string {
 	var names []string
 	for _, k := range All() {

@@ -1,6 +1,7 @@
-// Package fake is a packet filter in memory, for tests of what freezes and
-// thaws: no kernel and no packets. It keeps the contract of [rules.Filter], prints
-// what is in force as text, has a clock of its own, and fails where it is told to.
+// Package fake is a packet filter in memory, for testing the callers of package
+// rules without a kernel and without packets. It keeps the contract of
+// [rules.Filter], prints what is in force as text, has a clock of its own, and
+// fails when it is told to.
 package fake
 
 import (
@@ -17,8 +18,8 @@ import (
 	"github.com/criu-netfreeze/criu-netfreeze/rules"
 )
 
-// Filter is a [rules.Filter] without effect. It may be used concurrently, and
-// so may the freezers that it opens.
+// Filter is a [rules.Filter] that drops nothing. It may be used concurrently, and so
+// may the freezers that it opens.
 type Filter struct {
 	mu     sync.Mutex
 	now    time.Time
@@ -34,17 +35,17 @@ type space struct {
 	locks []string // CRIU's own
 }
 
-// whole is one back end's rules for a whole namespace. A zero or past time means
-// that nothing is dropped for that reason.
+// whole is one back end's rules for a whole namespace: until when they drop all
+// packets, and until when those that open a connection.
 type whole struct{ frozen, syn time.Time }
 
-// connsKey tells apart whose rules for single connections are meant.
+// connsKey identifies rules for single connections.
 type connsKey struct {
 	kind  backend.Kind
 	owner string
 }
 
-// conns are rules for single connections. They drop nothing once the time is over.
+// conns is one owner's rules for single connections, and until when they drop packets.
 type conns struct {
 	tuples []tcp.Tuple
 	until  time.Time
@@ -56,16 +57,16 @@ type failure struct {
 	left int // how many more calls fail, -1 for all
 }
 
-// methods are the names that Fail and FailTimes accept, and whether a call that
-// succeeds is one of those that Calls returns.
+// methods has the names that Fail and FailTimes accept. The value is whether Calls
+// returns successful calls.
 var methods = map[string]bool{
 	"Open": true, "OpenConns": true, "Look": false, "ThawAll": true, "CRIULocks": false, "RemoveCRIULocks": true,
 	"Prepare": true, "Freeze": true, "Lift": true, "Thaw": true, "State": false,
 	"ConnFreeze": true, "ConnThaw": true, "Frozen": false,
 }
 
-// kinds are the back ends that can have rules, in the order in which Look and
-// Auto prefer them.
+// kinds are the back ends that can have rules, in the order in which Look prefers
+// them.
 var kinds = []backend.Kind{backend.NFTables, backend.IPTablesNFT, backend.IPTablesLegacy}
 
 // New returns a filter in which nothing is in force.
@@ -86,8 +87,9 @@ func New() *Filter {
 //	conns nftables t00000001 0                   rules whose time is over
 //	criu-lock CRIU-123
 //
-// It is "" where nothing is left, not even rules that drop nothing. If more than
-// one namespace has ever been opened, each line begins with the namespace's ID.
+// It is "" if nothing is left, not even rules that drop nothing. Once more than one
+// namespace has been opened, or given a lock, each line begins with the
+// namespace's ID.
 func (f *Filter) String() string {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -132,22 +134,21 @@ func (f *Filter) lines(s *space) (lines []string) {
 	return lines
 }
 
-// Advance moves the filter's clock on. What is frozen for no longer than d is
-// not frozen any more; its rules stay, as the kernel's do. Nothing else moves
-// the clock.
+// Advance moves the filter's clock forward; nothing else does. A freeze whose time
+// is over then has ended, but its rules stay, as they do in the kernel.
 func (f *Filter) Advance(d time.Duration) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.now = f.now.Add(d)
 }
 
-// Fail has every call of a method fail with err and change nothing; nil ends
-// that. The methods are those of [rules.Filter] and [rules.Freezer] by their
-// names, and those of [rules.ConnFreezer] as ConnFreeze, ConnThaw and Frozen.
-// An unknown name panics.
+// Fail makes every call of a method fail with err and change nothing, until it is
+// called again with nil. The methods of [rules.Filter] and [rules.Freezer] go by
+// their own names, those of [rules.ConnFreezer] by ConnFreeze, ConnThaw and Frozen.
+// Fail panics if there is no such method.
 func (f *Filter) Fail(method string, err error) { f.fail(method, err, -1) }
 
-// FailTimes is Fail for the next n calls only.
+// FailTimes is like Fail, but only for the next n calls.
 func (f *Filter) FailTimes(method string, err error, n int) { f.fail(method, err, n) }
 
 func (f *Filter) fail(method string, err error, n int) {
@@ -163,9 +164,9 @@ func (f *Filter) fail(method string, err error, n int) {
 	f.fails[method] = &failure{err, n}
 }
 
-// Calls returns the calls since the last Calls that opened something or set out
-// to change something, and succeeded, by their methods' names (see Fail) and in
-// their order.
+// Calls returns, in order, the names (see Fail) of the methods that were called
+// since the last Calls: those that open a freezer or may change what is in force.
+// Calls that failed, or only looked, are left out.
 func (f *Filter) Calls() []string {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -174,7 +175,7 @@ func (f *Filter) Calls() []string {
 	return calls
 }
 
-// AddCRIULock puts a network lock of CRIU's into a namespace.
+// AddCRIULock gives a namespace a network lock of CRIU's own.
 func (f *Filter) AddCRIULock(ns *netns.Namespace, name string) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -203,7 +204,7 @@ func (f *Filter) call(method string, do func() error) error {
 	return nil
 }
 
-// use returns the state of a namespace, which counts as opened from now on.
+// use returns the space of a namespace and creates it if necessary.
 func (f *Filter) use(ns *netns.Namespace) *space {
 	s := f.spaces[ns.ID()]
 	if s == nil {
@@ -213,7 +214,7 @@ func (f *Filter) use(ns *netns.Namespace) *space {
 	return s
 }
 
-// look returns the state of a namespace, which is empty if it was never opened.
+// look returns the space of a namespace, or an empty one if it was never used.
 func (f *Filter) look(ns *netns.Namespace) *space {
 	if s := f.spaces[ns.ID()]; s != nil {
 		return s
@@ -221,7 +222,7 @@ func (f *Filter) look(ns *netns.Namespace) *space {
 	return &space{}
 }
 
-// Open implements [rules.Filter]. Auto is nftables, and iptables its nft variant.
+// Open implements [rules.Filter]. Auto means nftables here, and IPTables its nft variant.
 func (f *Filter) Open(ns *netns.Isolated, k backend.Kind) (rules.Freezer, error) {
 	var opened *freezer
 	err := f.call("Open", func() error {
@@ -255,7 +256,7 @@ func (f *Filter) OpenConns(ns *netns.Namespace, k backend.Kind, owner string) (r
 	return opened, nil
 }
 
-// resolve returns the back end that a choice comes to.
+// resolve returns the back end that k stands for.
 func resolve(k backend.Kind) (backend.Kind, error) {
 	switch k {
 	case backend.Auto:
@@ -305,7 +306,7 @@ func (f *Filter) RemoveCRIULocks(ns *netns.Isolated, keep []string) error {
 	})
 }
 
-// left returns how long until a time is over, 0 if it is.
+// left returns the time left until a freeze ends, 0 if it has.
 func (f *Filter) left(until time.Time) time.Duration { return max(until.Sub(f.now), 0) }
 
 // state returns what one back end's rules do to the whole of a namespace.
@@ -318,7 +319,7 @@ func (f *Filter) state(s *space, k backend.Kind) rules.State {
 	return rules.State{Backend: k, Frozen: left > 0, Left: left, SYNHeld: left == 0 && f.left(w.syn) > 0}
 }
 
-// frozen returns the connections that an owner's rules drop now, and the time left.
+// frozen returns the connections that an owner's rules drop, and the time left.
 func (f *Filter) frozen(s *space, key connsKey) ([]tcp.Tuple, time.Duration) {
 	c := s.conns[key]
 	if c == nil || f.left(c.until) == 0 || len(c.tuples) == 0 {

@@ -95,12 +95,16 @@ func TestNamespaces(t *testing.T) {
 	t.Parallel()
 	f, a, b := fake.New(), nstest.Isolated(t), nstest.Isolated(t)
 	must(t, open(t, f, a, backend.NFTables).Prepare(0))
-	_, err := f.Look(b.Namespace) // does not count as a use
+	_, err := f.Look(b.Namespace) // which does not count
 	must(t, err)
 	check(t, f, "whole nftables prepared")
 	f.AddCRIULock(b.Namespace, "CRIU-1")
 	f.AddCRIULock(b.Namespace, "CRIU-2")
-	want := []string{a.ID().String() + " whole nftables prepared", b.ID().String() + " criu-lock CRIU-1", b.ID().String() + " criu-lock CRIU-2"}
+	want := []string{
+		a.ID().String() + " whole nftables prepared",
+		b.ID().String() + " criu-lock CRIU-1",
+		b.ID().String() + " criu-lock CRIU-2",
+	}
 	slices.Sort(want)
 	check(t, f, want...)
 	must(t, f.RemoveCRIULocks(b, []string{"CRIU-2"}))
@@ -113,8 +117,8 @@ func TestNamespaces(t *testing.T) {
 	check(t, f, a.ID().String()+" whole nftables prepared")
 }
 
-// TestFail has each method fail, for good and for a number of calls, and makes
-// sure that a call that fails changes nothing and is not among the calls.
+// TestFail makes each method fail, for good and for a number of calls. A call that
+// fails must neither change anything nor be among the calls.
 func TestFail(t *testing.T) {
 	t.Parallel()
 	f, ns := fake.New(), nstest.Isolated(t)
@@ -199,7 +203,7 @@ func TestRefuses(t *testing.T) {
 	}
 }
 
-// TestLikeKernel does the same to the kernel and to a fake, and compares what is
+// TestLikeKernel does the same with the kernel and with a fake, and compares what is
 // in force after each step.
 func TestLikeKernel(t *testing.T) {
 	t.Parallel()
@@ -217,8 +221,8 @@ func TestLikeKernel(t *testing.T) {
 	}
 }
 
-// history does many things to a fresh namespace and returns what Look and State
-// found after each.
+// history freezes and thaws a new namespace in many ways. It returns what Look and
+// State found after each step.
 func history(t *testing.T, f rules.Filter, k backend.Kind) (states []rules.State) {
 	t.Helper()
 	ns := nstest.Isolated(t)

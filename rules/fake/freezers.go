@@ -9,15 +9,15 @@ import (
 	"github.com/criu-netfreeze/criu-netfreeze/rules"
 )
 
-// errClosed is what a use of a freezer after its Close returns.
+// errClosed is returned by all methods of a freezer after Close.
 var errClosed = errors.New("the freezer is closed")
 
-// freezer is a rules.Freezer.
+// freezer implements rules.Freezer.
 type freezer struct {
 	filter *Filter
 	space  *space
 	kind   backend.Kind
-	ours   bool // the rules that are there were put there by this freezer
+	ours   bool // this freezer put the rules in place
 	closed bool
 }
 
@@ -50,7 +50,7 @@ func (z *freezer) Freeze(ttl time.Duration) error {
 			return err
 		}
 		w := z.space.whole[z.kind]
-		if w == nil || !z.ours { // a hold of new connections by somebody else ends
+		if w == nil || !z.ours { // which ends a hold of new connections by another freezer
 			w = &whole{}
 		}
 		w.frozen = z.filter.now.Add(ttl)
@@ -59,7 +59,7 @@ func (z *freezer) Freeze(ttl time.Duration) error {
 	})
 }
 
-// Lift leaves rules that drop nothing where the back end that it stands for does.
+// Lift leaves unarmed rules behind if the real back end would.
 func (z *freezer) Lift() error {
 	return z.call("Lift", func() error {
 		if w := z.space.whole[z.kind]; w != nil && z.ours && z.kind == backend.NFTables {
@@ -98,7 +98,7 @@ func (z *freezer) Close() error {
 	return nil
 }
 
-// connFreezer is a rules.ConnFreezer.
+// connFreezer implements rules.ConnFreezer.
 type connFreezer struct {
 	filter *Filter
 	space  *space
