@@ -56,7 +56,7 @@ func manyConns(n int) []tcp.Tuple {
 	server4, server6 := netip.MustParseAddrPort("192.0.2.1:443"), netip.MustParseAddrPort("[2001:db8::1]:443")
 	client4, client6 := netip.MustParseAddr("198.18.0.1"), netip.MustParseAddr("2001:db8:1::1")
 	for i := range n / 2 {
-		port := uint16(1024 + i%60000) //nolint:gosec // it fits
+		port := uint16(1024 + i%60000)
 		conns = append(conns,
 			tcp.Tuple{Local: server4, Remote: netip.AddrPortFrom(client4, port)},
 			tcp.Tuple{Local: server6, Remote: netip.AddrPortFrom(client6, port)})

@@ -217,7 +217,7 @@ func TestConns(t *testing.T) {
 }
 
 func tupleOf(l *link) tcp.Tuple {
-	side := func(a net.Addr) netip.AddrPort { return a.(*net.TCPAddr).AddrPort() } //nolint:errcheck,forcetypeassert // they are TCP
+	side := func(a net.Addr) netip.AddrPort { return a.(*net.TCPAddr).AddrPort() }
 	return tcp.Tuple{Local: side(l.LocalAddr()), Remote: side(l.RemoteAddr())}
 }
 

@@ -22,7 +22,7 @@ func golden(t *testing.T, name, got string) {
 		must(t, os.WriteFile(path, []byte(got), 0o600))
 		return
 	}
-	want, err := os.ReadFile(path) //nolint:gosec // a name that the test makes
+	want, err := os.ReadFile(path)
 	must(t, err)
 	if got != string(want) {
 		t.Errorf("the rules are not those of %s (to accept them: go test -update)\n--- got\n%s--- want\n%s", path, got, want)

@@ -55,9 +55,9 @@ func (t *iptTool) apply(ctx context.Context, lines []string) error {
 func execute(ctx context.Context, stdin, path string, args ...string) (stdout string, err error) {
 	ctx, cancel := context.WithTimeout(ctx, programTime)
 	defer cancel()
-	cmd := exec.CommandContext(ctx, path, args...) //nolint:gosec // found by lookPath
-	cmd.WaitDelay = time.Second                    // in case children of its own keep the pipes open
-	cmd.Stdin = strings.NewReader(stdin)           // a pipe, since fd 0 may be closed here
+	cmd := exec.CommandContext(ctx, path, args...)
+	cmd.WaitDelay = time.Second          // in case children of its own keep the pipes open
+	cmd.Stdin = strings.NewReader(stdin) // a pipe, since fd 0 may be closed here
 	var out, stderr bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &stderr
 	err = cmd.Run()

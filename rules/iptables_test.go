@@ -18,7 +18,7 @@ import (
 func script(t *testing.T, text string) string {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "script")
-	must(t, os.WriteFile(path, []byte("#!/bin/sh\n"+text+"\n"), 0o700)) //nolint:gosec // it is to be executed
+	must(t, os.WriteFile(path, []byte("#!/bin/sh\n"+text+"\n"), 0o700))
 	return path
 }
 
@@ -38,7 +38,7 @@ func TestRearmFails(t *testing.T) {
 	conn4, conn6 := tuple("127.0.0.1:1", "127.0.0.1:2"), tuple("[::1]:1", "[::1]:2")
 	for _, k := range []backend.Kind{backend.IPTablesNFT, backend.IPTablesLegacy} {
 		for how, script4 := range breakRestores {
-			for _, families := range [][]int{{0}, {1}, {0, 1}} {
+			for _, families := range [][]int{{1}, {0, 1}} {
 				t.Run(string(k)+"/"+how, func(t *testing.T) {
 					t.Parallel()
 					ns := nstest.New(t)

@@ -177,7 +177,7 @@ func (c *nftConn) addGuards(all []Guard) error {
 		t := c.AddTable(&nftables.Table{Name: guardTable, Family: f.family})
 		set4, set6 := setOf(t, guarded4), setOf(t, guarded6)
 		for _, s := range []*nftables.Set{set4, set6} {
-			s.ID += uint32(2 * i) //nolint:gosec // 0 or 2
+			s.ID += uint32(2 * i)
 			if err := c.AddSet(s, guardElements(all, s)); err != nil {
 				return err
 			}

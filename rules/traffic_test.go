@@ -63,9 +63,13 @@ type link struct {
 
 // dial connects from ns, with a mark if it is not 0, and soon gives up.
 func dial(ns *netns.Namespace, addr string, mark int) (*link, error) {
+	return dialFor(quiet, ns, addr, mark)
+}
+
+func dialFor(timeout time.Duration, ns *netns.Namespace, addr string, mark int) (*link, error) {
 	var c net.Conn
 	err := ns.Do(func() (err error) {
-		d := net.Dialer{Timeout: quiet, Control: func(_, _ string, raw syscall.RawConn) error {
+		d := net.Dialer{Timeout: timeout, Control: func(_, _ string, raw syscall.RawConn) error {
 			if mark == 0 {
 				return nil
 			}
@@ -83,9 +87,10 @@ func dial(ns *netns.Namespace, addr string, mark int) (*link, error) {
 	return &link{Conn: c}, nil
 }
 
+// mustDial connects where nothing keeps it from connecting but a busy machine.
 func mustDial(t *testing.T, ns *netns.Namespace, addr string) *link {
 	t.Helper()
-	l, err := dial(ns, addr, 0)
+	l, err := dialFor(5*quiet, ns, addr, 0)
 	must(t, err)
 	t.Cleanup(func() { _ = l.Close() })
 	return l
