@@ -42,9 +42,10 @@ type Dump struct {
 	common
 	machine[dumpState]
 
-	stats         statsFile // how CRIU says that it succeeded, from the commit on
-	images        *os.File  // the image directory, which outlives CRIU's path to it
-	untracedSince time.Time // since when CRIU has not held the tasks, after the commit
+	stats     statsFile // CRIU's last file, watched from the commit on
+	images    *os.File  // the image directory, which outlives CRIU's path to it
+	decided   outcome   // what has become of the dump, once it is settled
+	idleSince time.Time // since when CRIU has waited for another request, after the commit
 }
 
 func newDump(c common) *Dump {
@@ -88,7 +89,12 @@ func (d *Dump) Finished() bool { return false }
 func (d *Dump) Polls() bool { return d.record().Phase == record.Committed }
 
 // Concluded implements Transaction.
-func (d *Dump) Concluded() bool { return d.succeeded() || d.abandoned() }
+func (d *Dump) Concluded() bool {
+	if d.decided == undecided && d.env.CRIU.Alive() {
+		d.decided = d.outcomeWhileAlive()
+	}
+	return d.decided != undecided
+}
 
 // Close implements Transaction.
 func (d *Dump) Close() {

@@ -3,6 +3,8 @@ package hooks
 import (
 	"fmt"
 	"os"
+	"path/filepath"
+	"strconv"
 	"time"
 
 	"github.com/criu-netfreeze/criu-netfreeze/internal/proc"
@@ -11,8 +13,9 @@ import (
 
 // statsFile watches stats-dump, which CRIU writes into its working directory
 // as the very last thing of a dump that succeeded (cr_dump_finish in
-// criu/cr-dump.c, write_stats in criu/stats.c). No exit code reaches us: other
-// scripts may have failed, and it is CRIU's parent that waits for it.
+// criu/cr-dump.c, write_stats in criu/stats.c). It is CRIU's word where CRIU's exit
+// status cannot be known, and less worth: another dump may write there as well, a
+// full disk may have no room for it.
 type statsFile struct {
 	dir    *os.File
 	before os.FileInfo
@@ -53,25 +56,94 @@ func (f statsFile) close() {
 	}
 }
 
-// succeeded reports whether CRIU has finished the dump with success.
-func (d *Dump) succeeded() bool {
-	return d.record().Phase == record.Committed && d.stats.written()
+// outcome is what has become of a dump.
+type outcome int
+
+const (
+	undecided outcome = iota // CRIU is at work
+	succeeded                // the images are complete, and CRIU says so
+	ended                    // the images are complete, and the tasks have gone
+	failed
+)
+
+// outcome finds out what has become of the dump, by what is seen: the commit, the
+// tasks, CRIU's exit status, and its last file.
+func (d *Dump) outcome(tree proc.Tree) outcome {
+	committed := d.record().Phase == record.Committed
+	switch {
+	case committed && ending(tree):
+		// The tasks are ended by CRIU, after the images are complete, or by somebody
+		// else: a restore is all that can go on, and its peers must not get a RST.
+		return ended
+	case d.env.CRIU.Alive():
+		return undecided
+	case !committed:
+		return failed
+	}
+	if status, known := d.env.CRIU.ExitStatus(); known {
+		if status.Exited() && status.ExitStatus() == 0 {
+			return succeeded
+		}
+		return failed
+	}
+	if d.stats.written() {
+		return succeeded
+	}
+	return failed
 }
 
-// abandonedAfter is how long after CRIU has let go of the tasks it must have
-// written stats-dump: it does so in the next moment.
-const abandonedAfter = 2 * time.Second
+// idleTime is how long CRIU must have waited for a request, after it has let go of
+// the tasks, to be done with the dump: mostly it ends at once, and its exit status
+// says more. A slow disk can keep it from ending, but not in a receive.
+const idleTime = 500 * time.Millisecond
 
-// abandoned reports whether CRIU has let go of the tasks of a committed dump
-// without success, and lives on: a caller may keep it for more requests.
-func (d *Dump) abandoned() bool {
+// outcomeWhileAlive is outcome for a caller that keeps CRIU for more requests
+// (keep_open in criu/cr-service.c). As long as CRIU has the tasks nobody but it can
+// say anything: a stats-dump that comes then is another dump's.
+func (d *Dump) outcomeWhileAlive() outcome {
 	r := d.record()
-	if r.Phase != record.Committed || r.Tree[0].Traced() {
-		d.untracedSince = time.Time{}
-		return false
+	if r.Phase != record.Committed || r.Tree[0].Traced() || !d.env.CRIU.Receives() {
+		d.idleSince = time.Time{}
+		return undecided
 	}
-	if d.untracedSince.IsZero() {
-		d.untracedSince = time.Now()
+	if d.idleSince.IsZero() {
+		d.idleSince = time.Now()
 	}
-	return time.Since(d.untracedSince) > abandonedAfter
+	switch {
+	case time.Since(d.idleSince) < idleTime:
+		return undecided
+	case d.stats.written():
+		return succeeded
+	}
+	return failed
+}
+
+// checkWorkDir refuses a dump whose success could not be told from another one's:
+// the kernel forgets exit statuses, and another CRIU uses the same directory.
+func checkWorkDir(criu proc.Ref, remembers bool) error {
+	if remembers {
+		return nil
+	}
+	own, err := os.Stat(fmt.Sprintf("/proc/%d/cwd", criu.PID))
+	if err != nil {
+		return fmt.Errorf("look at CRIU's working directory: %w", err)
+	}
+	dirs, err := filepath.Glob("/proc/[0-9]*/cwd")
+	if err != nil {
+		return err
+	}
+	for _, dir := range dirs {
+		pid, err := strconv.Atoi(filepath.Base(filepath.Dir(dir)))
+		if err != nil || pid == criu.PID {
+			continue
+		}
+		st, err := proc.ReadStat(pid)
+		if err != nil || st.Comm != "criu" || st.PPID == criu.PID {
+			continue
+		}
+		if other, err := os.Stat(dir); err == nil && os.SameFile(own, other) {
+			return fmt.Errorf("CRIU's process %d has the same working directory, and this kernel (before 6.15) does not tell which of the two succeeds: give each dump a work directory of its own (criu --work-dir)", pid)
+		}
+	}
+	return nil
 }

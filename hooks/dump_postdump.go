@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -38,6 +39,9 @@ func (d *Dump) postDump(req action.Request) error {
 	if err := d.makeSureOfFreeze(dir, tree); err != nil {
 		return err
 	}
+	if err := checkWorkDir(d.env.CRIU.Ref, proc.KeepsExitStatus()); err != nil {
+		return err
+	}
 	if d.stats, err = watchStats(d.env.CRIU.Ref); err != nil {
 		return err
 	}
@@ -47,18 +51,25 @@ func (d *Dump) postDump(req action.Request) error {
 	return d.commit(tree)
 }
 
-// makeSureOfFreeze arms what is not armed yet: everything, where the settler that
-// did was killed or network-lock was not for us; in scope connections those that
-// were made since pre-dump.
+// makeSureOfFreeze makes sure that nothing gets in or out from here on, and has not
+// since the freeze began: what came in would be in no image. It arms what is not
+// armed yet: everything, where the settler that did was killed or network-lock was
+// not for us; in scope connections those that were made since pre-dump. A freeze
+// that has less than half of its time left gets all of it again.
 func (d *Dump) makeSureOfFreeze(dir string, tree proc.Tree) error {
-	if d.record().Scope == record.Connections {
-		if err := d.armNew(dir, tree); err != nil {
-			return err
-		}
-	} else if d.now == dumpPrepared {
-		if err := d.freeze.Arm(); err != nil {
-			return err
-		}
+	left := time.Until(d.record().Until)
+	if d.now == dumpFrozen && left <= 0 {
+		return fmt.Errorf("the freeze of %s ended before the images were complete, after its time to live of %v: traffic may have come in that they lack, so the dump fails and the tasks go on; raise ttl in netfreeze.toml", d.record().NetNS, d.set.TTL)
+	}
+	var err error
+	switch {
+	case d.record().Scope == record.Connections:
+		err = d.armNew(dir, tree)
+	case d.now == dumpPrepared || left < d.set.TTL/2:
+		err = d.freeze.Arm()
+	}
+	if err != nil {
+		return err
 	}
 	d.to(dumpFrozen)
 	return nil

@@ -3,6 +3,7 @@ package hooks
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/criu-netfreeze/criu-netfreeze/internal/action"
@@ -20,6 +21,12 @@ const synMargin = 5 * time.Second
 // preDump is CRIU's first action: the tasks still run. All that may fail is
 // done here, since an error now ends the dump before a task is touched.
 func preDump(env *Env, req action.Request) (*Dump, error) {
+	// Nobody who is not CRIU gets this far: a script whose CRIU was killed before it
+	// asked for its parent has another process above it, for which nothing would ever
+	// be settled.
+	if _, err := imageDir(req, env.CRIU.Ref); err != nil {
+		return nil, err
+	}
 	root, err := openRoot(req)
 	if err != nil {
 		return nil, err
@@ -66,6 +73,9 @@ func (d *Dump) prepare(root *proc.Process) error {
 		_ = ns.Close()
 		return err
 	}
+	if err := d.lookAtTree(); err != nil {
+		return err
+	}
 	// The record comes first: whoever finds rules must find out whose they are.
 	if err := d.freeze.Save(); err != nil {
 		return err
@@ -79,6 +89,29 @@ func (d *Dump) prepare(root *proc.Process) error {
 		return errors.Join(err, d.freeze.Forget())
 	}
 	return nil
+}
+
+// lookAtTree refuses a tree that a former dump has left held: with its sockets in
+// repair mode it cannot be dumped, and what became of this dump would end the hold.
+// It also notes which tasks are stopped already: these stay so.
+func (d *Dump) lookAtTree() error {
+	r := d.record()
+	tree, err := proc.OpenTree(r.Tree[0])
+	if err != nil {
+		return fmt.Errorf("find the tasks: %w", err)
+	}
+	defer tree.Close()
+	records, err := record.Of(d.freeze.NetNS())
+	if err != nil {
+		return err
+	}
+	for _, other := range records {
+		if other.ID != r.ID && other.Stopped && slices.ContainsFunc(tree.Refs(), func(p proc.Ref) bool { return slices.Contains(other.Tree, p) }) {
+			return fmt.Errorf("%s: end that first, with netfreeze thaw %s, then dump again; nothing was changed", other.DescribeHold(), other.ThawTarget())
+		}
+	}
+	r.StoppedBefore, err = tree.Stopped()
+	return err
 }
 
 // prepareNetNS puts the unarmed rules in place and lets pending handshakes drain.

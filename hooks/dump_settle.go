@@ -20,13 +20,10 @@ func (d *Dump) Settle() error {
 }
 
 func (d *Dump) settleOnce() (err error) {
-	switch phase := d.record().Phase; {
-	case phase == record.Ended || phase == record.Isolated:
+	if phase := d.record().Phase; phase == record.Ended || phase == record.Isolated {
 		err = d.freeze.Save() // all is done but for that
-	case d.succeeded():
-		err = d.applyPolicy()
-	default:
-		err = d.rollback()
+	} else {
+		err = d.decide()
 	}
 	if err == nil {
 		d.to(dumpSettled)
@@ -34,34 +31,52 @@ func (d *Dump) settleOnce() (err error) {
 	return err
 }
 
-// rollback takes everything back after a dump that failed.
-func (d *Dump) rollback() error {
-	r := d.record()
-	tree, err := proc.OpenTree(r.Tree[0])
+// decide does what the outcome of the dump asks for. It is decided once: what is
+// tried again must not come to another result.
+func (d *Dump) decide() error {
+	tree, err := d.openTree()
 	if err != nil {
-		if tree, err = proc.OpenLiving(r.Tree); err != nil { // the root has gone: what is known of the rest
-			return err
-		}
+		return err
 	}
 	defer tree.Close()
+	if d.decided == undecided {
+		d.decided = d.outcome(tree)
+	}
+	switch {
+	case d.decided == undecided:
+		return errors.New("CRIU is still at work")
+	case d.decided == failed:
+		return d.rollback(tree)
+	case d.decided == ended || ending(tree):
+		return d.ended("CRIU ended the tasks")
+	}
+	return d.applyPolicy(tree)
+}
+
+// openTree takes hold of the tasks as they are now, or, where the root has gone or
+// the dump was committed, of those that the record knows.
+func (d *Dump) openTree() (proc.Tree, error) {
+	r := d.record()
+	if r.Phase != record.Committed {
+		if tree, err := proc.OpenTree(r.Tree[0]); err == nil {
+			return tree, nil
+		}
+	}
+	return proc.OpenLiving(r.Tree)
+}
+
+// rollback takes everything back after a dump that failed.
+func (d *Dump) rollback(tree proc.Tree) error {
 	n, err := d.freeze.Rollback(tree)
 	if err != nil {
 		return err
 	}
-	d.env.Log.Warnf("the dump of %s did not succeed: everything was taken back (%d sockets were in repair mode)", r.Describe(), n)
+	d.env.Log.Warnf("the dump of %s did not succeed: everything was taken back (%d sockets were in repair mode)", d.record().Describe(), n)
 	return nil
 }
 
 // applyPolicy does what is to become of the tree after a dump that succeeded.
-func (d *Dump) applyPolicy() error {
-	tree, err := proc.OpenLiving(d.record().Tree)
-	if err != nil {
-		return err
-	}
-	defer tree.Close()
-	if ending(tree) {
-		return d.ended("CRIU ended the tasks")
-	}
+func (d *Dump) applyPolicy(tree proc.Tree) error {
 	switch d.set.Policy {
 	case config.Run:
 		return errors.Join(d.leaveRepair(tree), d.freeze.Forget())
@@ -104,6 +119,7 @@ func (d *Dump) isolate(tree proc.Tree) error {
 	}
 	r := d.record()
 	r.Phase = record.Isolated
+	d.renew()
 	d.env.Log.Infof("%s goes on without network: isolated until %s", r.Describe(), clock(r.Until))
 	return d.saveThenReadImages()
 }
@@ -113,6 +129,7 @@ func (d *Dump) isolate(tree proc.Tree) error {
 func (d *Dump) ended(how string) error {
 	r := d.record()
 	r.Phase, r.Stopped, r.Note = record.Ended, false, how
+	d.renew()
 	d.env.Log.Infof("%s: %s; %s stays frozen until it is restored into, or %s", r.Describe(), how, r.NetNS, clock(r.Until))
 	return d.saveThenReadImages()
 }
@@ -121,9 +138,19 @@ func (d *Dump) ended(how string) error {
 // them now, that is silent too.
 func (d *Dump) hold(tree proc.Tree, why string) error {
 	err := d.freeze.Hold(tree, why)
+	d.renew()
 	r := d.record()
 	d.env.Log.Infof("%s is held: stopped, frozen until %s; netfreeze thaw or netfreeze kill %s ends that", r.Describe(), clock(r.Until), r.ThawTarget())
 	return errors.Join(err, d.saveThenReadImages())
+}
+
+// renew counts the time to live from here, where the dump is complete. If that does
+// not work the freeze lasts as long as it did: at least half of its time, see
+// makeSureOfFreeze.
+func (d *Dump) renew() {
+	if err := d.freeze.Arm(); err != nil {
+		d.env.Log.Warnf("the time to live was not renewed after the dump: %v", err)
+	}
 }
 
 // saveThenReadImages saves the record of what the policy has made of the dump, and

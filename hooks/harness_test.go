@@ -3,11 +3,13 @@ package hooks
 import (
 	"bytes"
 	"fmt"
+	"io"
 	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"runtime"
 	"strings"
 	"testing"
 	"time"
@@ -34,10 +36,39 @@ func TestMain(m *testing.M) {
 	switch os.Getenv(roleEnv) {
 	case "wait":
 		time.Sleep(time.Hour)
+	case "criu":
+		standIn()
 	case "connect":
 		connect()
 	}
 	nstest.Main(m)
+}
+
+func init() {
+	if os.Getenv(roleEnv) == "criu" {
+		runtime.LockOSThread() // what /proc/PID/syscall shows is the first thread's
+	}
+}
+
+// standIn stands for CRIU: it waits to be told how to end, or to receive.
+func standIn() {
+	var word string
+	var code int
+	for {
+		n, err := fmt.Scanln(&word, &code)
+		switch {
+		case n == 2 && word == "exit":
+			os.Exit(code)
+		case word == "receive":
+			fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_SEQPACKET, 0)
+			if err == nil {
+				_, _, err = unix.Recvfrom(fds[0], make([]byte, 1), 0)
+			}
+			panic(err)
+		case err != nil:
+			time.Sleep(time.Hour)
+		}
+	}
 }
 
 // connect makes a connection on loopback, says on stdout that it is there, and one
@@ -94,6 +125,7 @@ type stage struct {
 	log    *bytes.Buffer
 
 	criu   *exec.Cmd
+	tell   io.Writer // tells it what to do
 	tree   *exec.Cmd
 	ns     *netns.Namespace // the tree's, or the target of the restore
 	work   string           // CRIU's working directory
@@ -120,8 +152,10 @@ func newStage(t *testing.T, shared bool, args ...string) *stage {
 	dir, err := os.Open(s.images)
 	must(t, err)
 	defer dir.Close() //nolint:errcheck // the child has it
-	s.criu = child(t, "wait", args...)
+	s.criu = child(t, "criu", args...)
 	s.criu.Dir, s.criu.ExtraFiles = s.work, []*os.File{dir}
+	s.tell, err = s.criu.StdinPipe()
+	must(t, err)
 	must(t, s.criu.Start())
 	criu, err := proc.Open(s.criu.Process.Pid)
 	must(t, err)
@@ -142,6 +176,33 @@ func newStage(t *testing.T, shared bool, args ...string) *stage {
 		}
 	})
 	return s
+}
+
+// another returns the stage with another CRIU, for one more transaction with the same
+// tree and the same packet filter.
+func (s *stage) another(args ...string) *stage {
+	s.Helper()
+	dir, err := os.Open(s.images)
+	must(s.T, err)
+	defer dir.Close() //nolint:errcheck // the child has it
+	again := *s
+	again.tx = nil
+	again.criu = child(s.T, "criu", args...)
+	again.criu.Dir, again.criu.ExtraFiles = s.work, []*os.File{dir}
+	again.tell, err = again.criu.StdinPipe()
+	must(s.T, err)
+	must(s.T, again.criu.Start())
+	criu, err := proc.Open(again.criu.Process.Pid)
+	must(s.T, err)
+	s.Cleanup(criu.Close)
+	env := *s.env
+	env.CRIU, again.env = criu, &env
+	s.Cleanup(func() {
+		if again.tx != nil {
+			again.tx.Close()
+		}
+	})
+	return &again
 }
 
 // useImages puts sample images into the image directory.
@@ -173,8 +234,30 @@ func (s *stage) do(step string) error {
 	s.Helper()
 	word, rest, _ := strings.Cut(step, " ")
 	switch word {
-	case "success": // CRIU writes its last file
+	case "write-stats": // somebody writes what CRIU writes last
 		return os.WriteFile(filepath.Join(s.work, statsName), []byte("x"), 0o600)
+	case "success": // CRIU writes it, and ends
+		must(s.T, s.do("write-stats"))
+		return s.do("exit 0")
+	case "exit": // CRIU ends, as it says itself
+		_, err := fmt.Fprintf(s.tell, "exit %s\n", rest)
+		must(s.T, err)
+		if !s.env.CRIU.Ended(10 * time.Second) {
+			s.Fatal("the stand-in for CRIU does not end")
+		}
+		return nil
+	case "receive": // CRIU waits for another request
+		_, err := fmt.Fprintln(s.tell, "receive 0")
+		must(s.T, err)
+		for deadline := time.Now().Add(10 * time.Second); !s.env.CRIU.Receives(); time.Sleep(time.Millisecond) {
+			if time.Now().After(deadline) {
+				s.Fatal("the stand-in for CRIU does not receive")
+			}
+		}
+		return nil
+	case "reap": // CRIU's parent waits for it
+		_ = s.criu.Wait()
+		return nil
 	case "fail": // the packet filter does not do this any more
 		s.filter.Fail(rest, fmt.Errorf("%s does not work", rest))
 		return nil
@@ -276,7 +359,7 @@ func (s *stage) anonymous(text string) string {
 		return "frozen " + (d + 5*time.Second).Truncate(10*time.Second).String()
 	})
 	return strings.NewReplacer(
-		fmt.Sprintf("pid %d", s.tree.Process.Pid), "pid TREE",
+		fmt.Sprintf("pid %d", s.tree.Process.Pid), "pid TREE", fmt.Sprintf("thaw %d", s.tree.Process.Pid), "thaw TREE",
 		s.ns.String(), "NS", s.ns.ID().String(), "NS",
 		fmt.Sprintf("/proc/%d/ns/net", s.tree.Process.Pid), "TREE/ns/net",
 		ownerOf(s.env.CRIU.String()), "OWNER",

@@ -42,6 +42,18 @@ func (p *Process) zombieStatus() (unix.WaitStatus, bool) {
 	return unix.WaitStatus(code), err == nil
 }
 
+// KeepsExitStatus reports whether the kernel still tells the status of a process
+// that its parent has waited for.
+func KeepsExitStatus() bool {
+	var name unix.Utsname
+	if unix.Uname(&name) != nil {
+		return false
+	}
+	var major, minor int
+	n, _ := fmt.Sscanf(unix.ByteSliceToString(name.Release[:]), "%d.%d", &major, &minor)
+	return n == 2 && (major > 6 || major == 6 && minor >= 15)
+}
+
 // pidfdInfo is struct pidfd_info of linux/pidfd.h in its first form, 64 bytes.
 type pidfdInfo struct {
 	mask, cgroup uint64

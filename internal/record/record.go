@@ -76,12 +76,14 @@ type Record struct {
 	CRIU      proc.Ref           `json:"criu"`
 	Tree      []proc.Ref         `json:"tree,omitempty"`
 	Stopped   bool               `json:"stopped,omitempty"` // the tree got our SIGSTOP
-	Conns     tcp.Tuples         `json:"conns,omitempty"`   // the tree's own, as far as they are known
-	Reuse     tcp.Reuse          `json:"reuse,omitempty"`
-	Since     time.Time          `json:"since"`
-	Until     time.Time          `json:"until"` // when the kernel ends the freeze at the latest
-	Note      string             `json:"note,omitempty"`
-	Network   string             `json:"network,omitempty"` // CNI: the name of the network at whose ADD it was made
+	// StoppedBefore are the tasks that were stopped before the dump: they stay so.
+	StoppedBefore []proc.Ref `json:"stopped_before,omitempty"`
+	Conns         tcp.Tuples `json:"conns,omitempty"` // the tree's own, as far as they are known
+	Reuse         tcp.Reuse  `json:"reuse,omitempty"`
+	Since         time.Time  `json:"since"`
+	Until         time.Time  `json:"until"` // when the kernel ends the freeze at the latest
+	Note          string     `json:"note,omitempty"`
+	Network       string     `json:"network,omitempty"` // CNI: the name of the network at whose ADD it was made
 
 	// Addressed says, of a restore, that the caller of CRIU gives the namespace
 	// its addresses before CRIU starts.
