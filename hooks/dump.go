@@ -2,6 +2,7 @@ package hooks
 
 import (
 	"os"
+	"sync"
 	"time"
 
 	"github.com/criu-netfreeze/criu-netfreeze/internal/action"
@@ -42,8 +43,10 @@ type Dump struct {
 	common
 	machine[dumpState]
 
-	stats     statsFile // CRIU's last file, watched from the commit on
-	images    *os.File  // the image directory, which outlives CRIU's path to it
+	stats      statsFile      // CRIU's last file, watched from the commit on
+	images     *os.File       // the image directory, which outlives CRIU's path to it
+	background sync.WaitGroup // whatever runs beside CRIU
+
 	decided   outcome   // what has become of the dump, once it is settled
 	idleSince time.Time // since when CRIU has waited for another request, after the commit
 }
@@ -96,8 +99,9 @@ func (d *Dump) Concluded() bool {
 	return d.decided != undecided
 }
 
-// Close implements Transaction.
+// Close implements Transaction. It waits until all that is to be sent was sent.
 func (d *Dump) Close() {
+	d.background.Wait()
 	d.freeze.Close()
 	d.stats.close()
 	if d.images != nil {

@@ -94,6 +94,15 @@ func (f *Freeze) Armed() bool { return f.stage == armed }
 // Lifted reports whether this freeze has ended: nothing of it drops packets.
 func (f *Freeze) Lifted() bool { return f.stage == lifted || f.stage == unfrozen }
 
+// FrozenFor returns how long this freeze has dropped packets until now; 0 if it
+// never did, as far as it knows.
+func (f *Freeze) FrozenFor() time.Duration {
+	if f.since.IsZero() {
+		return 0
+	}
+	return time.Since(f.since)
+}
+
 // Sockets lists the TCP sockets of the namespace.
 func (f *Freeze) Sockets() (socks []tcp.Socket, err error) {
 	err = f.ns.Do(func() (err error) {
