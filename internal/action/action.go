@@ -1,10 +1,11 @@
-// Package action names what passes between CRIU, the action-script that CRIU
-// executes and the settler that does the work: the actions of CRIU, the names
-// of the scripts, and the messages in between.
+// Package action is the vocabulary that CRIU, the action-script and the settler
+// share: the actions of CRIU, the names of the scripts, and the messages that a
+// script and the settler exchange.
 //
-// It is linked into the action-script and used there before Go's runtime
-// starts (package early), so it imports nothing that needs to be initialised,
-// and what is marked nosplit allocates nothing and calls nothing that does.
+// It is a leaf. The action-script links it, which has to stay small, and uses it
+// before Go's runtime has started (package hook/early). So nothing here needs
+// initialising, fmt is not imported, and functions marked nosplit neither allocate
+// nor call anything that might.
 package action
 
 // The actions that CRIU announces in CRTOOLS_SCRIPT_ACTION and that concern a
@@ -22,7 +23,7 @@ const (
 )
 
 // The names under which the action-script can be executed: Hook does every
-// action, the other four share them.
+// action; the other four divide the actions among themselves.
 const (
 	Hook             = "netfreeze-hook"
 	PreDumpScript    = "pre-dump"
@@ -31,9 +32,11 @@ const (
 	PostResumeScript = "post-resume"
 )
 
-// IsScript reports whether an action-script has this name.
+// IsScript reports whether an action-script may be executed under this name, which
+// is the last element of a path (see Base).
 //
 //go:nosplit
+//go:norace
 func IsScript(name string) bool {
 	switch name {
 	case Hook, PreDumpScript, PostDumpScript, PreRestoreScript, PostResumeScript:
@@ -42,9 +45,11 @@ func IsScript(name string) bool {
 	return false
 }
 
-// Does reports whether the script called name does an action.
+// Does reports whether the script called name has to do anything for an action. CRIU
+// executes every script for every action, so most often the answer is no.
 //
 //go:nosplit
+//go:norace
 func Does(name, action string) bool {
 	switch action {
 	case PreDump, NetworkLock:
@@ -64,6 +69,7 @@ func Does(name, action string) bool {
 // Known reports whether CRIU has an action of this name at all.
 //
 //go:nosplit
+//go:norace
 func Known(action string) bool {
 	switch action {
 	case PreDump, NetworkLock, PostDump, PreRestore, PostSetupNS, NetworkUnlock, PostResume,
@@ -73,3 +79,10 @@ func Known(action string) bool {
 	}
 	return false
 }
+
+// Begins reports whether an action is the first one of a dump or of a restore,
+// before which there is no settler.
+//
+//go:nosplit
+//go:norace
+func Begins(action string) bool { return action == PreDump || action == PreRestore }

@@ -1,52 +1,72 @@
 package action
 
-import "strings"
-
 // A message is one packet on a unix socket of type SOCK_SEQPACKET. A request
-// is Version, script, action, image directory and root pid, separated by NUL.
-// Each answer begins with a byte that says what follows: AnswerLine a line for
-// CRIU's log, AnswerEnd the end and the exit code, in decimal.
+// (Buffer.Request) is Version, script, action, image directory and root pid,
+// separated by NUL. Each answer begins with a byte that says what follows:
+// AnswerLine a line for CRIU's log, AnswerEnd the exit code in decimal, after which
+// nothing more comes.
 const (
-	// Version of the protocol: both programs have to be of one installation.
+	// Version is the version of the protocol. Script and settler must agree on it,
+	// so both have to come from one installation.
 	Version = "1"
 	// MaxMessage is the size of the largest message, in bytes.
 	MaxMessage = 32 << 10
 	// Dir is where the settlers' sockets are, and the records of package record.
 	Dir = "/run/criu-netfreeze"
-	// Patience is how long an action may take, in seconds, as LateAnswer says. It is
-	// above every bound that the configuration allows (the drain before a dump: 10 s).
+	// Patience is how long a script waits for an answer, in seconds; LateAnswer
+	// quotes it. It exceeds every bound that the configuration allows (10 s for the
+	// drain before a dump).
 	Patience = 30
 
 	AnswerLine = 'L'
 	AnswerEnd  = 'E'
 )
 
-// What the script says when the settler fails it.
+// What a script writes to CRIU's log when a call fails begins with Complaint, and the
+// script's name; the other two say how a settler failed to answer.
 const (
+	Complaint  = "netfreeze: error: "
 	NoAnswer   = "the settler ended without an answer (was it killed?)"
 	LateAnswer = "the settler has not answered for 30 s"
 )
 
-// Socket returns the path of the socket on which the settler of the CRIU called
-// id (PID@START, see StartTime) takes its actions.
-func Socket(id string) string { return Dir + "/" + id + ".sock" }
-
-// Request is one call of a script by CRIU.
-type Request struct {
-	Script   string // name under which the script was executed
-	Action   string // CRTOOLS_SCRIPT_ACTION
-	ImageDir string // CRTOOLS_IMAGE_DIR: a path below CRIU's /proc entry, valid while CRIU lives
-	InitPID  string // CRTOOLS_INIT_PID: the root task, in CRIU's pid namespace
+// Socket returns the path of the socket on which the settler of one CRIU process
+// accepts actions; id is that process's, PID@START (see ID).
+func Socket(id string) string {
+	return text(len(Dir)+len(id)+len("/.sock"), func(b *Buffer) { b.Socket(id) })
 }
 
-// String returns the request as it is sent.
-func (r Request) String() string {
-	return strings.Join([]string{Version, r.Script, r.Action, r.ImageDir, r.InitPID}, "\x00")
+// ID names the transaction after the CRIU process that runs it: PID@START, where
+// START is when the process started, so that a pid that is used again is another
+// name. stat is the content of /proc/PID/stat; ok is false if it is malformed.
+func ID(pid int, stat []byte) (id string, ok bool) {
+	id = text(len(stat)+20, func(b *Buffer) { ok = b.ID(pid, stat) })
+	return id, ok
 }
 
-// Base is a path's last element.
+// text returns what put adds to an empty buffer of so many bytes.
+func text(size int, put func(*Buffer)) string {
+	b := NewBuffer(make([]byte, size))
+	put(&b)
+	return b.String()
+}
+
+// ExitCode returns the exit code that follows AnswerEnd: 0 for success, and 1, which
+// makes CRIU give up, for anything else.
 //
 //go:nosplit
+//go:norace
+func ExitCode(answer []byte) int {
+	if len(answer) == 1 && answer[0] == '0' {
+		return 0
+	}
+	return 1
+}
+
+// Base returns a path's last element, which is empty if the path ends in a slash.
+//
+//go:nosplit
+//go:norace
 func Base(path string) string {
 	from := 0
 	for i := range len(path) {
@@ -58,9 +78,9 @@ func Base(path string) string {
 }
 
 // StartTime finds field 22 of /proc/PID/stat, when the process started in clock
-// ticks since boot (proc_pid_stat(5)): it is stat[from:to], empty if the line is
-// malformed. Fields are counted from the last parenthesis, since the second one,
-// the program's name, may hold anything.
+// ticks since boot (proc_pid_stat(5)): it is stat[from:to], which is empty if the
+// line is malformed. Fields are counted from the last parenthesis, because the
+// second field, the program's name, may contain anything.
 //
 //go:nosplit
 //go:norace

@@ -1,13 +1,14 @@
-// Package hook is what CRIU executes: it passes one action on to the
-// transaction's settler and waits for the answer. Every exec happens while the
-// user's tasks are frozen, so nothing is linked in here that is not needed for
-// that; the settler is the `netfreeze` program, started by the first action
-// and there until CRIU has ended.
+// Package hook is what CRIU executes. It passes one action on to the transaction's
+// settler, and waits for the answer. Most of its calls come while the user's tasks
+// are stopped, so it links only what that needs: no fmt, and no package of ours but
+// action, which defines the messages. The settler is the netfreeze program; the first
+// action starts it, and it runs until CRIU has ended.
 //
-// The messages are package action's.
+// On some architectures most calls never get here: see hook/early.
 package hook
 
 import (
+	"errors"
 	"os"
 	"strconv"
 	"syscall"
@@ -15,25 +16,35 @@ import (
 	"github.com/criu-netfreeze/criu-netfreeze/internal/action"
 )
 
-// Main handles one action and returns the exit code: 0, or 1 for anything that
-// must make CRIU give up.
+// Main handles one action, which is in the environment, and returns the exit code: 0,
+// or 1 for anything that must make CRIU give up. Problems are written to stderr.
 func Main() int {
-	name := action.Base(os.Args[0])
-	act := os.Getenv("CRTOOLS_SCRIPT_ACTION")
+	r := action.Request{
+		Script:   action.Base(os.Args[0]),
+		Action:   os.Getenv(action.EnvAction),
+		ImageDir: os.Getenv(action.EnvImageDir),
+		InitPID:  os.Getenv(action.EnvInitPID),
+	}
 	switch {
 	case len(os.Args) > 1 && (os.Args[1] == "--help" || os.Args[1] == "-h"):
 		say(help)
 		return 0
-	case !action.IsScript(name):
-		return fail(name, "this program does not know its task under this name; call it netfreeze-hook, pre-dump, post-dump, pre-restore or post-resume")
-	case act == "":
-		return fail(name, "CRTOOLS_SCRIPT_ACTION is not set: this is an action-script, to be named in a configuration file of CRIU (see netfreeze install --help)")
-	case !action.Known(act):
-		return fail(name, "CRTOOLS_SCRIPT_ACTION has the value "+strconv.Quote(act)+", which is no action of CRIU")
-	case !action.Does(name, act):
+	case !action.IsScript(r.Script):
+		return fail(r.Script, "this program does not know its task under this name; "+
+			"call it netfreeze-hook, pre-dump, post-dump, pre-restore or post-resume")
+	case r.Action == "":
+		return fail(r.Script, action.EnvAction+" is not set: this is an action-script, "+
+			"to be named in a configuration file of CRIU (see netfreeze install --help)")
+	case !action.Known(r.Action):
+		return fail(r.Script, action.EnvAction+" has the value "+strconv.Quote(r.Action)+", which is no action of CRIU")
+	case !action.Does(r.Script, r.Action):
 		return 0
 	}
-	return forward(name, act)
+	code, err := forward(r)
+	if err != nil {
+		return fail(r.Script, r.Action+": "+err.Error())
+	}
+	return code
 }
 
 const help = `This is an action-script for CRIU: CRIU runs it, with CRTOOLS_SCRIPT_ACTION set.
@@ -41,63 +52,59 @@ It freezes the network of the tasks that are dumped or restored.
 Install it with: netfreeze install
 `
 
-// forward passes the action on to the settler of the CRIU that called.
-func forward(name, act string) int {
-	criu := os.Getppid()
-	id, err := identify(criu)
-	if err != "" {
-		return fail(name, act+": "+err)
+// forward passes the action on to the settler of the CRIU process that executed the
+// script, and returns the settler's exit code.
+func forward(r action.Request) (code int, err error) {
+	id, err := identify(os.Getppid())
+	if err != nil {
+		return 1, err
 	}
-	fd, err := connect(id, act)
-	if err != "" {
-		return fail(name, act+": "+err)
+	fd, err := connect(id, r.Action)
+	if err != nil {
+		return 1, err
 	}
 	defer closeFD(fd)
-	request := action.Request{Script: name, Action: act, ImageDir: os.Getenv("CRTOOLS_IMAGE_DIR"), InitPID: os.Getenv("CRTOOLS_INIT_PID")}.String()
-	if e := retry(func() error { return syscall.Sendto(fd, []byte(request), syscall.MSG_NOSIGNAL, nil) }); e != nil {
-		return fail(name, act+": the settler does not take the action: "+e.Error())
+	message := []byte(r.String())
+	if err := retry(func() error { return syscall.Sendto(fd, message, syscall.MSG_NOSIGNAL, nil) }); err != nil {
+		return 1, failed("the settler does not take the action", err)
 	}
 	buf := make([]byte, action.MaxMessage)
 	for {
-		n, _, e := syscall.Recvfrom(fd, buf, 0)
+		n, _, err := syscall.Recvfrom(fd, buf, 0)
 		switch {
-		case e == syscall.EINTR:
-		case e == syscall.EAGAIN:
-			return fail(name, act+": "+action.LateAnswer)
-		case e != nil:
-			return fail(name, act+": the settler does not answer: "+e.Error())
+		case errors.Is(err, syscall.EINTR):
+		case errors.Is(err, syscall.EAGAIN):
+			return 1, errors.New(action.LateAnswer)
+		case err != nil:
+			return 1, failed("the settler does not answer", err)
 		case n == 0:
-			return fail(name, act+": "+action.NoAnswer)
+			return 1, errors.New(action.NoAnswer)
 		case buf[0] == action.AnswerLine:
 			say(string(buf[1:n]))
 		case buf[0] == action.AnswerEnd:
-			code, e := strconv.Atoi(string(buf[1:n]))
-			if e != nil {
-				code = 1
-			}
-			return code
+			return action.ExitCode(buf[1:n]), nil
 		}
 	}
 }
 
-// connect reaches the settler, and starts one where there is none: at the
-// first action, or after the former one was killed.
-func connect(id, act string) (int, string) {
-	fd, e := dial(id)
-	if e == syscall.ENOENT || e == syscall.ECONNREFUSED { //nolint:errorlint // it comes from the kernel as it is
-		if problem := start(id, act); problem != "" {
-			return -1, problem
+// connect connects to the settler, and starts one if there is none: before the first
+// action, or after the former one was killed.
+func connect(id, act string) (fd int, err error) {
+	fd, err = dial(id)
+	if errors.Is(err, syscall.ENOENT) || errors.Is(err, syscall.ECONNREFUSED) {
+		if err := start(id, act); err != nil {
+			return -1, err
 		}
-		fd, e = dial(id)
+		fd, err = dial(id)
 	}
-	if e != nil {
-		return -1, "connect to the settler: " + e.Error()
+	if err != nil {
+		return -1, failed("connect to the settler", err)
 	}
-	return fd, ""
+	return fd, nil
 }
 
-func dial(id string) (int, error) {
-	fd, err := syscall.Socket(syscall.AF_UNIX, syscall.SOCK_SEQPACKET|syscall.SOCK_CLOEXEC, 0)
+func dial(id string) (fd int, err error) {
+	fd, err = syscall.Socket(syscall.AF_UNIX, syscall.SOCK_SEQPACKET|syscall.SOCK_CLOEXEC, 0)
 	if err != nil {
 		return -1, err
 	}
@@ -112,29 +119,33 @@ func dial(id string) (int, error) {
 	return fd, nil
 }
 
-// retry repeats a system call that a signal of Go's runtime interrupts.
+// retry repeats a system call that is interrupted by a signal of Go's runtime.
 func retry(call func() error) error {
 	for {
-		if err := call(); err != syscall.EINTR { //nolint:errorlint // it comes from the kernel as it is
+		if err := call(); !errors.Is(err, syscall.EINTR) {
 			return err
 		}
 	}
 }
 
-// identify names the transaction after the CRIU process that called: PID@START,
-// where START is field 22 of its stat, so that a reused pid is another name.
-func identify(criu int) (id, problem string) {
-	pid := strconv.Itoa(criu)
-	data, err := os.ReadFile("/proc/" + pid + "/stat")
+// identify names the transaction after the CRIU process whose pid is given (see
+// action.ID).
+func identify(criu int) (id string, err error) {
+	path := "/proc/" + strconv.Itoa(criu) + "/stat"
+	stat, err := os.ReadFile(path)
 	if err != nil {
-		return "", "read what CRIU's process is: " + err.Error()
+		return "", failed("identify the CRIU process", err)
 	}
-	from, to := action.StartTime(data)
-	if from == to {
-		return "", "/proc/" + pid + "/stat is malformed"
+	id, ok := action.ID(criu, stat)
+	if !ok {
+		return "", errors.New("identify the CRIU process: " + path + " is malformed")
 	}
-	return pid + "@" + string(data[from:to]), ""
+	return id, nil
 }
+
+// failed says what was being done when an error occurred. It stands in for fmt.Errorf,
+// as fmt would make the program much larger.
+func failed(doing string, err error) error { return errors.New(doing + ": " + err.Error()) }
 
 func closeFD(fd int) { _ = syscall.Close(fd) }
 
@@ -142,6 +153,6 @@ func closeFD(fd int) { _ = syscall.Close(fd) }
 func say(text string) { _, _ = os.Stderr.WriteString(text) }
 
 func fail(name, problem string) int {
-	say("netfreeze: error: " + name + ": " + problem + "\n")
+	say(action.Complaint + name + ": " + problem + "\n")
 	return 1
 }

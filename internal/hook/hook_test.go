@@ -7,13 +7,11 @@ import (
 	"strconv"
 	"strings"
 	"testing"
-
-	"github.com/criu-netfreeze/criu-netfreeze/internal/action"
 )
 
-// roleEnv makes this test binary the action-script, under its first argument's
-// name, as CRIU would execute it.
-const roleEnv = "RELAY_TEST_SCRIPT"
+// roleEnv is set in the environment of a test binary that is to be the action-script,
+// executed under the name that is the variable's value.
+const roleEnv = "HOOK_TEST_SCRIPT"
 
 func TestMain(m *testing.M) {
 	if name := os.Getenv(roleEnv); name != "" {
@@ -56,36 +54,41 @@ func TestMisuse(t *testing.T) {
 	}
 }
 
-// TestScripts makes sure that the four scripts together do what the one does.
-func TestScripts(t *testing.T) {
-	for _, a := range []string{action.PreDump, action.NetworkLock, action.PostDump, action.PreRestore, action.PostSetupNS, action.NetworkUnlock, action.PostResume} {
-		if !action.Known(a) {
-			t.Errorf("CRIU has no action %q", a)
-		}
-		if !action.Does("netfreeze-hook", a) {
-			t.Errorf("netfreeze-hook does not do %s", a)
-		}
-		if !slices.ContainsFunc([]string{"pre-dump", "post-dump", "pre-restore", "post-resume"}, func(name string) bool { return action.Does(name, a) }) {
-			t.Errorf("none of the four scripts does %s", a)
-		}
-	}
-	for _, a := range []string{"post-restore", "pre-resume", ""} {
-		if action.Does("netfreeze-hook", a) || action.Does("post-dump", a) {
-			t.Errorf("a script does %q", a)
-		}
-	}
-}
-
 func TestIdentify(t *testing.T) {
-	id, problem := identify(os.Getpid())
+	id, err := identify(os.Getpid())
+	if err != nil {
+		t.Fatal(err)
+	}
 	pid, start, ok := strings.Cut(id, "@")
-	if problem != "" || !ok || pid != strconv.Itoa(os.Getpid()) {
-		t.Errorf("got %q, %q", id, problem)
+	if !ok || pid != strconv.Itoa(os.Getpid()) {
+		t.Errorf("got %q", id)
 	}
 	if _, err := strconv.ParseUint(start, 10, 64); err != nil {
 		t.Error(err)
 	}
-	if _, problem := identify(1 << 30); problem == "" {
-		t.Error("a process that is not there has a name")
+	if id, err := identify(1 << 30); err == nil {
+		t.Errorf("a process that does not exist is called %q", id)
+	}
+}
+
+// TestNoFmt makes sure that the hook stays small.
+func TestNoFmt(t *testing.T) {
+	const module = "github.com/criu-netfreeze/criu-netfreeze"
+	out, err := exec.Command("go", "list", "-deps", module+"/cmd/netfreeze-hook").Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	deps := strings.Fields(string(out))
+	ours := slices.DeleteFunc(slices.Clone(deps), func(pkg string) bool { return !strings.HasPrefix(pkg, module+"/") })
+	want := []string{module + "/internal/action", module + "/internal/hook", module + "/internal/hook/early", module + "/cmd/netfreeze-hook"}
+	slices.Sort(ours)
+	slices.Sort(want)
+	if !slices.Equal(ours, want) {
+		t.Errorf("netfreeze-hook links %q of ours, want %q", ours, want)
+	}
+	for _, pkg := range deps {
+		if pkg == "fmt" || strings.HasPrefix(pkg, "golang.org/") {
+			t.Errorf("netfreeze-hook links %s", pkg)
+		}
 	}
 }

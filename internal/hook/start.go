@@ -1,37 +1,38 @@
 package hook
 
 import (
+	"errors"
 	"os"
 	"strings"
 	"syscall"
 )
 
-// Program is the settler's executable where it cannot be found beside the
-// hook; set when the program is linked.
+// Program is the path of the settler's executable, for a hook that has none beside it;
+// it is set when the hook is linked.
 var Program = "/usr/local/bin/netfreeze"
 
-// ReadyFD is the descriptor on which the settler says that it listens: "ok", or
-// what is wrong.
+// ReadyFD is the descriptor on which the settler reports that it listens, by "ok", or
+// else why it cannot.
 const ReadyFD = 3
 
-// start runs the settler, in a session of its own so that it outlives CRIU and
-// no terminal's signal reaches it, and waits until it listens.
-func start(id, action string) (problem string) {
-	// Descriptor 0 is closed in a script that CRIU runs; whatever were opened
-	// next would become the settler's standard input.
+// start starts the settler, and waits until it listens. The settler gets a session of
+// its own, so that it outlives CRIU and no terminal's signal reaches it.
+func start(id, act string) error {
+	// A script that CRIU executes has descriptor 0 closed. Whatever was opened next
+	// would get that number, and become the settler's standard input.
 	null, err := os.OpenFile("/dev/null", os.O_RDWR, 0)
 	if err != nil {
-		return "start the settler: " + err.Error()
+		return failed("start the settler", err)
 	}
 	defer null.Close() //nolint:errcheck // nothing was written
 	ready, write, err := os.Pipe()
 	if err != nil {
-		return "start the settler: " + err.Error()
+		return failed("start the settler", err)
 	}
 	defer ready.Close() //nolint:errcheck // opened for reading
 
 	program := settler()
-	p, err := os.StartProcess(program, []string{program, "settle", id, action}, &os.ProcAttr{
+	p, err := os.StartProcess(program, []string{program, "settle", id, act}, &os.ProcAttr{
 		Dir:   "/",
 		Env:   []string{"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"},
 		Files: []*os.File{null, null, null, write},
@@ -39,7 +40,7 @@ func start(id, action string) (problem string) {
 	})
 	_ = write.Close()
 	if err != nil {
-		return "start the settler: " + err.Error() + " (is criu-netfreeze installed completely?)"
+		return errors.New("start the settler: " + err.Error() + " (is criu-netfreeze installed completely?)")
 	}
 	_ = p.Release()
 	buf := make([]byte, 4096)
@@ -47,18 +48,18 @@ func start(id, action string) (problem string) {
 	answer := string(buf[:n])
 	switch {
 	case answer == "ok":
-		return ""
+		return nil
 	case n > 0:
-		return answer
+		return errors.New(answer)
 	case err != nil:
-		return "the settler ended before it was ready: " + err.Error()
+		return failed("the settler ended before it was ready", err)
 	}
-	return "the settler ended before it was ready"
+	return errors.New("the settler ended before it was ready")
 }
 
-// settler returns the path of the netfreeze program: the one of the same
-// installation as this executable, PREFIX/libexec/criu-netfreeze/netfreeze-hook
-// and PREFIX/bin/netfreeze.
+// settler returns the path of the netfreeze program: if this executable is
+// PREFIX/libexec/criu-netfreeze/netfreeze-hook, that is PREFIX/bin/netfreeze, of the
+// same installation; else it is Program.
 func settler() string {
 	self, err := os.Readlink("/proc/self/exe")
 	if err == nil {

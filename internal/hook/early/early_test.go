@@ -1,0 +1,379 @@
+//go:build linux
+
+package early_test
+
+import (
+	"debug/elf"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"runtime"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/criu-netfreeze/criu-netfreeze/internal/action"
+)
+
+const (
+	module = "github.com/criu-netfreeze/criu-netfreeze"
+	entry  = module + "/internal/hook/early.entry"
+)
+
+// emulator is the program of qemu-user that runs programs of an architecture. It is
+// executed by name, since the kernel may lack binfmt_misc.
+var emulator = map[string]string{"amd64": "qemu-x86_64-static", "arm64": "qemu-aarch64-static"}
+
+// eachArch runs a test for every architecture that has an entry.
+func eachArch(t *testing.T, test func(t *testing.T, arch string)) {
+	for _, arch := range []string{"amd64", "arm64"} {
+		t.Run(arch, func(t *testing.T) { test(t, arch) })
+	}
+}
+
+// dir is where the tests' programs are, which each are linked once.
+var (
+	dir   string
+	mu    sync.Mutex
+	built = map[string]string{}
+)
+
+func TestMain(m *testing.M) {
+	var err error
+	if dir, err = os.MkdirTemp("", "early"); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+	code := m.Run()
+	_ = os.RemoveAll(dir)
+	os.Exit(code)
+}
+
+// buildHook links the action-script, with symbols: as the Makefile does, with -E, or
+// else as any program, so that it begins with the runtime.
+func buildHook(t *testing.T, arch string, early bool) string {
+	t.Helper()
+	mu.Lock()
+	defer mu.Unlock()
+	path := filepath.Join(dir, fmt.Sprint(arch, early))
+	if built[path] != "" {
+		return path
+	}
+	args := []string{"build", "-o", path}
+	if early {
+		args = append(args, "-ldflags", "-E "+entry)
+	}
+	cmd := exec.Command("go", append(args, module+"/cmd/netfreeze-hook")...)
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOOS=linux", "GOARCH="+arch)
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("build: %v\n%s", err, out)
+	}
+	built[path] = path
+	return path
+}
+
+// script is a program that can be executed under a script's name.
+type script struct {
+	path     string
+	emulator string // empty if the program is of this machine's architecture
+}
+
+// runnable links the action-script for an architecture whose programs can run here.
+func runnable(t *testing.T, arch string, early bool) script {
+	t.Helper()
+	s := script{path: buildHook(t, arch, early)}
+	if arch != runtime.GOARCH {
+		var err error
+		if s.emulator, err = exec.LookPath(emulator[arch]); err != nil {
+			t.Skipf("%v (Debian has it in qemu-user-static)", err)
+		}
+	}
+	return s
+}
+
+// run executes the script. Unlike exec.Cmd it passes the environment as it is, even
+// if a variable is in it twice.
+func (s script) run(t *testing.T, name string, arg []string, env ...string) (said string, code int) {
+	t.Helper()
+	path, args := s.path, []string{name}
+	if s.emulator != "" {
+		path, args = s.emulator, []string{s.emulator, "-0", name, s.path}
+	}
+	r, w, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	p, err := os.StartProcess(path, append(args, arg...), &os.ProcAttr{Env: env, Files: []*os.File{nil, w, w}})
+	_ = w.Close()
+	if err != nil {
+		t.Fatal(err)
+	}
+	out, err := io.ReadAll(r)
+	if err != nil {
+		t.Error(err)
+	}
+	state, err := p.Wait()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(out), state.ExitCode()
+}
+
+// TestEntry makes sure that -E has an effect.
+func TestEntry(t *testing.T) {
+	eachArch(t, func(t *testing.T, arch string) {
+		f, err := elf.Open(buildHook(t, arch, true))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer f.Close()
+		symbols, err := f.Symbols()
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, s := range symbols {
+			if s.Name == entry || s.Name == entry+".abi0" {
+				if s.Value != f.Entry {
+					t.Errorf("%s is at %#x, but the program begins at %#x", s.Name, s.Value, f.Entry)
+				}
+				return
+			}
+		}
+		t.Errorf("the program has no %s", entry)
+	})
+}
+
+// TestCalls makes sure that what runs before the runtime calls nothing that needs the
+// runtime: it follows every call from the entry, and allows functions of ours, whose
+// calls it follows in turn, and a few others that are known to need nothing.
+func TestCalls(t *testing.T) {
+	eachArch(t, func(t *testing.T, arch string) {
+		hook := buildHook(t, arch, true)
+		harmless := regexp.MustCompile(`^(?:syscall\.RawSyscall6|internal/runtime/syscall(?:/linux)?\.Syscall6|` +
+			`runtime\.memequal|memeqbody|runtime\.cmpstring|cmpbody|` + // assembly
+			`runtime\.panic.*|runtime\.goPanic.*|` + // only if we have a bug
+			`_rt0_` + arch + `_linux)(?:\.abi0)?$`) // what comes next
+		calls := disassemble(t, hook)
+		seen, system := map[string]bool{}, false
+		for todo := []string{entry + ".abi0"}; len(todo) > 0; todo = todo[1:] {
+			name := todo[0]
+			if seen[name] {
+				continue
+			}
+			seen[name] = true
+			if _, ok := calls[name]; !ok {
+				t.Errorf("%s was not found", name)
+			}
+			for _, to := range calls[name] {
+				switch {
+				case strings.HasPrefix(to, module+"/internal/"):
+					todo = append(todo, to)
+				case !harmless.MatchString(to):
+					t.Errorf("%s calls %s", name, to)
+				case strings.HasPrefix(to, "syscall.RawSyscall6"), strings.Contains(to, "runtime/syscall"):
+					system = true
+				}
+			}
+		}
+		// That nothing bad was found is worth something if what is there was found.
+		for _, name := range []string{"hook/early.early", "hook/early.identify", "hook/early.receive", "action.(*Buffer).Request"} {
+			if !seen[module+"/internal/"+name] {
+				t.Errorf("no call of %s was found", name)
+			}
+		}
+		if !system {
+			t.Error("no system call was found")
+		}
+	})
+}
+
+// call matches a call and a jump to another function in what objdump prints, which is
+// the same for both architectures.
+var call = regexp.MustCompile(`\s(?:CALL|JMP) ([^\s(]\S*)\(SB\)`)
+
+// indirect matches a call of which the code does not say where it goes to. (A jump of
+// that kind stays within its function: it is how a switch is compiled.)
+var indirect = regexp.MustCompile(`\sCALL .*`)
+
+// disassemble returns what each function of ours calls or jumps to.
+func disassemble(t *testing.T, program string) map[string][]string {
+	t.Helper()
+	out, err := exec.Command("go", "tool", "objdump", "-s", "^"+regexp.QuoteMeta(module)+"/", program).Output()
+	if err != nil {
+		t.Fatalf("disassemble: %v", err)
+	}
+	calls, name := map[string][]string{}, ""
+	for line := range strings.Lines(string(out)) {
+		if after, ok := strings.CutPrefix(line, "TEXT "); ok {
+			name, _, _ = strings.Cut(after, "(SB)")
+			calls[name] = nil
+		} else if m := call.FindStringSubmatch(line); m != nil {
+			calls[name] = append(calls[name], m[1])
+		} else if m := indirect.FindString(line); m != "" {
+			calls[name] = append(calls[name], strings.TrimSpace(m))
+		}
+	}
+	return calls
+}
+
+// TestNoInit makes sure that nothing that runs before the runtime needs a package's
+// initialisation, which would come too late.
+func TestNoInit(t *testing.T) {
+	eachArch(t, func(t *testing.T, arch string) {
+		out, err := exec.Command("go", "tool", "nm", buildHook(t, arch, true)).CombinedOutput()
+		if err != nil {
+			t.Fatalf("%v: %s", err, out)
+		}
+		for _, pkg := range []string{"action", "hook/early"} {
+			if !strings.Contains(string(out), module+"/internal/"+pkg+".") {
+				t.Errorf("package %s has no symbols", pkg)
+			}
+			for _, symbol := range []string{".init", "..inittask", "..stmp_"} {
+				if strings.Contains(string(out), module+"/internal/"+pkg+symbol) {
+					t.Errorf("package %s has to be initialised: %s", pkg, symbol)
+				}
+			}
+		}
+	})
+}
+
+// TestSameAsMain compares with what the ordinary program does.
+func TestSameAsMain(t *testing.T) {
+	eachArch(t, func(t *testing.T, arch string) {
+		early, ordinary := runnable(t, arch, true), runnable(t, arch, false)
+		compare := func(t *testing.T, name string, env []string) {
+			t.Helper()
+			said, code := early.run(t, name, nil, env...)
+			wantSaid, wantCode := ordinary.run(t, name, nil, env...)
+			if said != wantSaid || code != wantCode {
+				t.Errorf("%s, %q: exit code %d, %q; want %d, %q", name, env, code, said, wantCode, wantSaid)
+			}
+		}
+		for _, name := range []string{"netfreeze-hook", "/usr/libexec/post-dump", "pre-restore", "other"} {
+			for _, act := range []string{"", "pre-resume", "post-dump", "dump", "setup-namespaces", "network-lock"} {
+				if action.Does(action.Base(name), act) {
+					continue // TestForward
+				}
+				compare(t, name, []string{"A=b", "EMPTY=", "CRTOOLS_SCRIPT_ACTION=" + act, "CRTOOLS_SCRIPT_ACTIO=x"})
+			}
+		}
+		if early.emulator != "" {
+			return // the emulator puts the environment in order
+		}
+		const foreign, unknown = "CRTOOLS_SCRIPT_ACTION=pre-resume", "CRTOOLS_SCRIPT_ACTION=dump"
+		for _, env := range [][]string{
+			{},
+			{foreign, unknown},
+			{unknown, foreign},
+			{"CRTOOLS_SCRIPT_ACTION=", foreign},
+			{foreign, "CRTOOLS_SCRIPT_ACTION="},
+			{"CRTOOLS_SCRIPT_ACTION", foreign},
+			{"", foreign},
+			{"=", unknown, ""},
+		} {
+			compare(t, "netfreeze-hook", env)
+		}
+	})
+}
+
+// TestForward passes actions on to a settler that answers in different ways, and
+// compares with what the ordinary program does too.
+func TestForward(t *testing.T) {
+	stat, err := os.ReadFile("/proc/self/stat")
+	if err != nil {
+		t.Fatal(err)
+	}
+	id, ok := action.ID(os.Getpid(), stat)
+	if !ok {
+		t.Fatalf("malformed: %s", stat)
+	}
+	if err := os.MkdirAll(action.Dir, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	l, err := net.ListenUnix("unixpacket", &net.UnixAddr{Name: action.Socket(id), Net: "unixpacket"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = l.Close() })
+	eachArch(t, func(t *testing.T, arch string) {
+		for _, way := range []struct {
+			name  string
+			early bool
+		}{{"early", true}, {"ordinary", false}} {
+			t.Run(way.name, func(t *testing.T) { testForward(t, l, runnable(t, arch, way.early)) })
+		}
+	})
+}
+
+func testForward(t *testing.T, l *net.UnixListener, hook script) {
+	long := strings.Repeat("x", 5000) + "\n"
+	first := []string{"CRTOOLS_SCRIPT_ACTION=post-dump", "CRTOOLS_INIT_PID=77", "CRTOOLS_IMAGE_DIR=/proc/5/fd/6"}
+	again := []string{"CRTOOLS_IMAGE_DIR=/x", "CRTOOLS_INIT_PID=", "CRTOOLS_SCRIPT_ACTION=network-lock"}
+	for _, tc := range []struct {
+		name    string
+		answers []string
+		said    string
+		code    int
+		env     []string // besides first
+	}{
+		{name: "done", answers: []string{"E0"}},
+		{name: "done, with lines", answers: []string{"Lone\n", "L" + long, "Ltwo\n", "E0"}, said: "one\n" + long + "two\n"},
+		{name: "refused", answers: []string{"Lwhy\n", "E1"}, said: "why\n", code: 1},
+		{name: "other exit code", answers: []string{"E00"}, code: 1},
+		{name: "nonsense", answers: []string{"E"}, code: 1},
+		{
+			name: "died", answers: []string{"Lone\n"}, code: 1,
+			said: "one\nnetfreeze: error: netfreeze-hook: post-dump: the settler ended without an answer (was it killed?)\n",
+		},
+		{name: "variables twice", answers: []string{"E0"}, env: again},
+		{name: "empty entry", answers: []string{"E0"}, env: []string{"", "A=b"}},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			if tc.env != nil && hook.emulator != "" {
+				t.Skip("the emulator puts the environment in order")
+			}
+			asked := make(chan string, 1)
+			go func() {
+				_ = l.SetDeadline(time.Now().Add(10 * time.Second))
+				c, err := l.Accept()
+				if err != nil {
+					asked <- err.Error()
+					return
+				}
+				defer c.Close() //nolint:errcheck // that is the point
+				buf := make([]byte, action.MaxMessage)
+				n, _ := c.Read(buf)
+				asked <- string(buf[:n])
+				for _, a := range tc.answers {
+					_, _ = c.Write([]byte(a))
+				}
+			}()
+			said, code := hook.run(t, "/x/netfreeze-hook", nil, append(first[:3:3], tc.env...)...)
+			if said != tc.said || code != tc.code {
+				t.Errorf("exit code %d, %q; want %d, %q", code, said, tc.code, tc.said)
+			}
+			if got, want := <-asked, "1\x00netfreeze-hook\x00post-dump\x00/proc/5/fd/6\x0077"; got != want {
+				t.Errorf("the settler got %q, want %q", got, want)
+			}
+		})
+	}
+}
+
+// TestArguments makes sure that a program with arguments reaches main.
+func TestArguments(t *testing.T) {
+	eachArch(t, func(t *testing.T, arch string) {
+		hook := runnable(t, arch, true)
+		for _, arg := range []string{"--help", "-h"} {
+			said, code := hook.run(t, "netfreeze-hook", []string{arg}, "CRTOOLS_SCRIPT_ACTION=pre-resume")
+			if code != 0 || !strings.Contains(said, "netfreeze install") {
+				t.Errorf("%s: exit code %d, %s", arg, code, said)
+			}
+		}
+	})
+}
