@@ -16,7 +16,7 @@ LDFLAGS  = -s -w -X $(MODULE)/internal/cli.Version=$(VERSION) \
            -X $(MODULE)/internal/hook.Program=$(BINDIR)/netfreeze \
            -X $(MODULE)/install.LibexecDir=$(LIBEXECDIR)
 # Where the hook begins: before Go's runtime does (internal/hook/early).
-EARLY    = $(if $(filter amd64,$(shell $(GO) env GOARCH)),-E $(MODULE)/internal/hook/early.entry)
+EARLY    = $(if $(filter amd64 arm64,$(shell $(GO) env GOARCH)),-E $(MODULE)/internal/hook/early.entry)
 GOBUILD  = CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)'
 SCRIPTS  = pre-dump post-dump pre-restore post-resume
 LAB      = testdata/lab/lab
@@ -28,7 +28,7 @@ NETSTACK = testdata/netstack
 # The linter, in a directory named by its version, so that another one is built anew.
 GOLANGCI = $(CURDIR)/build/tools/golangci-lint-v2.12.0/golangci-lint
 
-.PHONY: all help build install uninstall demo test unit vet lint e2e bench lab deps clean traffic netstack cnitool
+.PHONY: all help build install uninstall demo test unit vet lint e2e faults bench lab deps clean traffic netstack cnitool
 
 all: build
 
@@ -105,6 +105,13 @@ e2e: build lab traffic netstack cnitool ## run the end-to-end tests in the lab, 
 	@mkdir -p build/keep
 	NETFREEZE_KEEP=/opt/keep $(LAB) run --share $(CURDIR)/build:/opt/build --share $(CURDIR)/build/keep:/opt/keep:rw -- \
 		/opt/build/e2e.test -test.v -test.timeout 30m $(if $(RUN),-test.run '$(RUN)')
+
+faults: build lab traffic ## inject faults into dumps and restores in the lab, as root (RUNS=200 SEED= ONLY= WORLDS=4)
+	rm -rf build/dest
+	$(MAKE) --no-print-directory install DESTDIR=$(CURDIR)/build/dest PREFIX=/usr/local >/dev/null
+	CGO_ENABLED=0 $(GO) build -trimpath -o build/faults ./e2e/faults
+	build/faults -lab $(LAB) -build build $(if $(RUNS),-runs $(RUNS)) $(if $(SEED),-seed $(SEED)) \
+		$(if $(WORLDS),-worlds $(WORLDS)) $(if $(ONLY),-only '$(ONLY)')
 
 demo: deps build lab traffic ## show a connection surviving checkpoint and restore, and one that does not (as root)
 	rm -rf build/dest
