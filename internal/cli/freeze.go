@@ -109,14 +109,14 @@ network lock of CRIU's own that a killed CRIU has left in a namespace.
 				return err
 			}
 			defer ns.Close() //nolint:errcheck // only the rules mattered
-			was, err := keeper().ThawUnrecorded(ns)
+			done, err := keeper().ThawUnrecorded(ns)
 			if err != nil {
 				return err
 			}
-			if !was {
+			if done == (freeze.Unrecorded{}) {
 				return say(cmd, "%s was not frozen\n", ns)
 			}
-			return say(cmd, "%s is thawed\n", ns)
+			return say(cmd, "%s is thawed; no record was there: %d sockets left repair mode, %d tasks run on\n", ns, done.Repaired, done.Continued)
 		},
 	}
 	cmd.Flags().BoolVar(&criu, "criu-leftovers", false, "remove CRIU's own lock, left there by one that was killed, and nothing else")

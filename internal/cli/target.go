@@ -61,8 +61,8 @@ func find(target string) ([]*record.Record, error) {
 	found := filter(all, func(r *record.Record) bool {
 		return r.Container.ID == target || r.ID == target || r.NetNS.String() == target
 	})
-	if len(found) > 0 || len(target) < 3 {
-		return found, nil
+	if len(found) > 0 || len(target) < 3 || isPID(target) {
+		return found, nil // a number is a process id, and never the beginning of a container's id
 	}
 	found = filter(all, func(r *record.Record) bool {
 		return strings.HasPrefix(r.Container.ID, target) || r.Path != "" && (r.Path == target || filepath.Base(r.Path) == target)
@@ -74,6 +74,9 @@ func find(target string) ([]*record.Record, error) {
 	}
 	return found, nil
 }
+
+// isPID reports whether a target can be nothing but a process id.
+func isPID(target string) bool { return strings.Trim(target, "0123456789") == "" }
 
 func filter(all []*record.Record, want func(*record.Record) bool) []*record.Record {
 	return slices.DeleteFunc(slices.Clone(all), func(r *record.Record) bool { return !want(r) })

@@ -287,7 +287,7 @@ func TestInForce(t *testing.T) {
 	ask("frozen", true)
 	was, err := k.ThawUnrecorded(ns)
 	must(t, err)
-	if !was {
+	if !was.Thawed {
 		t.Error("nothing was thawed")
 	}
 	ask("thawed behind our back", false)
@@ -295,7 +295,7 @@ func TestInForce(t *testing.T) {
 	ask("a restore is at work", true)
 	must(t, (&record.Record{ID: "2@2"}).Remove())
 	must(t, r.Remove())
-	if was, err := k.ThawUnrecorded(ns); was || err != nil {
+	if was, err := k.ThawUnrecorded(ns); was.Thawed || err != nil {
 		t.Errorf("thawed what was not frozen: %v, %v", was, err)
 	}
 }

@@ -27,22 +27,38 @@ func (f *Freeze) Hold(tree proc.Tree, note string) error {
 const endTime = 10 * time.Second
 
 // End ends a stopped tree without a packet. The freeze stays.
-func (f *Freeze) End(tree proc.Tree) error { return end(f.Record, tree) }
+func (f *Freeze) End(tree proc.Tree) error { return end(f.Record, tree.Refs()) }
 
 // end ends stopped tasks without a packet: with the sockets in repair mode the
 // kernel forgets them (tcp_close in net/ipv4/tcp.c) where it would send FIN or
 // RST and keep them in FIN-WAIT-1 otherwise.
-func end(r *record.Record, tree proc.Tree) error {
-	if err := tcp.ForceRepair(tree); err != nil {
+func end(r *record.Record, tasks []proc.Ref) error {
+	if err := stubborn(func() error { return proc.EachLiving(tasks, tcp.ForceRepair) }); err != nil {
 		return fmt.Errorf("switch the sockets of %s to repair mode: %w", r.Describe(), err)
 	}
-	if err := tree.Signal(unix.SIGKILL); err != nil {
+	err := proc.EachLiving(tasks, func(some proc.Tree) error { return some.Signal(unix.SIGKILL) })
+	if err != nil {
 		return fmt.Errorf("end the tasks of %s: %w", r.Describe(), err)
 	}
-	if left := tree.Ended(endTime); len(left) > 0 {
-		return fmt.Errorf("%d tasks of %s have not ended %v after SIGKILL, pid %d among them (state D in ps?)", len(left), r.Describe(), endTime, left[0].PID)
+	deadline := time.Now().Add(endTime)
+	return proc.EachLiving(tasks, func(some proc.Tree) error {
+		if left := some.Ended(time.Until(deadline)); len(left) > 0 {
+			return fmt.Errorf("%d tasks of %s have not ended %v after SIGKILL, pid %d among them (state D in ps?)", len(left), r.Describe(), endTime, left[0].PID)
+		}
+		return nil
+	})
+}
+
+// stubborn tries again what fails, a few times: an error may pass, for want of memory
+// or of a descriptor, say.
+func stubborn(do func() error) (err error) {
+	for try := range 5 {
+		time.Sleep(time.Duration(try) * 10 * time.Millisecond)
+		if err = do(); err == nil {
+			return nil
+		}
 	}
-	return nil
+	return err
 }
 
 // settling is how long a command waits for a transaction that is under way: one
@@ -101,23 +117,18 @@ func take(records []*record.Record) (release func(), err error) {
 // record of anything but a hold is an error, and nothing is changed then. The
 // records are settled, see Settled.
 func (k *Keeper) Kill(records ...*record.Record) error {
-	release, err := take(records)
+	unlock, err := take(records)
 	if err != nil {
 		return err
 	}
-	defer release()
+	defer unlock()
 	for _, r := range records {
 		if r.Phase != record.Ended && r.Phase != record.Held && !r.Stopped {
 			return fmt.Errorf("%s: only a held tree can be ended silently; nothing was changed", r.DescribeHold())
 		}
 	}
 	for _, r := range records {
-		tree, err := proc.OpenLiving(r.Tree)
-		if err == nil {
-			err = end(r, tree)
-			tree.Close()
-		}
-		if err != nil {
+		if err := end(r, r.Tree); err != nil {
 			return err
 		}
 		r.Phase, r.Stopped, r.Note = record.Ended, false, "ended silently"

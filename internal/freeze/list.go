@@ -2,11 +2,13 @@ package freeze
 
 import (
 	"errors"
+	"fmt"
 	"slices"
 	"time"
 
 	"github.com/criu-netfreeze/criu-netfreeze/internal/backend"
 	"github.com/criu-netfreeze/criu-netfreeze/internal/netns"
+	"github.com/criu-netfreeze/criu-netfreeze/internal/proc"
 	"github.com/criu-netfreeze/criu-netfreeze/internal/record"
 )
 
@@ -100,6 +102,9 @@ func (k *Keeper) look(r *record.Record) (s Status, stale bool, err error) {
 	if alive {
 		s.PID = r.Tree[0].PID
 	}
+	if running := runningOf(r); running != 0 {
+		s.Note = fmt.Sprintf("held, but pid %d runs: somebody continued it, and its sockets fail until netfreeze thaw %s", running, r.ThawTarget())
+	}
 	settling := r.Settling()
 	if (r.Phase == record.Running || r.Phase == record.Committed) && !settling {
 		s.State = "orphaned"
@@ -124,7 +129,20 @@ func (k *Keeper) look(r *record.Record) (s Status, stale bool, err error) {
 		return s, false, err
 	}
 	s.Frozen, s.LeftSeconds = left > 0, left.Seconds()
-	return s, !s.Frozen && !settling && !(alive && (r.Stopped || r.Phase == record.Isolated)), nil
+	return s, !s.Frozen && !settling && !r.Undoable(), nil
+}
+
+// runningOf returns a task of a held tree that is not stopped, or 0.
+func runningOf(r *record.Record) int {
+	if r.Phase != record.Held {
+		return 0
+	}
+	for _, p := range r.Tree {
+		if st, err := proc.ReadStat(p.PID); err == nil && p.Alive() && st.State != 'T' && st.State != 't' {
+			return p.PID
+		}
+	}
+	return 0
 }
 
 // timeLeft asks the kernel how long the record's freeze lasts; 0 is thawed.

@@ -15,9 +15,6 @@ import (
 	"github.com/criu-netfreeze/criu-netfreeze/internal/tcp"
 )
 
-// TestMain gives the tests a /run of their own.
-func TestMain(m *testing.M) { nstest.Main(m) }
-
 func must(t *testing.T, err error) {
 	t.Helper()
 	if err != nil {
@@ -69,6 +66,8 @@ func TestSiblings(t *testing.T) {
 		{"isolated", dump, record.Record{Phase: record.Isolated, Scope: netNS, Tree: living}, false, false, holder},
 		{"under way", dump, record.Record{Phase: record.Running, Scope: netNS}, false, true, holder},
 		{"orphaned", dump, record.Record{Phase: record.Running, Scope: netNS}, false, false, taken},
+		{"committed, its settler killed", dump, record.Record{Phase: record.Committed, Policy: "hold", Stopped: true, Scope: netNS, Tree: living}, false, false, holder},
+		{"committed and ended, its settler killed", dump, record.Record{Phase: record.Committed, Policy: "kill", Scope: netNS, Conns: theirs}, false, false, silent},
 		{"ended", dump, record.Record{Phase: record.Ended, Scope: netNS, Conns: theirs}, false, false, silent},
 		{"ended, restored beside", restore, record.Record{Phase: record.Ended, Scope: netNS, Conns: theirs}, false, false, silent},
 		{"held and killed since", dump, record.Record{Phase: record.Held, Scope: netNS, Conns: theirs}, false, false, silent},

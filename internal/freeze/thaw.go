@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -23,7 +24,7 @@ func (f *Freeze) Rollback(tree proc.Tree) (repaired int, err error) {
 	repaired, _, err = tcp.LeaveRepair(tree, f.Record.Reuse)
 	err = errors.Join(err, f.RemoveCRIULock(), f.Thaw())
 	if f.Record.Stopped {
-		err = errors.Join(err, tree.Signal(unix.SIGCONT))
+		err = errors.Join(err, continueTasks(tree.Refs(), f.Record.StoppedBefore))
 	}
 	if err != nil {
 		return repaired, err
@@ -39,11 +40,11 @@ func (f *Freeze) Rollback(tree proc.Tree) (repaired int, err error) {
 //
 // Each connection gets at most packets packets of a nudge; 0 sends none.
 func (k *Keeper) Thaw(packets int, records ...*record.Record) error {
-	release, err := take(records)
+	unlock, err := take(records)
 	if err != nil {
 		return err
 	}
-	defer release()
+	defer unlock()
 	for len(records) > 0 {
 		first := records[0]
 		same := func(r *record.Record) bool { return r.NetNS == first.NetNS && r.Cookie == first.Cookie }
@@ -67,7 +68,7 @@ func (k *Keeper) Thaw(packets int, records ...*record.Record) error {
 func (k *Keeper) thawTogether(packets int, records []*record.Record) error {
 	ns, err := find(records[0])
 	if errors.Is(err, netns.ErrGone) || records[0].NetNS == (netns.ID{}) {
-		return continueTasks(records) // the rules went with it
+		return release(records) // the rules went with it
 	}
 	if err != nil {
 		return err
@@ -92,17 +93,16 @@ func (k *Keeper) thawTogether(packets int, records []*record.Record) error {
 			return err
 		}
 		send()
-		return continueTasks(records)
+		return release(records)
 	})
 }
 
-func leaveRepair(r *record.Record) ([]tcp.Stream, error) {
-	tree, err := proc.OpenLiving(r.Tree)
-	if err != nil {
-		return nil, err
-	}
-	defer tree.Close()
-	_, streams, err := tcp.LeaveRepair(tree, r.Reuse)
+func leaveRepair(r *record.Record) (streams []tcp.Stream, err error) {
+	err = proc.EachLiving(r.Tree, func(some proc.Tree) error {
+		_, found, err := tcp.LeaveRepair(some, r.Reuse)
+		streams = append(streams, found...)
+		return err
+	})
 	return streams, err
 }
 
@@ -145,16 +145,11 @@ func (k *Keeper) removeRules(ns *netns.Namespace, records []*record.Record) erro
 	return k.endWhole(ns, func() error { return k.filter.ThawAll(isolated) }, records...)
 }
 
-// continueTasks lets the tasks run on and removes the records.
-func continueTasks(records []*record.Record) error {
+// release lets the tasks of the records run on and removes the records.
+func release(records []*record.Record) error {
 	for _, r := range records {
 		if r.Stopped {
-			tree, err := proc.OpenLiving(r.Tree)
-			if err == nil {
-				err = tree.Signal(unix.SIGCONT)
-				tree.Close()
-			}
-			if err != nil {
+			if err := continueTasks(r.Tree, r.StoppedBefore); err != nil {
 				return fmt.Errorf("let the tasks of %s go on: %w", r.Describe(), err)
 			}
 		}
@@ -163,6 +158,32 @@ func continueTasks(records []*record.Record) error {
 		}
 	}
 	return nil
+}
+
+// continueTime is how long a task may take to run on after SIGCONT.
+const continueTime = 5 * time.Second
+
+// continueTasks lets stopped tasks run on, but for those that were stopped before. It
+// makes sure that they do; the error names those that stay stopped.
+func continueTasks(tasks, stoppedBefore []proc.Ref) error {
+	tasks = slices.DeleteFunc(slices.Clone(tasks), func(p proc.Ref) bool { return slices.Contains(stoppedBefore, p) })
+	err := proc.EachLiving(tasks, func(some proc.Tree) error { return some.Signal(unix.SIGCONT) })
+	if err != nil {
+		return err
+	}
+	deadline := time.Now().Add(continueTime)
+	return proc.EachLiving(tasks, func(some proc.Tree) error {
+		for {
+			left, err := some.Stopped()
+			if err != nil || len(left) == 0 {
+				return err
+			}
+			if time.Now().After(deadline) {
+				return fmt.Errorf("%d tasks are still stopped %v after SIGCONT, pid %d among them (did somebody stop it again?)", len(left), continueTime, left[0].PID)
+			}
+			time.Sleep(time.Millisecond)
+		}
+	})
 }
 
 // saveByHand saves a record that a command has changed, under its namespace's lock
@@ -177,22 +198,4 @@ func saveByHand(r *record.Record) error {
 	}
 	defer ns.Close() //nolint:errcheck // only the record mattered
 	return locked(ns, r.Save)
-}
-
-// ThawUnrecorded removes a freeze of a whole namespace that no record describes,
-// and reports whether there was one.
-func (k *Keeper) ThawUnrecorded(ns *netns.Namespace) (was bool, err error) {
-	err = locked(ns, func() error {
-		st, err := k.filter.Look(ns)
-		if err != nil || st.Backend == "" {
-			return err
-		}
-		isolated, err := ns.Isolate()
-		if err != nil {
-			return err
-		}
-		was = true
-		return k.filter.ThawAll(isolated)
-	})
-	return was, err
 }

@@ -59,8 +59,13 @@ const (
 	Connections Scope = "connections" // the tree's own 4-tuples
 )
 
+// version is the version of the records' format that this program writes. Records
+// without one are of the first version.
+const version = 1
+
 // Record describes one transaction or one freeze.
 type Record struct {
+	Version   int                `json:"version"`
 	ID        string             `json:"id"`
 	Op        Op                 `json:"op"`
 	Phase     Phase              `json:"phase"`
@@ -115,8 +120,12 @@ func (r *Record) Settling() bool {
 // frozen: a transaction under way, or tasks that are kept.
 func (r *Record) Holds() bool {
 	switch r.Phase {
-	case Running, Committed:
+	case Running:
 		return r.Settling()
+	case Committed:
+		// Its settler may have been killed: the images are complete all the same, and
+		// tasks that are stopped or isolated must stay behind the freeze.
+		return r.Busy() || r.Policy != "run" && r.Alive()
 	case Held, Isolated:
 		return r.Alive()
 	}
@@ -126,8 +135,17 @@ func (r *Record) Holds() bool {
 // Waits reports whether the record stands for a freeze that waits, within its
 // time to live, for a restore or for somebody to thaw it.
 func (r *Record) Waits() bool {
-	waiting := r.Phase == Ended || r.Phase == Frozen || r.Phase == Held && !r.Alive()
+	waiting := r.Phase == Ended || r.Phase == Frozen ||
+		(r.Phase == Held || r.Phase == Committed && !r.Busy()) && !r.Alive()
 	return waiting && time.Now().Before(r.Until)
+}
+
+// Undoable reports whether tasks live to which something was done that somebody may
+// have to undo: they are stopped or isolated, or their dump was broken off, which
+// may have left their sockets in repair mode. Such a record must not be dropped.
+func (r *Record) Undoable() bool {
+	brokenOff := r.Op == Dump && (r.Phase == Running || r.Phase == Committed)
+	return (r.Stopped || r.Phase == Isolated || brokenOff) && r.Alive()
 }
 
 // Over reports whether nobody needs the record any more: its time to live is
@@ -195,6 +213,7 @@ func MakeDir() error {
 
 // Save writes the record in one step.
 func (r *Record) Save() error {
+	r.Version = version
 	data, err := json.Marshal(r)
 	if err == nil {
 		err = safefile.Write(path(r.ID), data, 0o600)
@@ -222,6 +241,9 @@ func Load(id string) (*Record, error) {
 	var r Record
 	if err := json.Unmarshal(data, &r); err != nil {
 		return nil, fmt.Errorf("read the record %s: %w (remove the file if nothing is frozen)", path(id), err)
+	}
+	if r.Version > version {
+		return nil, fmt.Errorf("the record %s is of version %d, and this program knows up to %d: use the program that wrote it, or a newer one (remove the file if nothing is frozen)", path(id), r.Version, version)
 	}
 	return &r, nil
 }

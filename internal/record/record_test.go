@@ -131,7 +131,9 @@ func TestReasons(t *testing.T) {
 	}{
 		{phase: Running, alive: true},
 		{phase: Running, alive: true, locked: true, settling: true, holds: true},
-		{phase: Committed, alive: true},
+		{phase: Committed, alive: true, holds: true}, // its settler was killed
+		{phase: Committed, waits: true},
+		{phase: Committed, over: true},
 		{phase: Committed, locked: true, settling: true, holds: true},
 		{phase: Held, alive: true, holds: true},
 		{phase: Held, alive: true, over: true, holds: true}, // stopped still
@@ -386,5 +388,50 @@ func TestSaveTogether(t *testing.T) {
 	must(t, err)
 	if len(entries) != 1 {
 		t.Errorf("left beside the record: %v", entries)
+	}
+}
+
+// TestVersions reads records of this version and of the first one, which had none, and
+// refuses those of a later program with the remedy.
+func TestVersions(t *testing.T) {
+	fresh(t)
+	must(t, (&Record{ID: "1@1", Phase: Held}).Save())
+	text, err := os.ReadFile(path("1@1"))
+	must(t, err)
+	if !strings.Contains(string(text), `"version":1`) {
+		t.Errorf("a record without a version: %s", text)
+	}
+	for name, tc := range map[string]struct{ text, fails string }{
+		"none":  {`{"id":"1@1","phase":"held"}`, ""},
+		"this":  {`{"version":1,"id":"1@1","phase":"held"}`, ""},
+		"later": {`{"version":2,"id":"1@1","phase":"held"}`, "use the program that wrote it"},
+	} {
+		must(t, os.WriteFile(path("1@1"), []byte(tc.text), 0o600))
+		r, err := Load("1@1")
+		if tc.fails == "" && (err != nil || r.Phase != Held) || tc.fails != "" && (err == nil || !strings.Contains(err.Error(), tc.fails)) {
+			t.Errorf("%s: %+v, %v", name, r, err)
+		}
+	}
+}
+
+// TestUndoable keeps what somebody may have to undo.
+func TestUndoable(t *testing.T) {
+	fresh(t)
+	living, gone := tree(t, true), tree(t, false)
+	for _, tc := range []struct {
+		Record
+		want bool
+	}{
+		{Record{Op: Dump, Phase: Held, Stopped: true, Tree: living}, true},
+		{Record{Op: Dump, Phase: Isolated, Tree: living}, true},
+		{Record{Op: Dump, Phase: Running, Tree: living}, true}, // sockets may be in repair mode
+		{Record{Op: Dump, Phase: Committed, Tree: living}, true},
+		{Record{Op: Dump, Phase: Committed, Stopped: true, Tree: gone}, false},
+		{Record{Op: Restore, Phase: Running, Tree: living}, false},
+		{Record{Op: Manual, Phase: Frozen}, false},
+	} {
+		if got := tc.Undoable(); got != tc.want {
+			t.Errorf("%s, %s: %v", tc.Op, tc.Phase, got)
+		}
 	}
 }
