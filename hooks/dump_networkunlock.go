@@ -6,8 +6,10 @@ import (
 	"time"
 
 	"github.com/criu-netfreeze/criu-netfreeze/internal/config"
+	"github.com/criu-netfreeze/criu-netfreeze/internal/criuimg"
 	"github.com/criu-netfreeze/criu-netfreeze/internal/nudge"
 	"github.com/criu-netfreeze/criu-netfreeze/internal/proc"
+	"github.com/criu-netfreeze/criu-netfreeze/internal/record"
 	"github.com/criu-netfreeze/criu-netfreeze/internal/tcp"
 )
 
@@ -23,66 +25,91 @@ func (d *Dump) networkUnlock() error {
 	if d.now == dumpReleased && d.set.Policy != config.Run {
 		return nil // the settler decides, when it is known whether CRIU succeeded
 	}
-	send := d.prepareNudge()
-	err := d.freeze.Lift()
-	if err == nil && d.freeze.Lifted() {
-		send()
+	frozen := d.freeze.FrozenFor()
+	var seized []tcp.Stream
+	if d.now == dumpFailed && d.nudges(frozen, minBackoff) {
+		seized = d.seizedStreams()
 	}
-	return err
+	if err := d.freeze.Lift(); err != nil || !d.freeze.Lifted() {
+		return err
+	}
+	switch {
+	case len(seized) > 0:
+		d.background.Go(func() { d.nudge(seized) })
+	case d.now == dumpReleased && d.nudges(frozen, minRTO):
+		d.background.Go(d.nudgeByImages)
+	}
+	return nil
 }
 
-// minRTO is the shortest retransmission time-out of Linux (TCP_RTO_MIN in
-// include/net/tcp.h). After a shorter freeze nobody has backed off.
-const minRTO = 200 * time.Millisecond
+const (
+	// minRTO is the shortest retransmission time-out of Linux (TCP_RTO_MIN in
+	// include/net/tcp.h). After a shorter freeze nobody has backed off.
+	minRTO = 200 * time.Millisecond
+	// minBackoff is after which time it is worth the tasks' waiting to ask their
+	// sockets, which takes some 50 microseconds each.
+	minBackoff = time.Second
+)
 
-// prepareNudge prepares to nudge the peers of a tree that goes on in place: after
-// some seconds of a dump their timers have backed off as after a restore. What is
-// returned sends, beside CRIU. Everybody's timers repeat what does not get out, so no
-// error makes a difference.
-func (d *Dump) prepareNudge() (send func()) {
-	nothing := func() {}
-	if d.set.Resume != config.Nudge || d.freeze.FrozenFor() < minRTO || d.freeze.Lifted() {
-		return nothing
-	}
-	streams, err := d.seizedStreams()
+// nudges reports whether the peers of a tree that goes on in place are to be nudged:
+// after some seconds of a dump their timers have backed off as after a restore.
+func (d *Dump) nudges(frozen, least time.Duration) bool {
+	return d.set.Resume == config.Nudge && frozen >= least && d.record().Scope == record.NetNS
+}
+
+// nudgeByImages nudges after a dump that succeeded: its images tell where the
+// connections stand, and nobody has to wait.
+func (d *Dump) nudgeByImages() {
+	cp, err := criuimg.Read(fmt.Sprintf("/proc/self/fd/%d", d.images.Fd()))
 	if err != nil {
 		d.env.Log.Debug(err)
-		return nothing
+		return
 	}
+	streams, err := cp.Streams()
+	if err != nil {
+		d.env.Log.Debugf("not every connection can be nudged: %v", err)
+	}
+	d.nudge(streams)
+}
+
+// nudge has the peers, and our own kernel, repeat at once what was lost. Everybody's
+// timers repeat what does not get out, so no error makes a difference.
+func (d *Dump) nudge(streams []tcp.Stream) {
 	packets := nudge.Plan(nudge.Remote(streams), d.set.NudgePackets, true)
 	if len(packets) == 0 {
-		return nothing
+		return
 	}
 	sender, err := nudge.Open(d.freeze.NetNS())
 	if err != nil {
 		d.env.Log.Debug(err)
-		return nothing
+		return
 	}
-	return func() {
-		d.background.Go(func() {
-			defer sender.Close()
-			if err := sender.Send(packets, lockTime); err != nil {
-				d.env.Log.Debugf("nudge: %v", err)
-			}
-		})
+	defer sender.Close()
+	if err := sender.Send(packets, lockTime); err != nil {
+		d.env.Log.Debugf("nudge: %v", err)
 	}
 }
 
 // seizedStreams asks the tree's sockets where their connections stand, by switching
 // repair mode on and off. No task notices, since CRIU still has all of them; if it has
-// not, that is an error and nothing is touched.
-func (d *Dump) seizedStreams() ([]tcp.Stream, error) {
+// not, nothing is touched.
+func (d *Dump) seizedStreams() []tcp.Stream {
 	tree, err := proc.OpenTree(d.record().Tree[0])
 	if err != nil {
-		return nil, fmt.Errorf("find the tasks: %w", err)
+		d.env.Log.Debug(err)
+		return nil
 	}
 	defer tree.Close()
 	for _, p := range tree {
 		if !p.Traced() {
-			return nil, fmt.Errorf("pid %d is no longer seized: its connections are not nudged", p.PID)
+			d.env.Log.Debugf("pid %d is no longer seized: the connections are not nudged", p.PID)
+			return nil
 		}
 	}
 	reuse, err := tcp.EnterRepair(tree)
 	_, streams, err2 := tcp.LeaveRepair(tree, reuse)
-	return streams, errors.Join(err, err2)
+	if err := errors.Join(err, err2); err != nil {
+		d.env.Log.Warnf("not every connection can be nudged: %v", err)
+	}
+	return streams
 }
