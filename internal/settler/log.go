@@ -5,18 +5,21 @@ import (
 	"fmt"
 	"io"
 	"log/syslog"
+	"maps"
 	"os"
 	"slices"
+	"strconv"
 	"strings"
+	"unicode/utf8"
 
 	"github.com/sirupsen/logrus"
 
 	"github.com/criu-netfreeze/criu-netfreeze/internal/action"
 )
 
-// newLog returns the settler's log. During an action it goes to the script that
-// asked, hence to CRIU's log. What is said later goes to syslog: CRIU's log may
-// be on its way into an archive by then.
+// newLog returns the settler's log. During an action, lines go to the action-script
+// that asked for it, and from there to CRIU's log. All others go to syslog: once CRIU has
+// ended, its log may be on its way into an archive.
 func newLog() *logrus.Logger {
 	log := logrus.New()
 	log.SetFormatter(lineFormat{})
@@ -24,13 +27,15 @@ func newLog() *logrus.Logger {
 	return log
 }
 
-// systemLog writes to syslog, if there is one, from the first line on.
+// systemLog writes to syslog. It connects when the first line comes, and does nothing
+// if no syslog runs.
 type systemLog struct {
 	tried  bool
 	writer *syslog.Writer
 }
 
-// Write implements io.Writer. It never fails: there is nobody to tell.
+// Write implements io.Writer. It never fails, because there is no other place in which
+// a failure could be reported.
 func (l *systemLog) Write(p []byte) (int, error) {
 	if !l.tried {
 		l.tried = true
@@ -42,16 +47,21 @@ func (l *systemLog) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// redirect has the log go to w until the returned function is called.
+// redirect sends the log to w until the returned function is called.
 func redirect(log *logrus.Logger, w io.Writer) func() {
 	old := log.Out
 	log.SetOutput(w)
 	return func() { log.SetOutput(old) }
 }
 
+// maxLine is the length of the longest line, in bytes, with the newline at its end: an
+// answer to the action-script holds one.
+const maxLine = action.MaxMessage - len("L")
+
 // lineFormat writes one line per message, the same in CRIU's log and ours:
 // "netfreeze: LEVEL: MESSAGE (key=value …)". CRIU's log is read line by line, so
-// the lines of a message become one, with semicolons in between.
+// the lines of a message become one, with semicolons in between. Names and annotations
+// of containers come from outside; printable keeps them from being more than text.
 type lineFormat struct{}
 
 // Format implements logrus.Formatter.
@@ -60,12 +70,7 @@ func (lineFormat) Format(e *logrus.Entry) ([]byte, error) {
 	lines := strings.FieldsFunc(e.Message, func(r rune) bool { return r == '\n' || r == '\r' })
 	fmt.Fprintf(&b, "netfreeze: %s: %s", e.Level, strings.Join(lines, "; "))
 	if len(e.Data) > 0 {
-		keys := make([]string, 0, len(e.Data))
-		for k := range e.Data {
-			keys = append(keys, k)
-		}
-		slices.Sort(keys)
-		for i, k := range keys {
+		for i, k := range slices.Sorted(maps.Keys(e.Data)) {
 			sep := ", "
 			if i == 0 {
 				sep = " ("
@@ -74,8 +79,42 @@ func (lineFormat) Format(e *logrus.Entry) ([]byte, error) {
 		}
 		b.WriteByte(')')
 	}
-	b.WriteByte('\n')
-	return []byte(b.String()), nil
+	return []byte(cut(printable(b.String()), maxLine-1) + "\n"), nil
+}
+
+// printable returns s with everything escaped, as in Go's string literals, that does
+// not stand for itself on a terminal or in an editor: control characters (they move the
+// cursor, or begin a line that looks like one of CRIU's), line separators, characters
+// that change the direction of the text or are invisible, and bytes that are no UTF-8.
+func printable(s string) string {
+	var b strings.Builder
+	for i := 0; i < len(s); {
+		r, size := utf8.DecodeRuneInString(s[i:])
+		switch {
+		case r == utf8.RuneError && size == 1, r < utf8.RuneSelf && !strconv.IsPrint(r):
+			fmt.Fprintf(&b, `\x%02x`, s[i])
+		case !strconv.IsPrint(r):
+			b.WriteString(strings.Trim(strconv.QuoteRuneToASCII(r), "'"))
+		default:
+			b.WriteRune(r)
+		}
+		i += size
+	}
+	return b.String()
+}
+
+// cut returns s, or as much of its beginning as fits into limit bytes with an ellipsis
+// behind it.
+func cut(s string, limit int) string {
+	if len(s) <= limit {
+		return s
+	}
+	const more = "…"
+	n := limit - len(more)
+	for !utf8.RuneStart(s[n]) {
+		n--
+	}
+	return s[:n] + more
 }
 
 // logLines passes complete lines on.
@@ -92,16 +131,12 @@ func (l *logLines) Write(p []byte) (int, error) {
 		if i < 0 {
 			return len(p), nil
 		}
-		line := l.rest[:i+1]
-		if len(line) > action.MaxMessage-1 {
-			line = append(line[:action.MaxMessage-2:action.MaxMessage-2], '\n')
-		}
-		l.send(string(line))
+		l.send(string(l.rest[:i+1]))
 		l.rest = l.rest[i+1:]
 	}
 }
 
-// fileHook writes every message to a file as well, with the time before it.
+// fileHook writes every message to a file as well, and prefixes the time and our pid.
 type fileHook struct{ file *os.File }
 
 // Levels implements logrus.Hook.
@@ -117,7 +152,8 @@ func (h fileHook) Fire(e *logrus.Entry) error {
 	return err
 }
 
-// addLogFile makes the log go to path as well.
+// addLogFile sends the log to the file at path as well, unless path is "" or that has
+// been done before.
 func addLogFile(log *logrus.Logger, path string) error {
 	if path == "" || len(log.Hooks) > 0 {
 		return nil

@@ -12,12 +12,13 @@ import (
 	"github.com/criu-netfreeze/criu-netfreeze/internal/action"
 )
 
+// listen returns a socket on which the action-script can reach the settler at path.
 func listen(path string) (int, error) {
 	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		return -1, err
 	}
-	_ = os.Remove(path) // of a settler that was killed; the lock is ours
+	_ = os.Remove(path) // left by a settler that was killed: we hold the lock, so it is nobody's
 	err = unix.Bind(fd, &unix.SockaddrUnix{Name: path})
 	if err == nil {
 		err = unix.Listen(fd, 4)
@@ -29,8 +30,8 @@ func listen(path string) (int, error) {
 	return fd, nil
 }
 
-// loop does the actions as they come until there is nothing left to settle.
-// One thing at a time: no action runs beside another or beside the settlement.
+// loop does the actions as they come, until nothing is left to settle. No action runs
+// at the same time as another one or as the settlement.
 func (s *settler) loop() error {
 	for {
 		fds := []unix.PollFd{
@@ -48,7 +49,7 @@ func (s *settler) loop() error {
 				s.env.Log.Error(err)
 				time.Sleep(failedServe)
 				if fds[1].Revents == 0 {
-					continue // else CRIU has ended, and nobody asks any more
+					continue // if CRIU has ended, no more actions come
 				}
 			} else if s.tx == nil {
 				return nil // refused
@@ -57,7 +58,7 @@ func (s *settler) loop() error {
 			}
 		}
 		switch {
-		case s.tx == nil || s.tx.Finished(): // and CRIU has ended, or nothing came any more
+		case s.tx == nil || s.tx.Finished(): // CRIU has ended, or linger is over
 			return nil
 		case n > 0 && fds[1].Revents != 0, s.tx.Concluded():
 			return s.tx.Settle()
@@ -65,8 +66,8 @@ func (s *settler) loop() error {
 	}
 }
 
-// failedServe is how long to wait after a call could not even be taken, for want of
-// descriptors, say: it would fail again at once.
+// failedServe is how long to wait after a call could not even be accepted, because
+// there are no descriptors left, for example: it would fail again at once.
 const failedServe = 100 * time.Millisecond
 
 // timeout is how long to wait for the next event, in milliseconds.
@@ -81,8 +82,8 @@ func (s *settler) timeout() int {
 	return -1
 }
 
-// serve takes one request, does it, and answers. The error says that none could be
-// taken.
+// serve accepts one request, does it, and answers. It returns an error only if no
+// request could be read; one from the action itself goes into the answer.
 func (s *settler) serve() error {
 	fd, err := retry(func() (int, error) {
 		fd, _, err := unix.Accept4(s.sock, unix.SOCK_CLOEXEC)

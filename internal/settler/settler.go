@@ -19,24 +19,27 @@ import (
 	"github.com/criu-netfreeze/criu-netfreeze/internal/freeze"
 	"github.com/criu-netfreeze/criu-netfreeze/internal/proc"
 	"github.com/criu-netfreeze/criu-netfreeze/internal/record"
+	"github.com/criu-netfreeze/criu-netfreeze/internal/settler/privilege"
 	"github.com/criu-netfreeze/criu-netfreeze/rules"
 )
 
-// pollInterval is how often the settler of a committed dump looks whether CRIU has
-// finished, for callers that keep CRIU alive afterwards.
+// pollInterval is how often the settler of a committed dump checks whether CRIU is
+// done with it, since some callers keep CRIU alive afterwards.
 const pollInterval = 20 * time.Millisecond
 
-// linger is how long the settler of a finished restore still answers: a script
-// that is listed twice comes twice.
+// linger is how long the settler of a finished restore still answers: CRIU executes a
+// script twice that is listed twice.
 const linger = 2 * time.Second
 
-// Run is the settler's whole life: it does the actions of the one CRIU that id names
-// (PID@START), in the order in which they come, and settles the transaction when
-// CRIU has ended. It says on the descriptor ready when it can be reached, or why not.
+// Run is the settler's whole life: it does the actions of the one CRIU process that id
+// names (PID@START), in the order in which they come, and settles the transaction when
+// CRIU has ended. To ready it writes "ok" once actions can be sent, or else one line
+// that says why not. From then on the process ignores signals (see ignoreSignals).
 func Run(id string, ready *os.File) error {
+	ignoreSignals()
 	s, err := newSettler(id)
 	if err != nil {
-		_, _ = fmt.Fprintf(ready, "start the settler: %v", err)
+		_, _ = fmt.Fprintf(ready, "start the settler: %s", printable(err.Error()))
 		_ = ready.Close()
 		return err
 	}
@@ -58,6 +61,9 @@ type settler struct {
 }
 
 func newSettler(id string) (*settler, error) {
+	if err := privilege.Check(); err != nil {
+		return nil, err
+	}
 	ref, err := proc.ParseRef(id)
 	if err != nil {
 		return nil, err
@@ -79,22 +85,8 @@ func newSettler(id string) (*settler, error) {
 		s.release()
 		return nil, err
 	}
-	go s.leaveCgroups()
+	go s.leaveCaller()
 	return s, nil
-}
-
-// leaveCgroups moves the settler to the control groups of whoever called CRIU.
-// On a restore runc has CRIU in the container's own (criuApplyCgroups), where
-// the settler would be paused and killed with it, and keep it from going away.
-// It is done beside the first action, since it can take the kernel a while.
-func (s *settler) leaveCgroups() {
-	st, err := proc.ReadStat(s.env.CRIU.PID)
-	if err == nil && st.PPID > 1 { // 1 has called nobody, it adopted CRIU
-		err = proc.JoinCgroups(st.PPID)
-	}
-	if err != nil {
-		s.env.Log.Debug(err)
-	}
 }
 
 // close ends the settler's work.

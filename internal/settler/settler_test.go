@@ -2,9 +2,7 @@ package settler
 
 import (
 	"bytes"
-	"errors"
 	"os/exec"
-	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -14,34 +12,10 @@ import (
 
 	"github.com/criu-netfreeze/criu-netfreeze/hooks"
 	"github.com/criu-netfreeze/criu-netfreeze/internal/action"
-	"github.com/criu-netfreeze/criu-netfreeze/internal/netns/nstest"
 	"github.com/criu-netfreeze/criu-netfreeze/internal/proc"
 )
 
-// TestMain gives the tests a /run of their own.
-func TestMain(m *testing.M) { nstest.Main(m) }
-
-func TestLogLines(t *testing.T) {
-	var lines []string
-	w := &logLines{send: func(l string) { lines = append(lines, l) }}
-	log := logrus.New()
-	log.SetFormatter(lineFormat{})
-	log.SetOutput(w)
-	log.WithField("backend", "nftables").Info("frozen")
-	log.Error(errors.Join(errors.New("first"), errors.New("second")))
-	log.Info(strings.Repeat("x", 2*action.MaxMessage))
-	if len(lines) != 3 {
-		t.Fatalf("%d lines", len(lines))
-	}
-	if want := []string{"netfreeze: info: frozen (backend=nftables)\n", "netfreeze: error: first; second\n"}; !slices.Equal(lines[:2], want) {
-		t.Errorf("got %q, want %q", lines[:2], want)
-	}
-	if n := len(lines[2]); n >= action.MaxMessage || lines[2][n-1] != '\n' {
-		t.Errorf("the long line has %d bytes", n)
-	}
-}
-
-// FuzzRequest gives the parser of what the action-script sends whatever there is.
+// FuzzRequest promises that what the parser of requests accepts is what was sent.
 func FuzzRequest(f *testing.F) {
 	f.Add(action.Request{Script: "netfreeze-hook", Action: "pre-dump", ImageDir: "/proc/42/fd/7", InitPID: "99"}.String())
 	f.Add("1\x00\x00\x00\x00")
