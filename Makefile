@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 # criu-netfreeze: `make demo` and `make test` are the two commands to know; `make
 # help` lists the others. PREFIX and DESTDIR work as usual.
 

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Command bench measures what criu-netfreeze costs: the time that it adds to a
 // container's outage, how long each action of its script takes, how soon traffic
 // resumes, what the rest of the host notices, and how all of that grows. It runs

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Package e2e tests criu-netfreeze end to end, as it is installed: real
 // programs exchange data over TCP, a real CRIU dumps and restores them, and
 // every packet is captured on the peer's side. The tests are built with the

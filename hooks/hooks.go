@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Package hooks is the story of a dump and of a restore, told by CRIU's actions:
 // one file per action, in CRIU's order.
 //

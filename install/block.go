@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Package install adds the suite to CRIU's configuration files and takes it out
 // again. What it adds stands between two marker lines, and taking that out restores
 // the former file byte for byte. The editing is done by pure functions on bytes

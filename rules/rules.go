@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Package rules drops packets: it freezes and thaws a network namespace, or
 // single TCP connections in it, with packet filter rules of its own. All it knows
 // of CRIU is the mark on CRIU's packets and the names of CRIU's own network locks.

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 /* Plays CRIU's part for action-scripts: executes a script as CRIU does, with
  * standard input closed, and says how long that took.
  *

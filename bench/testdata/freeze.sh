@@ -1,4 +1,5 @@
 #!/bin/sh
+# SPDX-License-Identifier: Apache-2.0
 # For comparison: the same freeze as a shell script that runs nft. CRIU runs it
 # with descriptor 0 closed; nsenter would then open the namespace's file as
 # descriptor 0 and not enter the namespace, hence the first line.

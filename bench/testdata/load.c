@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 /* The tree that is dumped: PROCESSES that together accept CONNECTIONS on all
  * ADDRESSES, IPv4 or IPv6, and read what arrives. They send a single byte back,
  * and nothing else. They are small, so that CRIU does not spend the time for which

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 /* An action-script that appends "ACTION NANOSECONDS", by the monotonic clock, to
  * the file stamps in its own directory. It does nothing else, to add as little as
  * possible to what is measured. */

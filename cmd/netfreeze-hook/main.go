@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Command netfreeze-hook is the action-script, which CRIU executes. Under its own name
 // it does every action; under the name pre-dump, post-dump, pre-restore or post-resume
 // it does that script's.

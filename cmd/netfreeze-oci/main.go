@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Command netfreeze-oci is the OCI createRuntime hook that freezes containers
 // which are about to be restored.
 package main

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Command netfreeze shows and ends freezes, installs the action-scripts, and is
 // the settler that they start.
 package main

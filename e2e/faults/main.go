@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Command faults looks for promises that break. It has a real CRIU dump and restore
 // a small program with live TCP connections again and again, in the lab, and injects
 // one fault or two into each run: processes killed or stopped at each step, system

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Package action is the vocabulary that CRIU, the action-script and the settler
 // share: the actions of CRIU, the names of the scripts, and the messages that a
 // script and the settler exchange.

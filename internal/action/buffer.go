@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package action
 
 // Buffer builds a text of limited length in memory that is there already, since

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package action
 
 // A message is one packet on a unix socket of type SOCK_SEQPACKET. A request

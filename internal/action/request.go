@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package action
 
 // The environment variables in which CRIU says what it wants (criu/action-scripts.c).

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Package backend lists the packet filters that a freeze can be made with. The
 // configuration, the records, the commands and package rules all use this list.
 package backend

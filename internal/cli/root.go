@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Package cli is the netfreeze command line: one constructor per command. It
 // says what happens in words and JSON; what happens is in package freeze.
 package cli

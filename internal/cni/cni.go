@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Package cni is netfreeze-cni, a CNI plugin that freezes the network namespace
 // of a pod which is about to be restored, before its address goes live; the
 // restore adopts the freeze. It configures no network and passes on what the

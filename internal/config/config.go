@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Package config reads the suite's own configuration, /etc/criu/netfreeze.toml:
 // what happens to a container once it has been dumped, for how long its network
 // stays frozen and by which back end. It knows the file's syntax, the defaults

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Package container finds out which container a dump or a restore is about. It
 // looks at the runtime that started CRIU: its command line, the state that it
 // keeps and the OCI bundle. So the runtime need not pass anything to the hooks.

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Package criuimg reads from a CRIU image directory what has to be known before a
 // restore: which TCP connections will be rebuilt, where they stood, and where their
 // network namespace comes from.

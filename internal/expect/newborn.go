@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Package expect freezes network namespaces while they are being set up, for a
 // restore that comes later: until CRIU has rebuilt the sockets, the kernel
 // would answer every peer with RST. An expectation announces such a restore. The

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Package freeze is one recorded freeze: the rules that drop packets, the record
 // that says whose they are, the guard that keeps the host's network out of it,
 // and the lock that makes changes of these one. A dump, a restore, the CNI

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Package hook is what CRIU executes. It passes one action on to the transaction's
 // settler, and waits for the answer. Most of its calls come while the user's tasks
 // are stopped, so it links only what that needs: no fmt, and no package of ours but

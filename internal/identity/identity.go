@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Package identity says which container something is about: the one type that the
 // configuration, the records and the look-up of containers share. It imports
 // nothing of the suite, so that every package can use it.

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Package netlinksafe takes netlink dumps that can be relied on. When the kernel's
 // table changes while it is being dumped, the answer may lack entries that were
 // there all the time, and the kernel says so (NLM_F_DUMP_INTR, netlink(7));

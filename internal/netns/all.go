@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package netns
 
 // All opens every network namespace that is mounted somewhere or has a process,

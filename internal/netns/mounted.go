@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package netns
 
 // Mounted returns a path at which the namespace is mounted in this mount namespace,

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Package netns is the one place where a network namespace is opened, entered
 // and compared with those that must not be frozen. Other packages need a handle
 // from here to change anything in a namespace, and to freeze a whole namespace

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Package nudge gets traffic going again at once when a freeze is lifted. Left
 // to themselves both sides wait for timers that have backed off meanwhile:
 //

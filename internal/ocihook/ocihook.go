@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Package ocihook is netfreeze-oci, an OCI createRuntime hook that freezes the
 // network namespace of a container which is about to be restored, or of the
 // pod that it will be restored into. The restore adopts the freeze. Other

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Package proc identifies processes in a way that the reuse of pids cannot confuse
 // (a pidfd together with the start time), walks a process tree as CRIU does, and
 // reads the few facts from /proc on which the hooks base decisions.

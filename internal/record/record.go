@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Package record keeps what must outlive a process: one record per transaction
 // or freeze, in /run/criu-netfreeze, readable by root alone. It is gone after
 // a reboot, as is everything that it describes.

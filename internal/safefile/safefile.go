@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Package safefile writes files that another process may read at the same time, or
 // after a crash, and reads files on whose content root acts.
 package safefile

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Package settler is the process that does the work: one per CRIU, started by the
 // action-script at the first action. It takes CRIU's actions from a socket, one
 // after the other, and has package hooks do them; it outlives CRIU, and settles the

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Package tcp looks at and changes TCP sockets of other processes: it lists
 // a network namespace's connections, switches TCP_REPAIR on duplicates of a
 // stopped task's sockets, and removes sockets that no process owns any more.

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Package fake is a packet filter in memory, for testing the callers of package
 // rules without a kernel and without packets. It keeps the contract of
 // [rules.Filter], prints what is in force as text, has a clock of its own, and

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Command demo shows live, in the lab, what criu-netfreeze does: a server on a
 // host of its own pushes numbered records to a client over TCP. CRIU dumps the
 // server with leave-running; the server is stopped, and is restored in a new

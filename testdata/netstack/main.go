@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Command netstack provides the end-to-end tests with a peer that does not use
 // Linux's TCP: it relays TCP connections from the kernel's stack to gVisor's. It
 // listens on addresses of its network namespace, usually on loopback. For each

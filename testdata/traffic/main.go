@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Command traffic is the pair of programs between which the end-to-end tests
 // have data flow: "traffic serve" and "traffic connect" keep TCP connections busy
 // and check every byte that arrives. Every eight bytes of a stream say which

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Package early does the action-script's work before Go's runtime starts, where that
 // is possible. The README beside this file says why, and what code in here must not
 // do.

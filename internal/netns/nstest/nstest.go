@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Package nstest provides tests with network namespaces. It is for test binaries
 // only, which must run as root.
 package nstest

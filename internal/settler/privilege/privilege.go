@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Package privilege tells whether this process may do what the settler and the
 // commands have to: enter other network namespaces, change their packet filters, and
 // take sockets from other processes.

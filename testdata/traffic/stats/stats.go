@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Package stats reads and writes the file in which a traffic program shows its
 // counters, while it runs and after it has ended: a fixed array in shared memory.
 // The program writes nothing else while its connections are healthy, so that no
