@@ -192,8 +192,8 @@ func (b *bench) restoreActions(l *load) error {
 	}
 	images := l.dir
 	l.dir = filepath.Join(images, "none")
-	defer os.RemoveAll(images) //nolint:errcheck // on the lab's tmpfs
-	l.remove()                 // but not the images
+	defer os.RemoveAll(images)
+	l.remove() // but not the images
 	root := exec.Command("sleep", "infinity")
 	if err := l.app.Do(root.Start); err != nil {
 		return err

@@ -223,7 +223,7 @@ func transfer(from, to *netNS, speak func(client, server net.Conn, until time.Ti
 	if err != nil {
 		return 0, err
 	}
-	defer l.Close() //nolint:errcheck // nothing is lost
+	defer l.Close()
 	accepted := make(chan net.Conn, 1)
 	go func() {
 		c, _ := l.Accept()
@@ -237,12 +237,12 @@ func transfer(from, to *netNS, speak func(client, server net.Conn, until time.Ti
 	if err != nil {
 		return 0, err
 	}
-	defer client.Close() //nolint:errcheck // nothing is lost
+	defer client.Close()
 	server := <-accepted
 	if server == nil {
 		return 0, errors.New("the connection was not accepted")
 	}
-	defer server.Close() //nolint:errcheck // nothing is lost
+	defer server.Close()
 	began := time.Now()
 	n, err := speak(client, server, began.Add(window))
 	return float64(n) / time.Since(began).Seconds(), err

@@ -76,7 +76,7 @@ func (l *load) restore(v variant) error {
 	if err != nil {
 		return err
 	}
-	defer ns.Close() //nolint:errcheck // opened for reading
+	defer ns.Close()
 	args := append(v.args("restore", l.dir), "-d", "--inherit-fd", "fd[3]:"+netnsKey)
 	cmd := exec.Command(args[0], args[1:]...)
 	cmd.ExtraFiles = []*os.File{ns}

@@ -38,7 +38,7 @@ func startFakeCRIU(args ...string) (*fakeCRIU, error) {
 	if err := errors.Join(err1, err2, err3); err != nil {
 		return nil, err
 	}
-	defer log.Close() //nolint:errcheck // the program has its own descriptor
+	defer log.Close()
 	c.cmd.Stderr = log
 	c.in, c.out = in, bufio.NewReader(out)
 	return c, c.cmd.Start()

@@ -118,7 +118,7 @@ func (o *outage) run(criu *sync.Mutex) error {
 	if err != nil {
 		return err
 	}
-	defer os.RemoveAll(filepath.Dir(stamps)) //nolint:errcheck // on the lab's tmpfs
+	defer os.RemoveAll(filepath.Dir(stamps))
 	// The script that is listed last runs first, before the hook.
 	v := variant{lock: "skip", scripts: []string{hook, script}}
 	pushers := make([]*pusher, len(l.conns))

@@ -153,7 +153,7 @@ func newStage(t *testing.T, shared bool, args ...string) *stage {
 	}
 	dir, err := os.Open(s.images)
 	must(t, err)
-	defer dir.Close() //nolint:errcheck // the child has it
+	defer dir.Close()
 	s.criu = child(t, "criu", args...)
 	s.criu.Dir, s.criu.ExtraFiles = s.work, []*os.File{dir}
 	s.tell, err = s.criu.StdinPipe()
@@ -186,7 +186,7 @@ func (s *stage) another(args ...string) *stage {
 	s.Helper()
 	dir, err := os.Open(s.images)
 	must(s.T, err)
-	defer dir.Close() //nolint:errcheck // the child has it
+	defer dir.Close()
 	again := *s
 	again.tx = nil
 	again.criu = child(s.T, "criu", args...)

@@ -73,7 +73,7 @@ func local(a netip.Addr) (bool, error) {
 	if err != nil {
 		return false, err
 	}
-	defer unix.Close(fd) //nolint:errcheck // it was never connected
+	defer unix.Close(fd)
 	err = unix.Bind(fd, sa)
 	if errors.Is(err, unix.EADDRNOTAVAIL) {
 		return false, nil

@@ -187,7 +187,7 @@ func (n *nudger) send(p *prepared, thawed time.Time) {
 func (r *Restore) forgetFlows() {
 	conns, log := r.record().Conns, r.env.Log
 	forget := func(ns *netns.Namespace) {
-		defer ns.Close() //nolint:errcheck // opened for this alone
+		defer ns.Close()
 		err := ns.Do(func() error {
 			n, err := tcp.DeleteConntrack(conns)
 			if n > 0 {

@@ -221,16 +221,36 @@ func TestRestoreRefuses(t *testing.T) {
 		step   string
 		story  string
 	}{
-		{"post-setup-namespaces when the network is open", []string{"pre-restore", "network-unlock"}, "post-setup-namespaces",
-			"unlocked, record running, whole nftables prepared; error: post-setup-namespaces cannot come when the transaction is unlocked; nothing was changed"},
-		{"a second restore", []string{"pre-restore", "network-unlock"}, "pre-restore",
-			"unlocked, record running, whole nftables prepared; error: this CRIU has a transaction under way already; nothing was changed"},
-		{"a second restore after the first one", []string{"pre-restore", "network-unlock", "post-resume"}, "pre-restore",
-			"finished; error: this CRIU has a transaction under way already; nothing was changed"},
-		{"a dump's action", []string{"pre-restore"}, "post-dump",
-			"frozen, record running, whole nftables frozen 15m0s; error: this action does not belong to a restore, which this CRIU began; nothing was changed"},
-		{"the other one of the split scripts", []string{"pre-restore"}, "network-unlock by post-dump",
-			"frozen, record running, whole nftables frozen 15m0s"},
+		{
+			"post-setup-namespaces when the network is open",
+			[]string{"pre-restore", "network-unlock"},
+			"post-setup-namespaces",
+			"unlocked, record running, whole nftables prepared; error: post-setup-namespaces cannot come when the transaction is unlocked; nothing was changed",
+		},
+		{
+			"a second restore",
+			[]string{"pre-restore", "network-unlock"},
+			"pre-restore",
+			"unlocked, record running, whole nftables prepared; error: this CRIU has a transaction under way already; nothing was changed",
+		},
+		{
+			"a second restore after the first one",
+			[]string{"pre-restore", "network-unlock", "post-resume"},
+			"pre-restore",
+			"finished; error: this CRIU has a transaction under way already; nothing was changed",
+		},
+		{
+			"a dump's action",
+			[]string{"pre-restore"},
+			"post-dump",
+			"frozen, record running, whole nftables frozen 15m0s; error: this action does not belong to a restore, which this CRIU began; nothing was changed",
+		},
+		{
+			"the other one of the split scripts",
+			[]string{"pre-restore"},
+			"network-unlock by post-dump",
+			"frozen, record running, whole nftables frozen 15m0s",
+		},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			s := newTarget(t)
@@ -326,7 +346,7 @@ func TestFindNetNS(t *testing.T) {
 	must(t, err)
 	ns, where, err := findNetNS(s.env.CRIU.Ref, cp, nil)
 	must(t, err)
-	defer ns.Close() //nolint:errcheck // only looked at
+	defer ns.Close()
 	if ns.ID() != s.ns.ID() || where != "--join-ns" {
 		t.Errorf("found %s through %s", ns, where)
 	}
@@ -334,7 +354,7 @@ func TestFindNetNS(t *testing.T) {
 	cp.NetNS = criuimg.Shared
 	own, where, err := findNetNS(plain.env.CRIU.Ref, cp, nil)
 	must(t, err)
-	defer own.Close() //nolint:errcheck // only looked at
+	defer own.Close()
 	if where != "CRIU's own namespace" || own.ID() == plain.ns.ID() {
 		t.Errorf("found %s through %s", own, where)
 	}

@@ -102,8 +102,10 @@ func (a *attempt) succeeded() bool {
 
 // call calls CRIU, or the runtime, for a tree and waits until it has ended.
 func (r *run) call(t *tree, stage string) *attempt {
-	a := &attempt{stage: stage, pidfd: -1, times: map[string]time.Time{}, began: time.Now(), over: make(chan struct{}),
-		logFile: filepath.Join(t.images(), stage+".log")}
+	a := &attempt{
+		stage: stage, pidfd: -1, times: map[string]time.Time{}, began: time.Now(), over: make(chan struct{}),
+		logFile: filepath.Join(t.images(), stage+".log"),
+	}
 	t.mu.Lock()
 	t.now = a
 	t.mu.Unlock()
@@ -119,13 +121,13 @@ func (r *run) call(t *tree, stage string) *attempt {
 		r.logf("%v", err)
 		return a
 	}
-	defer out.Close() //nolint:errcheck // for people
+	defer out.Close()
 	cmd.Env = os.Environ()
 	if t.engine != runc { // a container inherits them, and they must be /dev/null
 		cmd.Stdout, cmd.Stderr = out, out
 	}
 	if inherit != nil {
-		defer inherit.Close() //nolint:errcheck // opened for reading
+		defer inherit.Close()
 		cmd.ExtraFiles, cmd.Env = []*os.File{inherit}, append(cmd.Env, inheritsWord+"=1")
 	}
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
@@ -172,8 +174,10 @@ func (r *run) arguments(t *tree, stage string) (argv []string, inherit *os.File)
 			}
 			return append(argv, t.id), nil
 		}
-		return []string{runc, "--log", log, "restore", "--detach", "--bundle", t.dir, "--pid-file", filepath.Join(t.dir, "pid"),
-			"--image-path", t.images(), "--work-path", t.images(), "--tcp-established", t.id}, nil
+		return []string{
+			runc, "--log", log, "restore", "--detach", "--bundle", t.dir, "--pid-file", filepath.Join(t.dir, "pid"),
+			"--image-path", t.images(), "--work-path", t.images(), "--tcp-established", t.id,
+		}, nil
 	}
 	argv = []string{"criu", stage, "-D", t.images(), "-o", stage + ".log", "-v4", "--tcp-established", "--no-default-config", "--network-lock", "skip"}
 	for _, s := range r.scripts() {
@@ -198,8 +202,10 @@ func (r *run) dumpAgain() {
 	if err := os.MkdirAll(second, 0o755); err != nil {
 		return
 	}
-	argv := []string{"criu", "dump", "-D", second, "-o", "dump.log", "-v4", "--tcp-established", "--no-default-config", "--network-lock", "skip",
-		"--action-script", hookPath, "-t", fmt.Sprint(t.pid), "--external", fmt.Sprintf("net[%d]:extRootNetNS", t.pod.inode), "--leave-running"}
+	argv := []string{
+		"criu", "dump", "-D", second, "-o", "dump.log", "-v4", "--tcp-established", "--no-default-config", "--network-lock", "skip",
+		"--action-script", hookPath, "-t", fmt.Sprint(t.pid), "--external", fmt.Sprintf("net[%d]:extRootNetNS", t.pod.inode), "--leave-running",
+	}
 	_, err := runIn("", "", argv...)
 	r.logf("the second dump: %v", err)
 }
@@ -227,7 +233,10 @@ func (t *tree) startContainer(args []string) error {
 		Linux: &specs.Linux{
 			CgroupsPath: "/" + t.id,
 			Namespaces: []specs.LinuxNamespace{
-				{Type: specs.PIDNamespace}, {Type: specs.MountNamespace}, {Type: specs.IPCNamespace}, {Type: specs.UTSNamespace},
+				{Type: specs.PIDNamespace},
+				{Type: specs.MountNamespace},
+				{Type: specs.IPCNamespace},
+				{Type: specs.UTSNamespace},
 				{Type: specs.NetworkNamespace, Path: "/run/netns/" + t.pod.app},
 			},
 		},

@@ -176,7 +176,7 @@ func (c *capture) save(path string) error {
 	if err != nil {
 		return err
 	}
-	defer f.Close() //nolint:errcheck // checked by the last write
+	defer f.Close()
 	w := pcapgo.NewWriter(f)
 	if err := w.WriteFileHeader(snap, layers.LinkTypeEthernet); err != nil {
 		return err

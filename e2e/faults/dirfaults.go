@@ -18,12 +18,14 @@ import (
 func dirFaults() []*fault {
 	steps := []string{"before:pre-dump", "after:pre-dump", "after:network-lock", "after:post-dump", "end:dump", "before:pre-restore", "after:pre-restore"}
 	mk := func(name string, m mark, do func(dir string) error) *fault {
-		return &fault{name: "state directory " + name, steps: steps, harms: true, pairs: true, marks: m,
+		return &fault{
+			name: "state directory " + name, steps: steps, harms: true, pairs: true, marks: m,
 			strike: func(r *run, at step) (int, bool) {
 				err := do(stateDir)
 				r.logf("%s: state directory %s: %v", at, name, err)
 				return 0, err == nil
-			}}
+			},
+		}
 	}
 	return []*fault{
 		mk("full", 0, fillDir),
@@ -42,9 +44,10 @@ func dirFaults() []*fault {
 			for _, path := range records {
 				junk := make([]byte, 200)
 				_, _ = rand.Read(junk)
-				if junk[0]%3 == 0 {
+				switch junk[0] % 3 {
+				case 0:
 					junk = nil
-				} else if junk[0]%3 == 1 {
+				case 1:
 					junk = []byte("{}")
 				}
 				err = errors.Join(err, os.WriteFile(path, junk, 0o600))
@@ -60,7 +63,7 @@ func fillDir(dir string) error {
 	if err != nil {
 		return err
 	}
-	defer f.Close() //nolint:errcheck // it is full
+	defer f.Close()
 	for {
 		if _, err := f.Write(make([]byte, 512)); err != nil {
 			break
@@ -94,7 +97,8 @@ func systemFaults() []*fault {
 		{"file size", unix.RLIMIT_FSIZE, func(*run) uint64 { return 0 }},
 		{"processes", unix.RLIMIT_NPROC, func(*run) uint64 { return 0 }},
 	} {
-		all = append(all, &fault{name: "limit of " + l.name, harms: true, pairs: true,
+		all = append(all, &fault{
+			name: "limit of " + l.name, harms: true, pairs: true,
 			steps: []string{"after:pre-dump", "after:network-lock", "after:post-dump", "after:pre-restore"},
 			strike: func(r *run, at step) (int, bool) {
 				pids := settlersOf(at.criu)
@@ -104,9 +108,11 @@ func systemFaults() []*fault {
 					r.logf("%s: limit of %s of settler %d is %d: %v", at, l.name, pid, n, err)
 				}
 				return 0, len(pids) > 0
-			}})
+			},
+		})
 	}
-	refuse := &fault{name: "iptables refuses", harms: true, pairs: true,
+	refuse := &fault{
+		name: "iptables refuses", harms: true, pairs: true,
 		steps: []string{"before:pre-dump", "after:pre-dump", "after:network-lock", "after:post-dump", "end:dump", "after:pre-restore"},
 		adapt: func(s *scenario) {
 			if s.backend == "nftables" {
@@ -116,7 +122,8 @@ func systemFaults() []*fault {
 		strike: func(r *run, at step) (int, bool) {
 			r.logf("%s: the iptables programs refuse", at)
 			return 0, r.refuseIptables(r.random.IntN(2) == 0) == nil
-		}}
+		},
+	}
 	return append(all, refuse)
 }
 

@@ -97,7 +97,7 @@ func repaired(pid int) (n int, err error) {
 	if err != nil {
 		return 0, fmt.Errorf("open process %d: %w", pid, err)
 	}
-	defer unix.Close(pidfd) //nolint:errcheck // nothing was written
+	defer unix.Close(pidfd)
 	links, err := filepath.Glob(fmt.Sprintf("/proc/%d/fd/*", pid))
 	if err != nil {
 		return 0, err

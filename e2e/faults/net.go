@@ -150,7 +150,7 @@ func answers(peer string) bool {
 		if err != nil {
 			return err
 		}
-		defer unix.Close(fd) //nolint:errcheck // nothing is left to be sent
+		defer unix.Close(fd)
 		if err := unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &unix.Timeval{Usec: 250_000}); err != nil {
 			return err
 		}

@@ -40,7 +40,7 @@ func script(name string) int {
 	if err != nil {
 		return 0
 	}
-	defer c.Close() //nolint:errcheck // the process ends
+	defer c.Close()
 	if _, err := fmt.Fprintf(c, "%s %s\n", strings.TrimPrefix(name, "faults-"), os.Getenv("CRTOOLS_SCRIPT_ACTION")); err != nil {
 		return 0
 	}
@@ -115,7 +115,7 @@ func (s *steps) handler(handle func(step) int) {
 }
 
 func (s *steps) serve(c *net.UnixConn) {
-	defer c.Close() //nolint:errcheck // answered, or the script is gone
+	defer c.Close()
 	line, err := bufio.NewReader(c).ReadString('\n')
 	if err != nil {
 		return

@@ -49,9 +49,9 @@ func (t *table) String() string {
 	var b strings.Builder
 	w := tabwriter.NewWriter(&b, 0, 4, 2, ' ', 0)
 	line := func(fault, step string, c *counts) {
-		fmt.Fprintf(w, "%s\t%s\t%d\t%d\t%d\t%d\n", fault, step, c.runs, c.hit, c.broken, c.failed) //nolint:errcheck // to memory
+		fmt.Fprintf(w, "%s\t%s\t%d\t%d\t%d\t%d\n", fault, step, c.runs, c.hit, c.broken, c.failed)
 	}
-	fmt.Fprintln(w, "FAULT\tSTEP\tRUNS\tSTRUCK\tBROKEN\tNOT DONE") //nolint:errcheck // to memory
+	fmt.Fprintln(w, "FAULT\tSTEP\tRUNS\tSTRUCK\tBROKEN\tNOT DONE")
 	keys := make([]string, 0, len(t.cells))
 	for k := range t.cells {
 		keys = append(keys, k)

@@ -17,7 +17,8 @@ func togetherFaults() []*fault {
 		}
 	}
 	racing := func(name string, m mark, command func(r *run) []string) *fault {
-		return &fault{name: "racing " + name, marks: m, pairs: true,
+		return &fault{
+			name: "racing " + name, marks: m, pairs: true,
 			steps: []string{"after:pre-dump", "during:network-lock", "in:dump", "during:post-dump", "in:end", "end:dump"},
 			strike: func(r *run, at step) (int, bool) {
 				for range 3 {
@@ -25,14 +26,16 @@ func togetherFaults() []*fault {
 					time.Sleep(time.Duration(r.random.Int64N(int64(10 * time.Millisecond))))
 				}
 				return 0, true
-			}}
+			},
+		}
 	}
 	return []*fault{
 		{name: "two trees in one namespace", steps: []string{"a", "b", "c"}, marks: siblings | slows, always: true, adapt: notRestored},
 		{name: "many dumps at once", steps: []string{"a"}, marks: many | slows, always: true, adapt: notRestored},
 		{name: "forking tree", steps: []string{"a", "b"}, marks: forks, always: true, adapt: func(s *scenario) { s.engine = plainCRIU }},
 		{name: "time namespace", steps: []string{"a", "b"}, marks: timeSpace, harms: true, always: true, adapt: func(s *scenario) { s.engine = plainCRIU }},
-		{name: "second dump of the tree", steps: []string{"after:pre-dump", "in:dump", "after:post-dump"}, marks: twice,
+		{
+			name: "second dump of the tree", steps: []string{"after:pre-dump", "in:dump", "after:post-dump"}, marks: twice,
 			adapt: func(s *scenario) {
 				s.engine = plainCRIU
 				if s.policy == killed {
@@ -42,7 +45,8 @@ func togetherFaults() []*fault {
 			strike: func(r *run, at step) (int, bool) {
 				r.background(r.dumpAgain)
 				return 0, true
-			}},
+			},
+		},
 		racing("status", 0, func(*run) []string { return []string{"status"} }),
 		racing("thaw", asks, func(r *run) []string { return []string{"thaw", r.target()} }),
 		racing("kill", asks, func(r *run) []string { return []string{"kill", fmt.Sprint(r.pods[0].trees[0].pid)} }),

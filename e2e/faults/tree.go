@@ -44,7 +44,6 @@ type tree struct {
 	mu      sync.Mutex
 	now     *attempt
 	dumped  *attempt
-	program string // of the root task
 }
 
 func (t *tree) images() string { return filepath.Join(t.dir, "images") }
@@ -145,7 +144,7 @@ func (t *tree) start(r *run, port int) error {
 	if err := within(t.pod.peer, t.client.Start); err != nil {
 		return err
 	}
-	go t.client.Wait() //nolint:errcheck // killed at the end
+	go t.client.Wait()
 	return wait(patience, func() (err error) { t.peers, err = stats.Open(t.data("peers")); return err })
 }
 
@@ -161,7 +160,7 @@ func (t *tree) startPlain(r *run, args []string) error {
 		return err
 	}
 	t.pid = cmd.Process.Pid
-	go cmd.Wait() //nolint:errcheck // reaped at once: a restore needs the pid
+	go cmd.Wait()
 	return nil
 }
 

@@ -92,10 +92,10 @@ func (o *expectOptions) expectations() ([]expect.Expectation, error) {
 		all, errs = append(all, e), append(errs, err)
 	}
 	for _, p := range o.pods {
-		add(expect.ExpectPod(p))
+		add(expect.Pod(p))
 	}
 	for _, c := range o.containers {
-		add(expect.ExpectContainer(c))
+		add(expect.Container(c))
 	}
 	for _, a := range o.addresses {
 		addr, err := netip.ParseAddr(a)
@@ -103,7 +103,7 @@ func (o *expectOptions) expectations() ([]expect.Expectation, error) {
 			errs = append(errs, fmt.Errorf("%q is not an address", a))
 			continue
 		}
-		add(expect.ExpectAddress(addr))
+		add(expect.Address(addr))
 	}
 	return all, errors.Join(errs...)
 }

@@ -53,7 +53,7 @@ the namespace of a restore that comes later, before its address goes live.
 			if err != nil {
 				return err
 			}
-			defer ns.Close() //nolint:errcheck // the freeze stays without the handle
+			defer ns.Close()
 			r, err := keeper().Manual(ns, record.Record{ID: fmt.Sprintf("manual-%d", ns.ID().Ino)},
 				freeze.Options{Backend: kind, TTL: ttl})
 			if err != nil {
@@ -110,7 +110,7 @@ network lock of CRIU's own that a killed CRIU has left in a namespace.
 			if err != nil {
 				return err
 			}
-			defer ns.Close() //nolint:errcheck // only the rules mattered
+			defer ns.Close()
 			done, err := keeper().ThawUnrecorded(ns)
 			if err != nil {
 				return err
@@ -130,7 +130,7 @@ func removeLeftovers(cmd *cobra.Command, target string) error {
 	if err != nil {
 		return err
 	}
-	defer ns.Close() //nolint:errcheck // only the rules mattered
+	defer ns.Close()
 	locks, err := keeper().RemoveLeftovers(ns)
 	if err != nil {
 		return err

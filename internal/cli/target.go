@@ -57,7 +57,7 @@ func find(target string) ([]*record.Record, error) {
 		}
 	}
 	if ns, err := directNetNS(target); err == nil {
-		defer ns.Close() //nolint:errcheck // opened for its identity
+		defer ns.Close()
 		return record.Of(ns)
 	}
 	found := filter(all, func(r *record.Record) bool {
@@ -132,6 +132,6 @@ func findInode(ino uint64) (*netns.Namespace, error) {
 	if err != nil {
 		return nil, err
 	}
-	defer self.Close() //nolint:errcheck // opened for its device
+	defer self.Close()
 	return netns.Find(netns.ID{Dev: self.ID().Dev, Ino: ino})
 }

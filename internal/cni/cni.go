@@ -76,7 +76,7 @@ func freezeNewborn(args *skel.CmdArgs, c *conf, n expect.Newcomer, why *expect.R
 	if err != nil {
 		return err
 	}
-	defer ns.Close() //nolint:errcheck // the freeze stays without the handle
+	defer ns.Close()
 	_, err = expect.Newborn(ns, n, why, program, record.Record{
 		ID: recordID(args.ContainerID, args.IfName), Network: c.Name,
 	})
@@ -131,7 +131,7 @@ func inForce(args *skel.CmdArgs) (bool, error) {
 	if err != nil {
 		return false, err
 	}
-	defer ns.Close() //nolint:errcheck // opened for reading
+	defer ns.Close()
 	return freeze.New(rules.Kernel{}).InForce(ns, recordID(args.ContainerID, args.IfName))
 }
 

@@ -55,7 +55,7 @@ func (c call) do(t *testing.T) (string, *types.Error) {
 	if c.stdin == "" {
 		c.stdin = `{"cniVersion": "1.1.0", "name": "net1", "type": "netfreeze-cni"` + c.conf + `}`
 	}
-	cmd := exec.Command("/proc/self/exe") //nolint:gosec // the test binary itself
+	cmd := exec.Command("/proc/self/exe")
 	// The race detector waits a second for other threads at every exit.
 	cmd.Env = append(os.Environ(), pluginVar+"=1", "GORACE=atexit_sleep_ms=0", "CNI_COMMAND="+c.command, "CNI_CONTAINERID=box",
 		"CNI_NETNS="+c.path, "CNI_IFNAME="+c.ifname, "CNI_PATH=/opt/cni/bin", "CNI_ARGS="+c.args)
@@ -143,16 +143,16 @@ func TestUntouched(t *testing.T) {
 
 // TestMatched freezes by each way to match.
 func TestMatched(t *testing.T) {
-	pod, err := expect.ExpectPod("shop/db-0")
+	pod, err := expect.Pod("shop/db-0")
 	must(t, err)
 	must(t, pod.Expect(time.Minute))
 	for _, a := range []string{"192.0.2.7", "2001:db8::7"} {
-		addr, err := expect.ExpectAddress(netip.MustParseAddr(a))
+		addr, err := expect.Address(netip.MustParseAddr(a))
 		must(t, err)
 		must(t, addr.Expect(time.Minute))
-		defer addr.Cancel() //nolint:errcheck // cleaning up
+		defer addr.Cancel()
 	}
-	defer pod.Cancel() //nolint:errcheck // cleaning up
+	defer pod.Cancel()
 	for name, c := range map[string]call{
 		"pattern":           {args: "K8S_POD_NAME=web-1;K8S_POD_NAMESPACE=shop;", conf: `, "pods": ["a/b", "sh?p/web-*"]`},
 		"pod":               {args: "IgnoreUnknown=1;K8S_POD_NAMESPACE=shop;K8S_POD_NAME=db-0"},
@@ -263,8 +263,8 @@ func TestGC(t *testing.T) {
 func TestStatus(t *testing.T) {
 	status := call{command: "STATUS"}
 	status.must(t)
-	must(t, os.Chmod(record.Dir, 0o755)) //nolint:gosec // that is what is tested
-	defer os.Chmod(record.Dir, 0o700)    //nolint:errcheck // cleaning up
+	must(t, os.Chmod(record.Dir, 0o755))
+	defer os.Chmod(record.Dir, 0o700)
 	if out, err := status.do(t); err == nil || err.Code != types.ErrPluginNotAvailable {
 		t.Errorf("with a state directory that is not to be trusted: %s", out)
 	}

@@ -41,8 +41,8 @@ type Expectation struct {
 	By      string    `json:"by,omitempty"`
 }
 
-// ExpectPod returns an expectation of the pod called NAMESPACE/NAME.
-func ExpectPod(pod string) (Expectation, error) {
+// Pod returns an expectation of the pod called NAMESPACE/NAME.
+func Pod(pod string) (Expectation, error) {
 	namespace, name, ok := strings.Cut(pod, "/")
 	if !ok || !plain(namespace) || !plain(name) {
 		return Expectation{}, fmt.Errorf("%q is not a pod: give NAMESPACE/NAME, without patterns", pod)
@@ -50,16 +50,16 @@ func ExpectPod(pod string) (Expectation, error) {
 	return Expectation{Pod: pod}, nil
 }
 
-// ExpectContainer returns an expectation of the container whose id begins so.
-func ExpectContainer(id string) (Expectation, error) {
+// Container returns an expectation of the container whose id begins so.
+func Container(id string) (Expectation, error) {
 	if !plain(id) {
 		return Expectation{}, fmt.Errorf("%q is not a container's id", id)
 	}
 	return Expectation{Container: id}, nil
 }
 
-// ExpectAddress returns an expectation of a namespace with this address.
-func ExpectAddress(addr netip.Addr) (Expectation, error) {
+// Address returns an expectation of a namespace with this address.
+func Address(addr netip.Addr) (Expectation, error) {
 	addr = addr.Unmap().WithZone("")
 	if !addr.IsGlobalUnicast() {
 		return Expectation{}, fmt.Errorf("%s is not an address that one container can have", addr)
@@ -172,7 +172,7 @@ func Expectations() ([]Expectation, error) {
 			continue // being written
 		}
 		path := filepath.Join(expectDir, entry.Name())
-		data, err := os.ReadFile(path) //nolint:gosec // in a directory of root's
+		data, err := os.ReadFile(path)
 		if errors.Is(err, os.ErrNotExist) {
 			continue // cancelled meanwhile
 		}
@@ -195,7 +195,7 @@ func Expectations() ([]Expectation, error) {
 
 // removeExpired removes a file unless it was renewed since it was read.
 func removeExpired(path string, read []byte) error {
-	now, err := os.ReadFile(path) //nolint:gosec // in a directory of root's
+	now, err := os.ReadFile(path)
 	if err == nil && string(now) == string(read) {
 		err = os.Remove(path)
 	}

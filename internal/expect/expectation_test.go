@@ -18,16 +18,16 @@ import (
 func expectation(t *testing.T, what string) Expectation {
 	t.Helper()
 	if strings.Contains(what, "/") {
-		e, err := ExpectPod(what)
+		e, err := Pod(what)
 		must(t, err)
 		return e
 	}
 	if addr, err := netip.ParseAddr(what); err == nil {
-		e, err := ExpectAddress(addr)
+		e, err := Address(addr)
 		must(t, err)
 		return e
 	}
-	e, err := ExpectContainer(what)
+	e, err := Container(what)
 	must(t, err)
 	return e
 }
@@ -64,21 +64,21 @@ func TestFits(t *testing.T) {
 func TestExpectRefuses(t *testing.T) {
 	t.Parallel()
 	for _, pod := range []string{"", "shop", "shop/", "/db", "a/b/c", "shop/db-*", "shop/d b", "sh\x00op/db", "shop/[a]"} {
-		if e, err := ExpectPod(pod); err == nil {
+		if e, err := Pod(pod); err == nil {
 			t.Errorf("%q was accepted as %s", pod, &e)
 		}
 	}
 	for _, id := range []string{"", "a b", "a/b", "*", "a\n"} {
-		if e, err := ExpectContainer(id); err == nil {
+		if e, err := Container(id); err == nil {
 			t.Errorf("%q was accepted as %s", id, &e)
 		}
 	}
 	for _, a := range []string{"0.0.0.0", "::", "127.0.0.1", "::1", "224.0.0.1", "fe80::1"} {
-		if e, err := ExpectAddress(netip.MustParseAddr(a)); err == nil {
+		if e, err := Address(netip.MustParseAddr(a)); err == nil {
 			t.Errorf("%s was accepted as %s", a, &e)
 		}
 	}
-	if _, err := ExpectAddress(netip.Addr{}); err == nil {
+	if _, err := Address(netip.Addr{}); err == nil {
 		t.Error("no address was accepted")
 	}
 }
@@ -148,7 +148,7 @@ func FuzzExpectPod(f *testing.F) {
 	f.Add("shop/db-0")
 	f.Add("../../etc/passwd")
 	f.Fuzz(func(t *testing.T, pod string) {
-		e, err := ExpectPod(pod)
+		e, err := Pod(pod)
 		if err != nil {
 			return
 		}

@@ -34,7 +34,7 @@ func TestCheckPatterns(t *testing.T) {
 
 // TestExpected has an expectation go before a pattern, and nothing match nothing.
 func TestExpected(t *testing.T) {
-	e, err := ExpectPod("shop/db-0")
+	e, err := Pod("shop/db-0")
 	must(t, err)
 	must(t, e.Expect(time.Minute))
 	for _, c := range []struct {

@@ -124,7 +124,7 @@ func (f *Freeze) Open(ns *netns.Namespace) error {
 	if err != nil {
 		return fmt.Errorf("find out which network namespace CRIU runs in: %w", err)
 	}
-	defer own.Close() //nolint:errcheck // opened for comparison
+	defer own.Close()
 	// A back end is chosen by trying its rules out: nobody else may rely on them
 	// meanwhile.
 	err = locked(ns, func() error {
@@ -176,18 +176,24 @@ func (f *Freeze) openWhole(ns *netns.Namespace, criu netns.ID) error {
 		return err
 	}
 	f.Record.Backend = f.whole.Backend()
-	// Rules that came out of images may be in a form that iptables cannot read:
-	// then it cannot be told, and whatever is there is removed at the thaw.
+	before, known := f.look(ns)
+	f.found = found{
+		frozen: f.found.frozen || before.Frozen,
+		mixed:  !known || before.Frozen && before.Backend != f.whole.Backend(),
+		until:  time.Now().Add(before.Left),
+	}
+	return nil
+}
+
+// look finds out what is frozen already, and whether that can be told: rules that came
+// out of images may be in a form that iptables cannot read. Whatever is there then is
+// removed at the thaw.
+func (f *Freeze) look(ns *netns.Namespace) (before rules.State, known bool) {
 	before, err := f.filter.Look(ns)
 	if err != nil {
 		f.log.Debugf("cannot tell what is frozen already: %v", err)
 	}
-	f.found = found{
-		frozen: f.found.frozen || before.Frozen,
-		mixed:  err != nil || before.Frozen && before.Backend != f.whole.Backend(),
-		until:  time.Now().Add(before.Left),
-	}
-	return nil
+	return before, err == nil
 }
 
 // Reopen takes up the freeze of a process that was killed, as its record

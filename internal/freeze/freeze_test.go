@@ -102,7 +102,7 @@ func TestManual(t *testing.T) {
 	}
 	host, err := netns.OpenHost()
 	must(t, err)
-	defer host.Close() //nolint:errcheck // only looked at
+	defer host.Close()
 	var refused *netns.RefusedError
 	if _, err := k.Manual(host, record.Record{ID: "host"}, Options{backend.NFTables, time.Minute}); !errors.As(err, &refused) {
 		t.Errorf("the host's namespace: %v", err)

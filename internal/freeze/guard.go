@@ -40,7 +40,7 @@ func own(change func(*netns.Namespace) error) error {
 	if err != nil {
 		return err
 	}
-	defer ns.Close() //nolint:errcheck // rules stay without the handle
+	defer ns.Close()
 	return locked(ns, func() error { return change(ns) })
 }
 
@@ -54,7 +54,7 @@ func guardStatus() ([]Status, error) {
 	if err != nil {
 		return nil, err
 	}
-	defer ns.Close() //nolint:errcheck // opened for its identity
+	defer ns.Close()
 	var list []Status
 	for _, g := range all {
 		list = append(list, Status{

@@ -70,7 +70,7 @@ func (k *Keeper) discard(r *record.Record) error {
 	if err != nil {
 		return err
 	}
-	defer ns.Close() //nolint:errcheck // only the rules mattered
+	defer ns.Close()
 	return locked(ns, func() error {
 		var shared *SharedError
 		if err := k.removeRules(ns, []*record.Record{r}); err != nil && !errors.As(err, &shared) {
@@ -121,7 +121,7 @@ func (k *Keeper) look(r *record.Record) (s Status, stale bool, err error) {
 	if err != nil {
 		return s, false, err
 	}
-	defer ns.Close() //nolint:errcheck // only reading
+	defer ns.Close()
 	var left time.Duration
 	err = locked(ns, func() (err error) { // what is half changed says nothing
 		left, err = k.timeLeft(ns, r)
@@ -157,7 +157,7 @@ func (k *Keeper) timeLeft(ns *netns.Namespace, r *record.Record) (time.Duration,
 	if err != nil {
 		return 0, err
 	}
-	defer c.Close() //nolint:errcheck // only reading
+	defer c.Close()
 	_, left, err := c.Frozen()
 	return left, err
 }

@@ -41,7 +41,7 @@ func (k *Keeper) manual(ns *netns.Isolated, r *record.Record, o Options) (err er
 	if err != nil {
 		return err
 	}
-	defer f.Close() //nolint:errcheck // the rules stay
+	defer f.Close()
 	before, err := k.filter.Look(ns.Namespace)
 	if err != nil {
 		return err

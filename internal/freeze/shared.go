@@ -92,7 +92,7 @@ func (k *Keeper) narrow(ns *netns.Namespace, r *record.Record) error {
 	if err != nil {
 		return err
 	}
-	defer c.Close() //nolint:errcheck // the rules stay
+	defer c.Close()
 	if err := c.Freeze(r.Conns, max(time.Until(r.Until), time.Second)); err != nil {
 		return err
 	}

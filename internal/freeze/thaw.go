@@ -75,7 +75,7 @@ func (k *Keeper) thawTogether(packets int, records []*record.Record) error {
 	if err != nil {
 		return err
 	}
-	defer ns.Close() //nolint:errcheck // only the rules mattered
+	defer ns.Close()
 	return locked(ns, func() error {
 		if holder, _, _, err := siblings(ns, records); err != nil {
 			return err
@@ -198,6 +198,6 @@ func saveByHand(r *record.Record) error {
 	if err != nil {
 		return err
 	}
-	defer ns.Close() //nolint:errcheck // only the record mattered
+	defer ns.Close()
 	return locked(ns, r.Save)
 }

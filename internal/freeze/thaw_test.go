@@ -359,7 +359,7 @@ func TestLockIsOurs(t *testing.T) {
 	p := task(t, ns, false)
 	f, err := os.Open(fmt.Sprintf("/proc/%d/ns/net", p.PID))
 	must(t, err)
-	defer f.Close() //nolint:errcheck // opened for the lock
+	defer f.Close()
 	must(t, unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB))
 	begin := time.Now()
 	must(t, locked(ns, func() error { return nil }))

@@ -26,12 +26,12 @@ func start(id, act string) error {
 	if err != nil {
 		return failed("start the settler", err)
 	}
-	defer null.Close() //nolint:errcheck // nothing was written
+	defer null.Close()
 	ready, write, err := os.Pipe()
 	if err != nil {
 		return failed("start the settler", err)
 	}
-	defer ready.Close() //nolint:errcheck // opened for reading
+	defer ready.Close()
 
 	program := settler()
 	p, err := os.StartProcess(program, []string{program, "settle", id, act}, &os.ProcAttr{

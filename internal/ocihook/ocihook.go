@@ -56,7 +56,7 @@ func run(args []string, stdin io.Reader, stderr io.Writer) error {
 	if err != nil {
 		return err
 	}
-	defer ns.Close() //nolint:errcheck // the freeze stays without the handle
+	defer ns.Close()
 	// The addresses of the host, or of whatever called us, are no sign of
 	// anything.
 	if _, err := ns.Isolate(); err == nil {

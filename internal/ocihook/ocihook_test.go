@@ -64,13 +64,13 @@ func frozen(t *testing.T, ns *netns.Namespace) bool {
 func TestHook(t *testing.T) {
 	const id = "0123456789abcdef0123456789abcdef"
 	pod := map[string]string{"io.kubernetes.pod.namespace": "shop", "io.kubernetes.pod.name": "db-0"}
-	expectPod, err := expect.ExpectPod("shop/db-0")
+	expectPod, err := expect.Pod("shop/db-0")
 	must(t, err)
-	expectID, err := expect.ExpectContainer(id[:12])
+	expectID, err := expect.Container(id[:12])
 	must(t, err)
-	expect4, err := expect.ExpectAddress(netip.MustParseAddr("192.0.2.7"))
+	expect4, err := expect.Address(netip.MustParseAddr("192.0.2.7"))
 	must(t, err)
-	expect6, err := expect.ExpectAddress(netip.MustParseAddr("2001:db8::7"))
+	expect6, err := expect.Address(netip.MustParseAddr("2001:db8::7"))
 	must(t, err)
 	for name, c := range map[string]struct {
 		expected *expect.Expectation
@@ -92,7 +92,7 @@ func TestHook(t *testing.T) {
 			pid, ns := newContainer(t, c.addr)
 			if c.expected != nil {
 				must(t, c.expected.Expect(time.Minute))
-				defer c.expected.Cancel() //nolint:errcheck // cleaning up
+				defer c.expected.Cancel()
 			}
 			for range 2 { // a runtime may have it listed twice
 				if code, said := hook(id, pid, c.pod, c.args...); code != 0 || said != "" {
@@ -119,20 +119,20 @@ func TestHook(t *testing.T) {
 func TestHost(t *testing.T) {
 	host, err := netns.OpenHost()
 	must(t, err)
-	defer host.Close() //nolint:errcheck // opened for reading
+	defer host.Close()
 	nstest.Run(t, host, "ip", "link", "add", "dummy0", "type", "veth", "peer", "name", "dummy1")
 	nstest.Run(t, host, "ip", "addr", "add", "192.0.2.9/24", "dev", "dummy0")
-	addr, err := expect.ExpectAddress(netip.MustParseAddr("192.0.2.9"))
+	addr, err := expect.Address(netip.MustParseAddr("192.0.2.9"))
 	must(t, err)
 	must(t, addr.Expect(time.Minute))
-	defer addr.Cancel() //nolint:errcheck // cleaning up
+	defer addr.Cancel()
 	if code, said := hook("abc", os.Getpid(), nil); code != 0 {
 		t.Errorf("a container in the host's namespace: exit code %d: %s", code, said)
 	}
-	id, err := expect.ExpectContainer("abc")
+	id, err := expect.Container("abc")
 	must(t, err)
 	must(t, id.Expect(time.Minute))
-	defer id.Cancel() //nolint:errcheck // cleaning up
+	defer id.Cancel()
 	if code, said := hook("abc", os.Getpid(), nil); code != 1 || !strings.Contains(said, "must not be frozen") {
 		t.Errorf("exit code %d: %s", code, said)
 	}

@@ -75,7 +75,7 @@ func TestReceives(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer conn.Close() //nolint:errcheck // the end of the test
+	defer conn.Close()
 	server := exec.Command("perl", "-e", `open(my $s, "+<&=3"); recv($s, my $b, 10, 0); sleep 3600`)
 	server.ExtraFiles = []*os.File{theirs}
 	if err := server.Start(); err != nil {

@@ -94,7 +94,7 @@ func (s *settler) serve() error {
 	if err != nil {
 		return fmt.Errorf("take an action from the action-script: %w", err)
 	}
-	defer unix.Close(fd) //nolint:errcheck // the answer has been sent
+	defer unix.Close(fd)
 	// A caller that connects and says nothing must not keep the settlement waiting.
 	_ = unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &unix.Timeval{Sec: 1})
 	buf := make([]byte, action.MaxMessage)

@@ -113,7 +113,7 @@ func startScope(ctx context.Context, address, unit, description string) error {
 	if err != nil {
 		return errors.Join(fmt.Errorf("connect to the system's message bus: %w", err), ctx.Err())
 	}
-	defer bus.Close() //nolint:errcheck // nothing is left to be sent
+	defer bus.Close()
 	properties := []property{
 		// 0 is the caller, as the bus knows it. Our own number would be another
 		// process's for systemd if we were in a pid namespace.

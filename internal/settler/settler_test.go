@@ -52,12 +52,12 @@ func TestAcceptFails(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer p.Close()
-	go criu.Wait() //nolint:errcheck // its end is all that matters
+	go criu.Wait()
 	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer unix.Close(fd) //nolint:errcheck // it was never used
+	defer unix.Close(fd)
 	var said bytes.Buffer
 	log := logrus.New()
 	log.SetOutput(&said)

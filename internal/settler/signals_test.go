@@ -51,7 +51,7 @@ func startSettler(t *testing.T, id string) *exec.Cmd {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer ready.Close() //nolint:errcheck // opened for reading
+	defer ready.Close()
 	settler := exec.Command("/proc/self/exe")
 	settler.Env = append(os.Environ(), roleEnv+"="+id)
 	settler.Stderr = t.Output()

@@ -348,7 +348,7 @@ func testForward(t *testing.T, l *net.UnixListener, hook script) {
 					asked <- err.Error()
 					return
 				}
-				defer c.Close() //nolint:errcheck // that is the point
+				defer c.Close()
 				buf := make([]byte, action.MaxMessage)
 				n, _ := c.Read(buf)
 				asked <- string(buf[:n])
