@@ -31,19 +31,19 @@ type pod struct {
 
 // tree is a tree of processes that is dumped: a traffic program, and its client.
 type tree struct {
-	id      string
-	dir     string
-	engine  string
-	pod     *pod
-	pid     int
-	stats   *stats.File
-	client  *exec.Cmd
-	peers   *stats.File // counters of the client
-	told    answer
-	state   state
-	mu      sync.Mutex
-	now     *attempt
-	dumped  *attempt
+	id     string
+	dir    string
+	engine string
+	pod    *pod
+	pid    int
+	stats  *stats.File
+	client *exec.Cmd
+	peers  *stats.File // counters of the client
+	told   answer
+	state  state
+	mu     sync.Mutex
+	now    *attempt
+	dumped *attempt
 }
 
 func (t *tree) images() string { return filepath.Join(t.dir, "images") }
