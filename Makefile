@@ -63,6 +63,8 @@ uninstall: ## remove what install put there; a changed netfreeze.toml stays
 	@if cmp -s install/netfreeze.toml $(DESTDIR)$(SYSCONFDIR)/netfreeze.toml; then \
 		rm -f $(DESTDIR)$(SYSCONFDIR)/netfreeze.toml; rmdir $(DESTDIR)$(SYSCONFDIR) 2>/dev/null || true; fi
 
+# Its cache holds paths: another checkout's would be taken for this one's.
+lint: export GOLANGCI_LINT_CACHE = $(CURDIR)/build/lint
 lint: $(GOLANGCI) ## check style and common mistakes (the first time it compiles golangci-lint)
 	$(GOLANGCI) run $(PACKAGES)
 	cd $(NETSTACK) && $(GOLANGCI) run ./...
