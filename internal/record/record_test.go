@@ -14,7 +14,6 @@ import (
 	"testing"
 	"time"
 
-
 	"github.com/criu-netfreeze/criu-netfreeze/internal/action"
 	"github.com/criu-netfreeze/criu-netfreeze/internal/identity"
 	"github.com/criu-netfreeze/criu-netfreeze/internal/netns/nstest"
