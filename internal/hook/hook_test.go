@@ -5,7 +5,6 @@ package hook
 import (
 	"os"
 	"os/exec"
-	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -70,27 +69,5 @@ func TestIdentify(t *testing.T) {
 	}
 	if id, err := identify(1 << 30); err == nil {
 		t.Errorf("a process that does not exist is called %q", id)
-	}
-}
-
-// TestNoFmt makes sure that the hook stays small.
-func TestNoFmt(t *testing.T) {
-	const module = "github.com/criu-netfreeze/criu-netfreeze"
-	out, err := exec.Command("go", "list", "-deps", module+"/cmd/netfreeze-hook").Output()
-	if err != nil {
-		t.Fatal(err)
-	}
-	deps := strings.Fields(string(out))
-	ours := slices.DeleteFunc(slices.Clone(deps), func(pkg string) bool { return !strings.HasPrefix(pkg, module+"/") })
-	want := []string{module + "/internal/action", module + "/internal/hook", module + "/internal/hook/early", module + "/cmd/netfreeze-hook"}
-	slices.Sort(ours)
-	slices.Sort(want)
-	if !slices.Equal(ours, want) {
-		t.Errorf("netfreeze-hook links %q of ours, want %q", ours, want)
-	}
-	for _, pkg := range deps {
-		if pkg == "fmt" || strings.HasPrefix(pkg, "golang.org/") {
-			t.Errorf("netfreeze-hook links %s", pkg)
-		}
 	}
 }

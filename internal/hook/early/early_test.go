@@ -5,17 +5,17 @@
 package early_test
 
 import (
-	"debug/elf"
 	"fmt"
 	"io"
 	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
-	"regexp"
 	"runtime"
+	"slices"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -45,7 +45,24 @@ var (
 	built = map[string]string{}
 )
 
+// sources are the directories of what is linked into the action-script. The tests do
+// not import that, so Go would take an earlier result for one that still holds; it does
+// not if a file that the tests have read has changed since.
+var sources = []string{".", "..", "../../action", "../../../cmd/netfreeze-hook"}
+
 func TestMain(m *testing.M) {
+	for _, source := range sources {
+		files, err := filepath.Glob(filepath.Join(source, "*.[gs]*"))
+		for _, file := range files {
+			if _, err = os.ReadFile(file); err != nil {
+				break
+			}
+		}
+		if len(files) == 0 || err != nil {
+			fmt.Fprintln(os.Stderr, "read the sources in", source, err)
+			os.Exit(1)
+		}
+	}
 	var err error
 	if dir, err = os.MkdirTemp("", "early"); err != nil {
 		fmt.Fprintln(os.Stderr, err)
@@ -127,124 +144,6 @@ func (s script) run(t *testing.T, name string, arg []string, env ...string) (sai
 	return string(out), state.ExitCode()
 }
 
-// TestEntry makes sure that -E has an effect.
-func TestEntry(t *testing.T) {
-	eachArch(t, func(t *testing.T, arch string) {
-		f, err := elf.Open(buildHook(t, arch, true))
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer f.Close()
-		symbols, err := f.Symbols()
-		if err != nil {
-			t.Fatal(err)
-		}
-		for _, s := range symbols {
-			if s.Name == entry || s.Name == entry+".abi0" {
-				if s.Value != f.Entry {
-					t.Errorf("%s is at %#x, but the program begins at %#x", s.Name, s.Value, f.Entry)
-				}
-				return
-			}
-		}
-		t.Errorf("the program has no %s", entry)
-	})
-}
-
-// TestCalls makes sure that what runs before the runtime calls nothing that needs the
-// runtime: it follows every call from the entry, and allows functions of ours, whose
-// calls it follows in turn, and a few others that are known to need nothing.
-func TestCalls(t *testing.T) {
-	eachArch(t, func(t *testing.T, arch string) {
-		hook := buildHook(t, arch, true)
-		harmless := regexp.MustCompile(`^(?:syscall\.RawSyscall6|internal/runtime/syscall(?:/linux)?\.Syscall6|` +
-			`runtime\.memequal|memeqbody|runtime\.cmpstring|cmpbody|` + // assembly
-			`runtime\.panic.*|runtime\.goPanic.*|` + // only if we have a bug
-			`_rt0_` + arch + `_linux)(?:\.abi0)?$`) // what comes next
-		calls := disassemble(t, hook)
-		seen, system := map[string]bool{}, false
-		for todo := []string{entry + ".abi0"}; len(todo) > 0; todo = todo[1:] {
-			name := todo[0]
-			if seen[name] {
-				continue
-			}
-			seen[name] = true
-			if _, ok := calls[name]; !ok {
-				t.Errorf("%s was not found", name)
-			}
-			for _, to := range calls[name] {
-				switch {
-				case strings.HasPrefix(to, module+"/internal/"):
-					todo = append(todo, to)
-				case !harmless.MatchString(to):
-					t.Errorf("%s calls %s", name, to)
-				case strings.HasPrefix(to, "syscall.RawSyscall6"), strings.Contains(to, "runtime/syscall"):
-					system = true
-				}
-			}
-		}
-		// That nothing bad was found is worth something if what is there was found.
-		for _, name := range []string{"hook/early.early", "hook/early.identify", "hook/early.receive", "action.(*Buffer).Request"} {
-			if !seen[module+"/internal/"+name] {
-				t.Errorf("no call of %s was found", name)
-			}
-		}
-		if !system {
-			t.Error("no system call was found")
-		}
-	})
-}
-
-// call matches a call and a jump to another function in what objdump prints, which is
-// the same for both architectures.
-var call = regexp.MustCompile(`\s(?:CALL|JMP) ([^\s(]\S*)\(SB\)`)
-
-// indirect matches a call of which the code does not say where it goes to. (A jump of
-// that kind stays within its function: it is how a switch is compiled.)
-var indirect = regexp.MustCompile(`\sCALL .*`)
-
-// disassemble returns what each function of ours calls or jumps to.
-func disassemble(t *testing.T, program string) map[string][]string {
-	t.Helper()
-	out, err := exec.Command("go", "tool", "objdump", "-s", "^"+regexp.QuoteMeta(module)+"/", program).Output()
-	if err != nil {
-		t.Fatalf("disassemble: %v", err)
-	}
-	calls, name := map[string][]string{}, ""
-	for line := range strings.Lines(string(out)) {
-		if after, ok := strings.CutPrefix(line, "TEXT "); ok {
-			name, _, _ = strings.Cut(after, "(SB)")
-			calls[name] = nil
-		} else if m := call.FindStringSubmatch(line); m != nil {
-			calls[name] = append(calls[name], m[1])
-		} else if m := indirect.FindString(line); m != "" {
-			calls[name] = append(calls[name], strings.TrimSpace(m))
-		}
-	}
-	return calls
-}
-
-// TestNoInit makes sure that nothing that runs before the runtime needs a package's
-// initialisation, which would come too late.
-func TestNoInit(t *testing.T) {
-	eachArch(t, func(t *testing.T, arch string) {
-		out, err := exec.Command("go", "tool", "nm", buildHook(t, arch, true)).CombinedOutput()
-		if err != nil {
-			t.Fatalf("%v: %s", err, out)
-		}
-		for _, pkg := range []string{"action", "hook/early"} {
-			if !strings.Contains(string(out), module+"/internal/"+pkg+".") {
-				t.Errorf("package %s has no symbols", pkg)
-			}
-			for _, symbol := range []string{".init", "..inittask", "..stmp_"} {
-				if strings.Contains(string(out), module+"/internal/"+pkg+symbol) {
-					t.Errorf("package %s has to be initialised: %s", pkg, symbol)
-				}
-			}
-		}
-	})
-}
-
 // TestSameAsMain compares with what the ordinary program does.
 func TestSameAsMain(t *testing.T) {
 	eachArch(t, func(t *testing.T, arch string) {
@@ -308,21 +207,21 @@ func TestForward(t *testing.T) {
 			name  string
 			early bool
 		}{{"early", true}, {"ordinary", false}} {
-			t.Run(way.name, func(t *testing.T) { testForward(t, l, runnable(t, arch, way.early)) })
+			t.Run(way.name, func(t *testing.T) { testForward(t, l, runnable(t, arch, way.early), way.early) })
 		}
 	})
 }
 
-func testForward(t *testing.T, l *net.UnixListener, hook script) {
+func testForward(t *testing.T, l *net.UnixListener, hook script, early bool) {
 	long := strings.Repeat("x", 5000) + "\n"
-	first := []string{"CRTOOLS_SCRIPT_ACTION=post-dump", "CRTOOLS_INIT_PID=77", "CRTOOLS_IMAGE_DIR=/proc/5/fd/6"}
+	env := []string{"CRTOOLS_SCRIPT_ACTION=post-dump", "CRTOOLS_INIT_PID=77", "CRTOOLS_IMAGE_DIR=/proc/5/fd/6"}
 	again := []string{"CRTOOLS_IMAGE_DIR=/x", "CRTOOLS_INIT_PID=", "CRTOOLS_SCRIPT_ACTION=network-lock"}
 	for _, tc := range []struct {
 		name    string
 		answers []string
 		said    string
 		code    int
-		env     []string // besides first
+		env     []string // unless it is the usual one
 	}{
 		{name: "done", answers: []string{"E0"}},
 		{name: "done, with lines", answers: []string{"Lone\n", "L" + long, "Ltwo\n", "E0"}, said: "one\n" + long + "two\n"},
@@ -333,14 +232,14 @@ func testForward(t *testing.T, l *net.UnixListener, hook script) {
 			name: "died", answers: []string{"Lone\n"}, code: 1,
 			said: "one\nnetfreeze: error: netfreeze-hook: post-dump: the settler ended without an answer (was it killed?)\n",
 		},
-		{name: "variables twice", answers: []string{"E0"}, env: again},
-		{name: "empty entry", answers: []string{"E0"}, env: []string{"", "A=b"}},
+		{name: "variables twice", answers: []string{"E0"}, env: append(slices.Clone(env), again...)},
+		{name: "empty entry", answers: []string{"E0"}, env: slices.Insert(slices.Clone(env), 1, "")},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			if tc.env != nil && hook.emulator != "" {
 				t.Skip("the emulator puts the environment in order")
 			}
-			asked := make(chan string, 1)
+			asked, threads := make(chan string, 1), 0
 			go func() {
 				_ = l.SetDeadline(time.Now().Add(10 * time.Second))
 				c, err := l.Accept()
@@ -351,20 +250,49 @@ func testForward(t *testing.T, l *net.UnixListener, hook script) {
 				defer c.Close()
 				buf := make([]byte, action.MaxMessage)
 				n, _ := c.Read(buf)
+				threads = countThreads(c.(*net.UnixConn))
 				asked <- string(buf[:n])
 				for _, a := range tc.answers {
 					_, _ = c.Write([]byte(a))
 				}
 			}()
-			said, code := hook.run(t, "/x/netfreeze-hook", nil, append(first[:3:3], tc.env...)...)
+			if tc.env == nil {
+				tc.env = env
+			}
+			said, code := hook.run(t, "/x/netfreeze-hook", nil, tc.env...)
 			if said != tc.said || code != tc.code {
 				t.Errorf("exit code %d, %q; want %d, %q", code, said, tc.code, tc.said)
 			}
 			if got, want := <-asked, "1\x00netfreeze-hook\x00post-dump\x00/proc/5/fd/6\x0077"; got != want {
 				t.Errorf("the settler got %q, want %q", got, want)
 			}
+			// What is done early is done by the first thread, and the runtime starts more.
+			only := 1
+			if hook.emulator != "" {
+				only = 2 // it has one of its own
+			}
+			if threads == 0 || (threads <= only) != early {
+				t.Errorf("asked by a program with %d threads", threads)
+			}
 		})
 	}
+}
+
+// countThreads returns how many threads the process on the other side of a connection
+// has; 0 if that cannot be told.
+func countThreads(c *net.UnixConn) int {
+	raw, err := c.SyscallConn()
+	if err != nil {
+		return 0
+	}
+	var peer *syscall.Ucred
+	if raw.Control(func(fd uintptr) {
+		peer, err = syscall.GetsockoptUcred(int(fd), syscall.SOL_SOCKET, syscall.SO_PEERCRED)
+	}) != nil || err != nil {
+		return 0
+	}
+	threads, _ := os.ReadDir(fmt.Sprintf("/proc/%d/task", peer.Pid))
+	return len(threads)
 }
 
 // TestArguments makes sure that a program with arguments reaches main.
