@@ -186,6 +186,19 @@ func TestSameAsMain(t *testing.T) {
 // TestForward passes actions on to a settler that answers in different ways, and
 // compares with what the ordinary program does too.
 func TestForward(t *testing.T) {
+	eachArch(t, func(t *testing.T, arch string) {
+		for _, way := range []struct {
+			name  string
+			early bool
+		}{{"early", true}, {"ordinary", false}} {
+			t.Run(way.name, func(t *testing.T) { testForward(t, runnable(t, arch, way.early), way.early) })
+		}
+	})
+}
+
+// listen returns the socket of a settler for the scripts that this process executes.
+func listen(t *testing.T) *net.UnixListener {
+	t.Helper()
 	stat, err := os.ReadFile("/proc/self/stat")
 	if err != nil {
 		t.Fatal(err)
@@ -202,17 +215,10 @@ func TestForward(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = l.Close() })
-	eachArch(t, func(t *testing.T, arch string) {
-		for _, way := range []struct {
-			name  string
-			early bool
-		}{{"early", true}, {"ordinary", false}} {
-			t.Run(way.name, func(t *testing.T) { testForward(t, l, runnable(t, arch, way.early), way.early) })
-		}
-	})
+	return l
 }
 
-func testForward(t *testing.T, l *net.UnixListener, hook script, early bool) {
+func testForward(t *testing.T, hook script, early bool) {
 	long := strings.Repeat("x", 5000) + "\n"
 	env := []string{"CRTOOLS_SCRIPT_ACTION=post-dump", "CRTOOLS_INIT_PID=77", "CRTOOLS_IMAGE_DIR=/proc/5/fd/6"}
 	again := []string{"CRTOOLS_IMAGE_DIR=/x", "CRTOOLS_INIT_PID=", "CRTOOLS_SCRIPT_ACTION=network-lock"}
@@ -239,10 +245,12 @@ func testForward(t *testing.T, l *net.UnixListener, hook script, early bool) {
 			if tc.env != nil && hook.emulator != "" {
 				t.Skip("the emulator puts the environment in order")
 			}
+			l := listen(t)
 			asked, threads := make(chan string, 1), 0
 			go func() {
 				_ = l.SetDeadline(time.Now().Add(10 * time.Second))
 				c, err := l.Accept()
+				_ = l.Close() // a second call finds no settler
 				if err != nil {
 					asked <- err.Error()
 					return
