@@ -11,6 +11,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/criu-netfreeze/criu-netfreeze/internal/backend"
 	"github.com/criu-netfreeze/criu-netfreeze/internal/tcp"
 	"github.com/criu-netfreeze/criu-netfreeze/rules"
 )
@@ -138,14 +139,14 @@ type ruleset struct {
 func rulesets() []ruleset {
 	return []ruleset{
 		{"no rules", func(*netNS) (func() error, error) { return func() error { return nil }, nil }},
-		{"unarmed, nftables", unarmed(rules.NFTables)},
-		{"unarmed, iptables-nft", unarmed(rules.IPTablesNFT)},
-		{"unarmed, iptables-legacy", unarmed(rules.IPTablesLegacy)},
-		{"armed for 100 others, nftables", armed(rules.NFTables)},
+		{"unarmed, nftables", unarmed(backend.NFTables)},
+		{"unarmed, iptables-nft", unarmed(backend.IPTablesNFT)},
+		{"unarmed, iptables-legacy", unarmed(backend.IPTablesLegacy)},
+		{"armed for 100 others, nftables", armed(backend.NFTables)},
 	}
 }
 
-func unarmed(k rules.Kind) func(*netNS) (func() error, error) {
+func unarmed(k backend.Kind) func(*netNS) (func() error, error) {
 	return func(s *netNS) (func() error, error) {
 		ns, err := s.Isolate()
 		if err != nil {
@@ -159,7 +160,7 @@ func unarmed(k rules.Kind) func(*netNS) (func() error, error) {
 	}
 }
 
-func armed(k rules.Kind) func(*netNS) (func() error, error) {
+func armed(k backend.Kind) func(*netNS) (func() error, error) {
 	return func(s *netNS) (func() error, error) {
 		f, err := rules.OpenConns(s.Namespace, k, "bench")
 		if err != nil {

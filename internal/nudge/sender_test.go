@@ -10,6 +10,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/criu-netfreeze/criu-netfreeze/internal/backend"
 	"github.com/criu-netfreeze/criu-netfreeze/internal/netns/nstest"
 	"github.com/criu-netfreeze/criu-netfreeze/internal/tcp"
 	"github.com/criu-netfreeze/criu-netfreeze/rules"
@@ -23,7 +24,7 @@ func TestSendLocked(t *testing.T) {
 	ns := nstest.New(t)
 	isolated, err := ns.Isolate()
 	nstest.Must(t, err)
-	lock, err := rules.Open(isolated, rules.NFTables)
+	lock, err := rules.Open(isolated, backend.NFTables)
 	nstest.Must(t, err)
 	defer lock.Close() // nothing to lose
 	s, err := Open(ns)
