@@ -52,18 +52,7 @@ func (f *iptConns) Freeze(conns []tcp.Tuple, ttl time.Duration) error {
 	if err != nil {
 		return err
 	}
-	until := dropUntil(time.Now().Add(ttl))
-	err = f.each(fmt.Sprintf("freeze %d connections", len(all)), func(ctx context.Context, t *iptTool) error {
-		in, out := passRules(false), passRules(false)
-		for _, conn := range all {
-			if conn.Is4() == t.ipv6() {
-				continue
-			}
-			in = append(in, segment(conn.Remote, conn.Local)+until)
-			out = append(out, segment(conn.Local, conn.Remote)+until)
-		}
-		return f.chains.put(ctx, t, in, out)
-	})
+	err = f.put(fmt.Sprintf("freeze %d connections", len(all)), all, time.Now().Add(ttl), false)
 	if err != nil && len(before) == 0 {
 		return errors.Join(err, f.Thaw()) // half a freeze is none
 	}
@@ -72,10 +61,45 @@ func (f *iptConns) Freeze(conns []tcp.Tuple, ttl time.Duration) error {
 	return err
 }
 
+func (f *iptConns) Seal() error {
+	all, end, err := f.frozen(time.Now())
+	if err != nil || len(all) == 0 {
+		return err
+	}
+	return f.put("seal the frozen connections", all, end, true)
+}
+
+// put replaces the rules of both IP families. Segments with Mark pass unless the
+// freeze is sealed.
+func (f *iptConns) put(what string, conns []tcp.Tuple, end time.Time, sealed bool) error {
+	until := dropUntil(end)
+	return f.each(what, func(ctx context.Context, t *iptTool) error {
+		in, out := passRules(!sealed, false), passRules(!sealed, false)
+		for _, conn := range conns {
+			if conn.Is4() == t.ipv6() {
+				continue
+			}
+			in = append(in, segment(conn.Remote, conn.Local)+until)
+			out = append(out, segment(conn.Local, conn.Remote)+until)
+		}
+		return f.chains.put(ctx, t, in, out)
+	})
+}
+
 func (f *iptConns) Thaw() error { return f.each("thaw connections", f.chains.remove) }
 
 func (f *iptConns) Frozen() ([]tcp.Tuple, time.Duration, error) {
 	now := time.Now()
+	all, end, err := f.frozen(now)
+	if err != nil || len(all) == 0 {
+		return nil, 0, err
+	}
+	return all, end.Sub(now), nil
+}
+
+// frozen returns the frozen connections, and when the kernel ends the first of
+// their freezes.
+func (f *iptConns) frozen(now time.Time) ([]tcp.Tuple, time.Time, error) {
 	var found [2][]tcp.Tuple
 	var ends [2]time.Time
 	err := f.each("read the frozen connections", func(_ context.Context, t *iptTool) error {
@@ -101,17 +125,14 @@ func (f *iptConns) Frozen() ([]tcp.Tuple, time.Duration, error) {
 		return nil
 	})
 	if err != nil {
-		return nil, 0, err
+		return nil, time.Time{}, err
 	}
 	all := slices.Concat(found[0], found[1])
-	if len(all) == 0 {
-		return nil, 0, nil
-	}
 	end := ends[0]
 	if end.IsZero() || !ends[1].IsZero() && ends[1].Before(end) {
 		end = ends[1]
 	}
-	return all, end.Sub(now), nil
+	return all, end, nil
 }
 
 // segment matches TCP segments from one end of a connection to the other.

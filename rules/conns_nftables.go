@@ -148,12 +148,16 @@ func (f *nftConns) add(conns []tcp.Tuple, ttl time.Duration) error {
 	if err := errors.Join(err4, err6, c.makeRoom(len(conns))); err != nil {
 		return err
 	}
+	marked, err := c.markedSet(t)
+	if err != nil {
+		return err
+	}
 	in := c.baseChain(t, "input", nftables.ChainHookInput, afterNAT)
 	out := c.baseChain(t, "output", nftables.ChainHookOutput, nftables.ChainPriorityRaw)
-	c.passMarked(in)
+	c.passMarked(in, marked)
 	c.rule(in, "frozen connections, arriving", connIn(ip4, set4, arriving), drop())
 	c.rule(in, "frozen connections, arriving", connIn(ip6, set6, arriving), drop())
-	c.passMarked(out)
+	c.passMarked(out, marked)
 	c.rule(out, "frozen connections, leaving", connIn(ip4, set4, leaving), drop())
 	c.rule(out, "frozen connections, leaving", connIn(ip6, set6, leaving), drop())
 	return nil
@@ -163,7 +167,7 @@ func (f *nftConns) add(conns []tcp.Tuple, ttl time.Duration) error {
 // kernel removes after ttl.
 func elements(conns []tcp.Tuple, ttl time.Duration) (elems4, elems6 []nftables.SetElement) {
 	for _, t := range conns {
-		e := nftables.SetElement{Key: connKey(t), Timeout: max(ttl, time.Millisecond)} // 0 would mean for ever
+		e := nftables.SetElement{Key: connKey(t), Timeout: lasting(ttl)}
 		if t.Is4() {
 			elems4 = append(elems4, e)
 		} else {
@@ -171,6 +175,15 @@ func elements(conns []tcp.Tuple, ttl time.Duration) (elems4, elems6 []nftables.S
 		}
 	}
 	return elems4, elems6
+}
+
+func (f *nftConns) Seal() error {
+	frozen, _, err := f.Frozen()
+	if err != nil || len(frozen) == 0 {
+		return err
+	}
+	f.ttl = 0 // the next freeze replaces the table, and thereby ends the seal
+	return f.conn.seal(&nftables.Table{Name: f.name, Family: nftables.TableFamilyINet})
 }
 
 func (f *nftConns) Thaw() error {

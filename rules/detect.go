@@ -26,7 +26,7 @@ func ThawAll(ns *netns.Isolated) error {
 	var there []backend.Kind
 	err := withNFT(ns, func(c *nftConn) (err error) {
 		there, err = c.backends()
-		return errors.Join(err, c.remove(tableName))
+		return errors.Join(err, c.thaw())
 	})
 	legacy, err2 := hasLegacyRaw(ns)
 	if legacy {
@@ -121,14 +121,14 @@ func withNFT(ns visitor, fn func(*nftConn) error) error {
 	return errors.Join(fn(c), c.Close())
 }
 
-// backends looks for our nftables table, and for our chains of iptables' nft
+// backends looks for our nftables tables, and for our chains of iptables' nft
 // variant, which are nftables chains of the families ip and ip6.
 func (c *nftConn) backends() (there []backend.Kind, err error) {
-	t, err := c.table(tableName, nftables.TableFamilyINet)
+	tables, err := c.existing(wholeTable, packetTable)
 	if err != nil {
 		return nil, err
 	}
-	if t != nil {
+	if len(tables) > 0 {
 		there = append(there, backend.NFTables)
 	}
 	chains, err := c.chains()

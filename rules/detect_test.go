@@ -24,6 +24,7 @@ func TestThawHalf(t *testing.T) {
 	nft := func(script string) [][]string { return [][]string{{"nft", script}} }
 	halves := map[backend.Kind]map[string][][]string{backend.NFTables: {
 		"empty table":  nft("add table inet criu-netfreeze"),
+		"netdev table": nft("add table netdev criu-netfreeze"),
 		"another form": nft("add table inet criu-netfreeze; add set inet criu-netfreeze frozen { type inet_service; }; add chain inet criu-netfreeze x"),
 	}}
 	for _, variant := range []string{"nft", "legacy"} {
@@ -188,7 +189,7 @@ func TestLongBatch(t *testing.T) {
 		must(t, err)
 		ch := c.baseChain(table, "output", nftables.ChainHookOutput, nftables.ChainPriorityRaw)
 		for range 100 {
-			c.passNeighbours(ch)
+			c.passNeighbours(ch, nil)
 		}
 		must(t, c.commit("add many rules"))
 	}

@@ -5,6 +5,7 @@ package rules
 import (
 	"context"
 	"errors"
+	"fmt"
 	"slices"
 	"time"
 
@@ -46,7 +47,7 @@ func (f *iptFreezer) Prepare(holdSYN time.Duration) error {
 		ends.syn = now.Add(holdSYN)
 	}
 	f.syn = ends.syn
-	err = f.put("prepare a freeze", ends)
+	err = f.put("prepare a freeze", ends, false)
 	f.prepared = err == nil && ends.frozen.IsZero()
 	return err
 }
@@ -61,7 +62,19 @@ func (f *iptFreezer) Freeze(ttl time.Duration) error {
 		return nil
 	}
 	// The rules may have changed since Prepare, so replace all of them.
-	return f.put("freeze", iptEnds{frozen: end, syn: f.syn})
+	return f.put("freeze", iptEnds{frozen: end, syn: f.syn}, false)
+}
+
+func (f *iptFreezer) Seal() error {
+	_, ends, err := f.ends(time.Now())
+	if err == nil && ends.frozen.IsZero() {
+		err = ErrNotFrozen
+	}
+	if err != nil {
+		return fmt.Errorf("seal %s: %w", f.ns, err)
+	}
+	f.prepared = false
+	return f.put("seal", ends, true)
 }
 
 // append arms the rules that Prepare put in place.
@@ -87,13 +100,14 @@ type iptEnds struct{ frozen, syn time.Time }
 // synMatch matches TCP segments with SYN and without ACK.
 const synMatch = "-p tcp -m tcp --tcp-flags SYN,ACK SYN"
 
-// put replaces the rules of both IP families. If it fails, a namespace that was
+// put replaces the rules of both IP families. Packets with Mark pass unless the
+// freeze is sealed. If put fails, a namespace that was
 // frozen before stays frozen, because each family has either its old rules or its
 // new ones. Otherwise put removes the rules of both: half a freeze is none. If the
 // rules cannot be read, put leaves them as they are, for the caller to thaw.
-func (f *iptFreezer) put(what string, ends iptEnds) error {
+func (f *iptFreezer) put(what string, ends iptEnds, sealed bool) error {
 	err := f.each(what, func(ctx context.Context, t *iptTool) error {
-		in, out := passRules(t.ipv6()), passRules(t.ipv6())
+		in, out := passRules(!sealed, t.ipv6()), passRules(!sealed, t.ipv6())
 		if !ends.syn.IsZero() {
 			in = append(in, synMatch+" "+dropUntil(ends.syn))
 		}

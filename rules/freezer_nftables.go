@@ -3,10 +3,12 @@
 package rules
 
 import (
+	"errors"
 	"fmt"
 	"time"
 
 	"github.com/google/nftables"
+	"github.com/google/nftables/expr"
 	"golang.org/x/sys/unix"
 
 	"github.com/criu-netfreeze/criu-netfreeze/internal/backend"
@@ -18,7 +20,8 @@ import (
 // itself ends a freeze. Every change is one batch, which the kernel applies at one
 // moment, so that no packet ever sees half of a table. The first batch replaces
 // the whole table, whatever was there before; after that, a freeze changes only
-// the sets.
+// the sets. Sealing empties the set of families whose marked packets pass, and adds
+// a table for packet sockets, see dropPacketSockets.
 type nftFreezer struct {
 	conn *nftConn
 	ours bool // this Freezer made the table, which may have been removed since
@@ -28,6 +31,7 @@ type nftFreezer struct {
 var (
 	frozenSet = &nftables.Set{Name: "frozen", ID: 1, KeyType: nftables.TypeNFProto, HasTimeout: true}
 	synSet    = &nftables.Set{Name: "syn", ID: 2, KeyType: nftables.TypeNFProto, HasTimeout: true}
+	markedSet = &nftables.Set{Name: "marked", ID: 3, KeyType: nftables.TypeNFProto} // whose packets with Mark pass
 )
 
 // wholeTable refers to the table, to change it when it exists.
@@ -68,16 +72,43 @@ func (f *nftFreezer) Freeze(ttl time.Duration) error {
 func (f *nftFreezer) arm(ttl time.Duration) error {
 	frozen := setOf(wholeTable, frozenSet)
 	f.conn.FlushSet(frozen)
-	if err := f.conn.SetAddElements(frozen, families(ttl)); err != nil {
+	// Somebody else may have sealed what we prepared. It is no error if the elements exist.
+	err := errors.Join(f.conn.SetAddElements(frozen, families(lasting(ttl))),
+		f.conn.SetAddElements(setOf(wholeTable, markedSet), families(0)))
+	if err != nil {
 		return err
 	}
 	return f.conn.commit("freeze")
 }
 
-// Lift empties the sets, which is far less work than deleting the table.
+// Seal makes the next freeze replace the table, and thereby end the seal.
+func (f *nftFreezer) Seal() error {
+	st, err := f.State()
+	if err == nil && !st.Frozen {
+		err = ErrNotFrozen
+	}
+	if err != nil {
+		return fmt.Errorf("seal %s: %w", f.conn.ns, err)
+	}
+	f.ours = false
+	if err := f.conn.seal(wholeTable); err != nil {
+		return err
+	}
+	return f.conn.dropPacketSockets(st.Left)
+}
+
+// Lift empties the sets, which is far less work than deleting the table. The table
+// for packet sockets is there only if somebody else has sealed this freeze.
 func (f *nftFreezer) Lift() error {
 	if !f.ours {
 		return f.Thaw()
+	}
+	packets, err := f.conn.existing(packetTable)
+	if err != nil {
+		return errors.Join(err, f.Thaw())
+	}
+	for _, t := range packets {
+		f.conn.DelTable(t)
 	}
 	f.conn.FlushSet(setOf(wholeTable, frozenSet))
 	f.conn.FlushSet(setOf(wholeTable, synSet))
@@ -89,18 +120,26 @@ func (f *nftFreezer) Lift() error {
 
 func (f *nftFreezer) Thaw() error {
 	f.ours = false
-	return f.conn.remove(tableName)
+	return f.conn.thaw()
 }
 
 func (f *nftFreezer) Close() error { return f.conn.Close() }
 
 // put replaces the table by one that drops everything for the duration frozen and
-// new connections for the duration syn; either may be 0.
+// new connections for the duration syn; either may be 0. The freeze is not sealed,
+// even if it was.
 func (f *nftFreezer) put(what string, frozen, syn time.Duration) error {
 	c := f.conn
+	packets, err := c.existing(packetTable)
+	if err != nil {
+		return err
+	}
 	t, err := c.replace(tableName)
 	if err != nil {
 		return err
+	}
+	for _, t := range packets {
+		c.DelTable(t)
 	}
 	frozenFor, err := c.protoSet(t, frozenSet, frozen)
 	if err != nil {
@@ -110,11 +149,15 @@ func (f *nftFreezer) put(what string, frozen, syn time.Duration) error {
 	if err != nil {
 		return fmt.Errorf("%s in %s: %w", what, c.ns, err)
 	}
+	marked, err := c.markedSet(t)
+	if err != nil {
+		return fmt.Errorf("%s in %s: %w", what, c.ns, err)
+	}
 	in := c.baseChain(t, "prerouting", nftables.ChainHookPrerouting, nftables.ChainPriorityRaw)
 	out := c.baseChain(t, "output", nftables.ChainHookOutput, nftables.ChainPriorityRaw)
 	for _, ch := range []*nftables.Chain{in, out} {
-		c.passMarked(ch)
-		c.passNeighbours(ch)
+		c.passMarked(ch, marked)
+		c.passNeighbours(ch, metaIs(expr.MetaKeyNFPROTO, []byte{unix.NFPROTO_IPV6}))
 		c.rule(ch, "frozen", protoIn(frozenFor), drop())
 	}
 	// The family comes last: nft cannot parse what it prints itself if the family
@@ -131,14 +174,18 @@ func (c *nftConn) protoSet(t *nftables.Table, form *nftables.Set, d time.Duratio
 	s := setOf(t, form)
 	var elems []nftables.SetElement
 	if d > 0 {
-		elems = families(d)
+		elems = families(lasting(d))
 	}
 	return s, c.AddSet(s, elems)
 }
 
-// families returns both IP families as set elements that the kernel removes after d.
+// lasting returns d as the time-out of a set element. The kernel counts in
+// milliseconds, and 0 would mean for ever.
+func lasting(d time.Duration) time.Duration { return max(d, time.Millisecond) }
+
+// families returns both IP families as set elements that the kernel removes after
+// d, or never if d is 0.
 func families(d time.Duration) []nftables.SetElement {
-	d = max(d, time.Millisecond) // the kernel counts in milliseconds; 0 would mean for ever
 	return []nftables.SetElement{
 		{Key: []byte{unix.NFPROTO_IPV4}, Timeout: d},
 		{Key: []byte{unix.NFPROTO_IPV6}, Timeout: d},
@@ -147,8 +194,30 @@ func families(d time.Duration) []nftables.SetElement {
 
 func (f *nftFreezer) State() (State, error) { return f.conn.state() }
 
-// state returns what the table does to the whole namespace.
+// state returns what the tables do to the whole namespace. Somebody may have removed
+// one of them alone, so it is frozen as long as either of them drops anything.
 func (c *nftConn) state() (State, error) {
+	st, err := c.wholeState()
+	if err != nil || st.Frozen {
+		return st, err
+	}
+	t, err := c.table(tableName, nftables.TableFamilyNetdev)
+	if err != nil || t == nil {
+		return st, err
+	}
+	devices, left, err := c.members(t, deviceSet)
+	if err != nil {
+		return State{}, err
+	}
+	st.Backend = backend.NFTables
+	if len(devices) > 0 {
+		st.Frozen, st.Left, st.SYNHeld = true, left, false
+	}
+	return st, nil
+}
+
+// wholeState is state without the table for packet sockets.
+func (c *nftConn) wholeState() (State, error) {
 	t, err := c.table(tableName, nftables.TableFamilyINet)
 	if err != nil || t == nil {
 		return State{}, err

@@ -57,6 +57,10 @@ func TestGolden(t *testing.T) {
 				{"frozen", func() error { return f.Prepare(0) }, State{Backend: k, Frozen: true, Left: time.Minute}},
 				{"", f.Thaw, State{}},
 				{"frozen", func() error { return f.Freeze(time.Minute) }, State{Backend: k, Frozen: true, Left: time.Minute}},
+				{"sealed", f.Seal, State{Backend: k, Frozen: true, Left: time.Minute}},
+				{"frozen", func() error { return f.Freeze(time.Minute) }, State{Backend: k, Frozen: true, Left: time.Minute}},
+				{"sealed", f.Seal, State{Backend: k, Frozen: true, Left: time.Minute}},
+				{"frozen", func() error { return f.Prepare(0) }, State{Backend: k, Frozen: true, Left: time.Minute}},
 				{"", f.Thaw, State{}},
 			}
 			for _, s := range steps {
@@ -110,6 +114,13 @@ func TestGoldenConns(t *testing.T) {
 			must(t, f.Freeze(conns, time.Minute)) // including the first one again
 			golden(t, string(k)+"-conns", ruleset(t, ns, k))
 			checkConns(t, f, conns...)
+			for range 2 {
+				must(t, f.Seal())
+				golden(t, string(k)+"-conns-sealed", ruleset(t, ns, k))
+				checkConns(t, f, conns...)
+			}
+			must(t, f.Freeze(nil, time.Minute))
+			golden(t, string(k)+"-conns", ruleset(t, ns, k))
 
 			must(t, other.Freeze([]tcp.Tuple{more}, time.Minute))
 			checkConns(t, f, conns...)

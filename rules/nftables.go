@@ -194,19 +194,39 @@ func (c *nftConn) chains() (chains []*nftables.Chain, err error) {
 
 // remove deletes the table called name with everything in it.
 func (c *nftConn) remove(name string) error {
-	t, err := c.table(name, nftables.TableFamilyINet)
-	if err != nil {
-		return err
+	return c.removeAll("delete table "+name, &nftables.Table{Name: name, Family: nftables.TableFamilyINet})
+}
+
+// removeAll deletes those of the tables that exist, all at the same moment.
+func (c *nftConn) removeAll(what string, tables ...*nftables.Table) error {
+	for deadline := time.Now().Add(answerTime); ; {
+		there, err := c.existing(tables...)
+		if err != nil || len(there) == 0 {
+			return err
+		}
+		for _, t := range there {
+			c.DelTable(t)
+		}
+		err = c.commit(what)
+		// ENOENT means that somebody else was faster with one of them.
+		if !errors.Is(err, unix.ENOENT) || time.Now().After(deadline) {
+			return err
+		}
 	}
-	if t == nil {
-		return nil
+}
+
+// existing returns those of the tables that exist.
+func (c *nftConn) existing(tables ...*nftables.Table) (there []*nftables.Table, err error) {
+	for _, ref := range tables {
+		t, err := c.table(ref.Name, ref.Family)
+		if err != nil {
+			return nil, err
+		}
+		if t != nil {
+			there = append(there, t)
+		}
 	}
-	c.DelTable(t)
-	err = c.commit("delete table " + name)
-	if errors.Is(err, unix.ENOENT) { // somebody else was faster
-		return nil
-	}
-	return err
+	return there, nil
 }
 
 // replace adds an empty table called name to the batch, which replaces an existing

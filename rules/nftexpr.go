@@ -35,15 +35,18 @@ func (c *nftConn) rule(ch *nftables.Chain, comment string, parts ...[]expr.Any) 
 	c.AddRule(r)
 }
 
-// passMarked adds a rule that lets CRIU's own packets through.
-func (c *nftConn) passMarked(ch *nftables.Chain) {
-	c.rule(ch, "CRIU's own packets", metaIs(expr.MetaKeyMARK, binaryutil.NativeEndian.PutUint32(Mark)), accept())
+// passMarked adds a rule that lets CRIU's own packets through if their IP family is
+// in the set. As everywhere, the family comes last; see nftFreezer.put.
+func (c *nftConn) passMarked(ch *nftables.Chain, marked *nftables.Set) {
+	c.rule(ch, "CRIU's own packets",
+		metaIs(expr.MetaKeyMARK, binaryutil.NativeEndian.PutUint32(Mark)), protoIn(marked), accept())
 }
 
-// passNeighbours adds a rule that lets IPv6 neighbour discovery through.
-func (c *nftConn) passNeighbours(ch *nftables.Chain) {
+// passNeighbours adds a rule that lets IPv6 neighbour discovery through. isIPv6
+// matches IPv6, which differs between families of tables.
+func (c *nftConn) passNeighbours(ch *nftables.Chain, isIPv6 []expr.Any) {
 	c.rule(ch, "neighbour discovery",
-		metaIs(expr.MetaKeyNFPROTO, []byte{unix.NFPROTO_IPV6}),
+		isIPv6,
 		metaIs(expr.MetaKeyL4PROTO, []byte{unix.IPPROTO_ICMPV6}),
 		[]expr.Any{
 			transport(0, 1, 1),

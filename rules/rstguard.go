@@ -197,7 +197,7 @@ func (c *nftConn) addGuards(all []Guard) error {
 func guardElements(all []Guard, s *nftables.Set) (elems []nftables.SetElement) {
 	for _, g := range all {
 		if key := g.Address.AsSlice(); len(key) == int(s.KeyType.Bytes) {
-			elems = append(elems, nftables.SetElement{Key: key, Timeout: max(g.Left, time.Millisecond)})
+			elems = append(elems, nftables.SetElement{Key: key, Timeout: lasting(g.Left)})
 		}
 	}
 	return elems

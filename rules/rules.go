@@ -14,6 +14,11 @@
 // IPv4 and IPv6, loopback included. There are two exceptions: packets with [Mark],
 // and IPv6 neighbour discovery, without which the neighbours would forget the
 // frozen address. ARP does not pass through these hooks.
+//
+// Any process with CAP_NET_RAW can set the mark, and its packet sockets bypass the
+// hooks altogether. While all tasks are stopped nobody takes advantage of that.
+// Before tasks go on in a frozen namespace, the freeze is to be sealed: see
+// [Freezer].
 package rules
 
 import (
@@ -28,8 +33,16 @@ import (
 
 // Mark is the packet mark that CRIU sets on its own packets while the network is
 // locked (SOCCR_MARK in its soccr/soccr.h). A restore rebuilds half-closed
-// connections with such packets, so a freeze must let them pass.
+// connections with such packets, so a freeze must let them pass, unless it is sealed.
 const Mark = 0xC114
+
+// ErrNotFrozen means that there is no freeze to seal.
+var ErrNotFrozen = errors.New("nothing is frozen")
+
+// ErrPacketSockets means that packets with [Mark] no longer pass a freeze, but what
+// is sent on packet sockets (packet(7)) still does.
+var ErrPacketSockets = errors.New("packet sockets can still send " +
+	"(to stop them needs nf_tables with the family netdev and its egress hook: Linux 5.16 and CONFIG_NETFILTER_EGRESS)")
 
 // State describes the freeze of a whole namespace.
 type State struct {
@@ -54,6 +67,18 @@ type Freezer interface {
 	// again restarts the time to live. Prepare need not be called first. If
 	// there is an error, an existing freeze stays in force.
 	Freeze(ttl time.Duration) error
+	// Seal lets packets with Mark no longer pass a freeze, whoever made it, until
+	// Prepare or Freeze is called again. Everything else stays as it is, the
+	// time to live included. Returns an error that wraps ErrNotFrozen if the
+	// namespace is not frozen.
+	//
+	// With nftables, Seal also drops what packet sockets send on the interfaces
+	// that the namespace has now, except loopback; ARP and IPv6 neighbour
+	// discovery pass. If only that fails, the error wraps ErrPacketSockets.
+	// AF_XDP sockets, which send below every hook, are not stopped. With
+	// iptables, which has no such hook, neither are packet sockets, and that is
+	// no error.
+	Seal() error
 	// Lift ends a freeze made by this Freezer, and a hold of new connections,
 	// as fast as possible. Rules that no longer drop anything may stay behind;
 	// Thaw removes them when nobody is waiting.
@@ -78,6 +103,11 @@ type ConnFreezer interface {
 	// restarts the time to live of all of them, to within a hundredth of it.
 	// If there is an error, connections that were frozen before stay frozen.
 	Freeze(conns []tcp.Tuple, ttl time.Duration) error
+	// Seal lets segments with Mark no longer pass the owner's frozen connections,
+	// until more of them are frozen or the same ones again. Everything else stays
+	// as it is. It is no error if no connection is frozen. Packet sockets are not
+	// stopped: other processes of the namespace may need theirs.
+	Seal() error
 	// Thaw removes all rules of this owner. It is no error if there are none.
 	Thaw() error
 	// Frozen returns the owner's frozen connections and the time left until

@@ -38,8 +38,11 @@ type space struct {
 }
 
 // whole is one back end's rules for a whole namespace: until when they drop all
-// packets, and until when those that open a connection.
-type whole struct{ frozen, syn time.Time }
+// packets, until when those that open a connection, and whether the freeze is sealed.
+type whole struct {
+	frozen, syn time.Time
+	sealed      bool
+}
 
 // connsKey identifies rules for single connections.
 type connsKey struct {
@@ -47,10 +50,12 @@ type connsKey struct {
 	owner string
 }
 
-// conns is one owner's rules for single connections, and until when they drop packets.
+// conns is one owner's rules for single connections, until when they drop packets,
+// and whether the freeze is sealed.
 type conns struct {
 	tuples []tcp.Tuple
 	until  time.Time
+	sealed bool
 }
 
 // failure is what calls of a method return.
@@ -63,8 +68,8 @@ type failure struct {
 // returns successful calls.
 var methods = map[string]bool{
 	"Open": true, "OpenConns": true, "Look": false, "ThawAll": true, "CRIULocks": false, "RemoveCRIULocks": true,
-	"Prepare": true, "Freeze": true, "Lift": true, "Thaw": true, "State": false,
-	"ConnFreeze": true, "ConnThaw": true, "Frozen": false,
+	"Prepare": true, "Freeze": true, "Seal": true, "Lift": true, "Thaw": true, "State": false,
+	"ConnFreeze": true, "ConnSeal": true, "ConnThaw": true, "Frozen": false,
 }
 
 // kinds are the back ends that can have rules, in the order in which Look prefers
@@ -85,7 +90,8 @@ func New() *Filter {
 //	whole nftables prepared                      rules that drop nothing
 //	whole nftables prepared syn-held             rules that drop new connections
 //	whole nftables frozen 15m0s                  and the time left
-//	conns nftables t00000001 2 frozen 15m0s      an owner's connections
+//	whole nftables frozen 15m0s sealed           packets with rules.Mark are dropped, too
+//	conns nftables t00000001 2 frozen 15m0s      an owner's connections; may be sealed
 //	conns nftables t00000001 0                   rules whose time is over
 //	criu-lock CRIU-123
 //
@@ -109,12 +115,19 @@ func (f *Filter) String() string {
 	return strings.Join(lines, "\n")
 }
 
+func sealed(is bool) string {
+	if is {
+		return " sealed"
+	}
+	return ""
+}
+
 func (f *Filter) lines(s *space) (lines []string) {
 	for k := range s.whole {
 		line := fmt.Sprintf("whole %s ", k)
 		switch st := f.state(s, k); {
 		case st.Frozen:
-			line += "frozen " + st.Left.String()
+			line += "frozen " + st.Left.String() + sealed(s.whole[k].sealed)
 		case st.SYNHeld:
 			line += "prepared syn-held"
 		default:
@@ -126,7 +139,7 @@ func (f *Filter) lines(s *space) (lines []string) {
 		tuples, left := f.frozen(s, key)
 		line := fmt.Sprintf("conns %s %s %d", key.kind, key.owner, len(tuples))
 		if len(tuples) > 0 {
-			line += " frozen " + left.String()
+			line += " frozen " + left.String() + sealed(s.conns[key].sealed)
 		}
 		lines = append(lines, line)
 	}

@@ -55,8 +55,20 @@ func (z *freezer) Freeze(ttl time.Duration) error {
 		if w == nil || !z.ours { // which ends a hold of new connections by another freezer
 			w = &whole{}
 		}
-		w.frozen = z.filter.now.Add(ttl)
+		w.frozen, w.sealed = z.filter.now.Add(ttl), false
 		z.space.whole[z.kind], z.ours = w, true
+		return nil
+	})
+}
+
+// Seal never returns rules.ErrPacketSockets by itself.
+func (z *freezer) Seal() error {
+	return z.call("Seal", func() error {
+		if !z.filter.state(z.space, z.kind).Frozen {
+			return rules.ErrNotFrozen
+		}
+		z.space.whole[z.kind].sealed = true
+		z.ours = false
 		return nil
 	})
 }
@@ -129,7 +141,16 @@ func (z *connFreezer) Freeze(tuples []tcp.Tuple, ttl time.Duration) error {
 		if err != nil {
 			return err
 		}
-		z.space.conns[z.key] = &conns{all, z.filter.now.Add(ttl)}
+		z.space.conns[z.key] = &conns{tuples: all, until: z.filter.now.Add(ttl)}
+		return nil
+	})
+}
+
+func (z *connFreezer) Seal() error {
+	return z.call("ConnSeal", func() error {
+		if tuples, _ := z.filter.frozen(z.space, z.key); len(tuples) > 0 {
+			z.space.conns[z.key].sealed = true
+		}
 		return nil
 	})
 }
