@@ -66,30 +66,3 @@ func copyImages(t testing.TB, from, to string) {
 		t.Fatal(err)
 	}
 }
-
-// FuzzFiles damages files.img, the one with the addresses.
-func FuzzFiles(f *testing.F) {
-	sample, err := os.ReadFile("../../testdata/images/external/files.img")
-	if err != nil {
-		f.Fatal(err)
-	}
-	f.Add(sample)
-	f.Add(sample[:8])
-	f.Add([]byte{})
-	f.Fuzz(func(t *testing.T, data []byte) {
-		dir := t.TempDir()
-		copyImages(t, "../../testdata/images/external", dir)
-		if err := os.WriteFile(filepath.Join(dir, "files.img"), data, 0o600); err != nil {
-			t.Fatal(err)
-		}
-		cp, err := Read(dir)
-		if err != nil {
-			return
-		}
-		for _, c := range cp.Conns {
-			if !c.Local.IsValid() || !c.Remote.IsValid() {
-				t.Errorf("an invalid connection: %v", c)
-			}
-		}
-	})
-}
