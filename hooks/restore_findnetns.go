@@ -3,17 +3,22 @@
 package hooks
 
 import (
+	"errors"
 	"fmt"
+	"maps"
+	"net/netip"
 	"path/filepath"
 	"slices"
 	"strings"
 
+	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
 	"github.com/criu-netfreeze/criu-netfreeze/internal/container"
 	"github.com/criu-netfreeze/criu-netfreeze/internal/criuimg"
 	"github.com/criu-netfreeze/criu-netfreeze/internal/netns"
 	"github.com/criu-netfreeze/criu-netfreeze/internal/proc"
+	"github.com/criu-netfreeze/criu-netfreeze/internal/tcp"
 )
 
 // findNetNS finds the namespace that a restore goes into, before CRIU has
@@ -27,6 +32,9 @@ func findNetNS(criu proc.Ref, cp *criuimg.Checkpoint, c *container.Container) (*
 	}
 	switch cp.NetNS {
 	case criuimg.Shared:
+		if err := mayShare(criu, c); err != nil {
+			return nil, "", err
+		}
 		ns, err := netns.OpenPID(criu.PID, criu.Start)
 		return ns, "CRIU's own namespace", err
 	case criuimg.Dumped:
@@ -42,6 +50,66 @@ func findNetNS(criu proc.Ref, cp *criuimg.Checkpoint, c *container.Container) (*
 		}
 	}
 	return passedDown(criu, cp.ExtKey)
+}
+
+// mayShare refuses images that say that the tree had CRIU's own network namespace,
+// which is the host's, where the container is to have one of its own. Images can come
+// from anywhere; what a container gets is decided by its bundle. Otherwise an image
+// would choose which of the host's connections are frozen.
+func mayShare(criu proc.Ref, c *container.Container) error {
+	if c == nil {
+		// Was it no runtime that started CRIU, or could its bundle not be read?
+		if _, err := container.Runtime(criu.PID); err != nil {
+			return fmt.Errorf("the images are of a tree in the host's network namespace, and it cannot be told whether the container is to have one of its own: %w", err)
+		}
+		return nil
+	}
+	if c.HasNetNS {
+		return fmt.Errorf("the images are of a tree in the host's network namespace, but container %s is to have one of its own (%s/config.json): "+
+			"restore it into a container that shares the host's, or dump it from one that does not", c.ID, c.Bundle)
+	}
+	return nil
+}
+
+// connsOf returns those of the connections whose local address was seen to be one of
+// the namespace's.
+func connsOf(ns *netns.Namespace, conns []tcp.Tuple) ([]tcp.Tuple, error) {
+	own, err := ns.Addresses()
+	if err != nil && !errors.Is(err, netlink.ErrDumpInterrupted) { // what was seen is there
+		return nil, err
+	}
+	var of []tcp.Tuple
+	for _, c := range conns {
+		if own[c.Local.Addr()] {
+			of = append(of, c)
+		}
+	}
+	return of, nil
+}
+
+// connsThrough returns those of another namespace's connections that host can only
+// route: their local address is not an address of host. Connections of its own may
+// have the same addresses and ports as what an image tells of.
+func connsThrough(host *netns.Namespace, conns []tcp.Tuple) ([]tcp.Tuple, error) {
+	locals := map[netip.Addr]bool{}
+	for _, c := range conns {
+		locals[c.Local.Addr()] = true
+	}
+	foreign, err := host.Foreign(slices.Collect(maps.Keys(locals)))
+	if err != nil {
+		return nil, err
+	}
+	clear(locals)
+	for _, a := range foreign {
+		locals[a] = !a.IsLinkLocalUnicast() // those are not routed
+	}
+	var through []tcp.Tuple
+	for _, c := range conns {
+		if locals[c.Local.Addr()] {
+			through = append(through, c)
+		}
+	}
+	return through, nil
 }
 
 // passedDown looks for namespaces that CRIU, or the process that started it,

@@ -186,28 +186,46 @@ func (n *nudger) send(p *prepared, thawed time.Time) {
 // beside CRIU: the host's table may be large.
 func (r *Restore) forgetFlows() {
 	conns, log := r.record().Conns, r.env.Log
-	forget := func(ns *netns.Namespace) {
-		defer ns.Close()
-		err := ns.Do(func() error {
-			n, err := tcp.DeleteConntrack(conns)
-			if n > 0 {
-				log.Infof("removed %d stale entries of connection tracking in %s", n, ns)
-			}
-			return err
-		})
-		if err != nil {
-			log.Debug(err)
-		}
-	}
 	ns, err := r.freeze.NetNS().Clone()
 	if err != nil {
 		log.Debug(err)
 		return
 	}
 	go func() {
-		forget(ns)
-		if host, err := netns.OpenHost(); err == nil {
-			forget(host)
+		defer ns.Close()
+		if err := forgetFlows(log, ns, conns); err != nil {
+			log.Warnf("old entries of connection tracking may be left, which can keep the peers' packets away: %v", err)
 		}
 	}()
+}
+
+// forgetFlows does so for connections that images claim to have been in target.
+func forgetFlows(log *logrus.Logger, target *netns.Namespace, conns []tcp.Tuple) error {
+	forget := func(ns *netns.Namespace, conns []tcp.Tuple) error {
+		if len(conns) == 0 {
+			return nil
+		}
+		return ns.Do(func() error {
+			n, err := tcp.DeleteConntrack(conns)
+			if n > 0 {
+				log.Infof("removed %d stale entries of connection tracking in %s", n, ns)
+			}
+			return err
+		})
+	}
+	here, err := connsOf(target, conns)
+	if err != nil {
+		return err
+	}
+	done := forget(target, here)
+	host, err := netns.OpenHost()
+	if err != nil {
+		return errors.Join(done, err)
+	}
+	defer host.Close()
+	if host.ID() == target.ID() {
+		return done
+	}
+	routed, err := connsThrough(host, here)
+	return errors.Join(done, err, forget(host, routed))
 }
