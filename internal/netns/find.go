@@ -3,13 +3,13 @@
 package netns
 
 import (
-	"bufio"
 	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
-	"strconv"
 	"strings"
+
+	"github.com/criu-netfreeze/criu-netfreeze/internal/proc"
 )
 
 // ErrGone says that there is no network namespace with the given identity any more.
@@ -57,52 +57,25 @@ func candidates() []string {
 
 // nsfsMounts returns the mount points of network namespaces.
 func nsfsMounts() ([]string, error) {
-	f, err := os.Open("/proc/thread-self/mountinfo")
+	mountinfo, err := os.ReadFile("/proc/thread-self/mountinfo")
 	if err != nil {
 		return nil, err
 	}
-	defer func() { _ = f.Close() }()
 	var points []string
-	lines := bufio.NewScanner(f)
-	for lines.Scan() {
-		if point, ok := nsfsMount(lines.Text()); ok {
+	for line := range strings.Lines(string(mountinfo)) {
+		if point, ok := nsfsMount(line); ok {
 			points = append(points, point)
 		}
 	}
-	return points, lines.Err()
+	return points, nil
 }
 
-// nsfsMount returns the mount point in a line of mountinfo (proc_pid_mountinfo(5)),
-// and false if the line is not about a network namespace. Its fields 4 and 5 are the root
-// within the file system, here net:[INO], and the mount point; the type of the
-// file system follows a lone hyphen.
+// nsfsMount returns the mount point in a line of mountinfo, and false if the line is
+// not about a network namespace, the root of whose mount is net:[INODE].
 func nsfsMount(line string) (string, bool) {
-	mount, rest, ok := strings.Cut(line, " - ")
-	if !ok || !strings.HasPrefix(rest, "nsfs ") {
+	m, ok := proc.ParseMount(line)
+	if !ok || m.Type != "nsfs" || !strings.HasPrefix(m.Root, "net:[") {
 		return "", false
 	}
-	fields := strings.Fields(mount)
-	if len(fields) < 5 || !strings.HasPrefix(fields[3], "net:[") {
-		return "", false
-	}
-	return unescape(fields[4]), true
-}
-
-// unescape replaces the octal escapes (\040 for a space) of /proc's mount tables.
-func unescape(s string) string {
-	if !strings.Contains(s, `\`) {
-		return s
-	}
-	var b strings.Builder
-	for i := 0; i < len(s); i++ {
-		if s[i] == '\\' && i+4 <= len(s) {
-			if c, err := strconv.ParseUint(s[i+1:i+4], 8, 8); err == nil {
-				b.WriteByte(byte(c))
-				i += 3
-				continue
-			}
-		}
-		b.WriteByte(s[i])
-	}
-	return b.String()
+	return m.Point, true
 }

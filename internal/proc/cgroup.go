@@ -43,42 +43,49 @@ func JoinCgroups(other int) error {
 	return errors.Join(errs...)
 }
 
-// cgroups returns a process's group in each hierarchy, by the hierarchy's
-// controllers, which are "" for version 2 (cgroups(7)).
+// cgroups returns a process's group in each hierarchy, as parseCgroups does.
 func cgroups(pid string) (map[string]string, error) {
 	data, err := os.ReadFile("/proc/" + pid + "/cgroup")
 	if err != nil {
 		return nil, err
 	}
+	return parseCgroups(string(data)), nil
+}
+
+// parseCgroups returns the groups in a /proc/PID/cgroup file by the controllers of
+// their hierarchies, which are "" for version 2 (cgroups(7)).
+func parseCgroups(data string) map[string]string {
 	groups := map[string]string{}
-	for line := range strings.Lines(string(data)) {
-		if f := strings.SplitN(strings.TrimSpace(line), ":", 3); len(f) == 3 {
+	for line := range strings.Lines(data) {
+		if f := strings.SplitN(strings.TrimSuffix(line, "\n"), ":", 3); len(f) == 3 {
 			groups[f[1]] = f[2]
 		}
 	}
-	return groups, nil
+	return groups
 }
 
 // cgroupDir returns the directory of a group according to the mount table, or "" if
-// its hierarchy is not mounted. A hierarchy's mount is of type cgroup2, or of type
-// cgroup with the controllers as options.
+// its hierarchy is not mounted, or only a part of it that does not have the group. A
+// hierarchy's mount is of type cgroup2, or of type cgroup with the controllers as
+// options. The directory is the mount point or below it.
 func cgroupDir(mountinfo, controllers, path string) string {
 	for line := range strings.Lines(mountinfo) {
-		before, after, ok := strings.Cut(strings.TrimSpace(line), " - ")
-		f, g := strings.Fields(before), strings.Fields(after)
-		if !ok || len(f) < 5 || len(g) < 3 {
-			continue
-		}
-		root, point := f[3], f[4]
+		m, ok := ParseMount(line)
 		switch {
-		case g[0] == "cgroup2" && controllers == "":
-		case g[0] == "cgroup" && controllers != "" && hasAll(g[2], controllers):
+		case !ok:
+			continue
+		case m.Type == "cgroup2" && controllers == "":
+		case m.Type == "cgroup" && controllers != "" && hasAll(m.Options, controllers):
 		default:
 			continue
 		}
-		rest, ok := strings.CutPrefix(path, strings.TrimSuffix(root, "/"))
-		if ok {
-			return filepath.Join(point, rest)
+		rest, ok := strings.CutPrefix(path, strings.TrimSuffix(m.Root, "/"))
+		switch {
+		case !ok:
+		case rest == "":
+			return m.Point
+		case rest[0] == '/' && filepath.IsLocal("."+rest):
+			return filepath.Join(m.Point, rest)
 		}
 	}
 	return ""

@@ -56,6 +56,20 @@ func TestParseRef(t *testing.T) {
 	}
 }
 
+func FuzzParseRef(f *testing.F) {
+	f.Add("5@77")
+	f.Add("+05@077")
+	f.Fuzz(func(t *testing.T, text string) {
+		r, err := ParseRef(text)
+		if err != nil {
+			return
+		}
+		if again, err := ParseRef(r.String()); r.PID <= 0 || err != nil || again != r {
+			t.Errorf("%q became %v and %v: %v", text, r, again, err)
+		}
+	})
+}
+
 func start(t *testing.T, args ...string) *exec.Cmd {
 	t.Helper()
 	cmd := exec.Command(args[0], args[1:]...)
