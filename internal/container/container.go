@@ -15,6 +15,7 @@ import (
 	"strings"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
 
 	"github.com/criu-netfreeze/criu-netfreeze/internal/identity"
 	"github.com/criu-netfreeze/criu-netfreeze/internal/proc"
@@ -123,25 +124,31 @@ func bundleFromState(cmd command) string {
 		roots = []string{filepath.Join("/run", cmd.runtime), "/run/runc", "/run/crun"}
 	}
 	for _, root := range roots {
-		var state struct {
-			Bundle string `json:"bundle"`
-			Config struct {
-				Labels []string `json:"labels"`
-			} `json:"config"`
-		}
 		dir := filepath.Join(root, filepath.Base(cmd.id))
-		if readJSON(filepath.Join(dir, "state.json"), &state) != nil &&
-			readJSON(filepath.Join(dir, "status"), &state) != nil {
-			continue
+		var st runtimeState
+		if readJSON(filepath.Join(dir, "state.json"), &st) == nil ||
+			readJSON(filepath.Join(dir, "status"), &st) == nil {
+			return st.bundle()
 		}
-		for _, l := range state.Config.Labels {
-			if b, ok := strings.CutPrefix(l, "bundle="); ok {
-				return b
-			}
-		}
-		return state.Bundle
 	}
 	return ""
+}
+
+// runtimeState is the part that matters of runc's state.json or crun's status.
+type runtimeState struct {
+	Bundle string `json:"bundle"`
+	Config struct {
+		Labels []string `json:"labels"`
+	} `json:"config"`
+}
+
+func (st *runtimeState) bundle() string {
+	for _, l := range st.Config.Labels {
+		if b, ok := strings.CutPrefix(l, "bundle="); ok {
+			return b
+		}
+	}
+	return st.Bundle
 }
 
 // readBundle reads names, annotations and the network namespace of config.json.
@@ -150,17 +157,22 @@ func (c *Container) readBundle() error {
 	if err := readJSON(filepath.Join(c.Bundle, "config.json"), &spec); err != nil {
 		return err
 	}
+	c.take(&spec)
+	return nil
+}
+
+// take takes over what a bundle says.
+func (c *Container) take(spec *specs.Spec) {
 	c.Annotations = spec.Annotations
 	c.nameFromAnnotations()
 	if spec.Linux == nil {
-		return nil
+		return
 	}
 	for _, ns := range spec.Linux.Namespaces {
 		if ns.Type == specs.NetworkNamespace {
 			c.HasNetNS, c.NetNSPath = true, ns.Path
 		}
 	}
-	return nil
 }
 
 // nameFromAnnotations fills in the names of the container and its pod from the
@@ -181,20 +193,42 @@ func (c *Container) nameFromAnnotations() {
 	c.Name = pick("io.kubernetes.container.name", "io.kubernetes.cri.container-name", "io.kubernetes.cri-o.ContainerName")
 }
 
-// readJSON reads a file that a container runtime wrote into v. It reads a bounded
-// part: what a runtime writes has kilobytes.
+// maxJSON is how many bytes are read of a file that a runtime writes, which has
+// kilobytes.
+const maxJSON = 16 << 20
+
+// readJSON reads a file that a container runtime wrote into v. It never waits for the
+// file: a FIFO in its place would hang the dump.
 func readJSON(path string, v any) error {
-	const limit = 16 << 20
-	f, err := os.Open(path)
+	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NONBLOCK, 0)
 	if err != nil {
 		return err
 	}
-	defer f.Close() // opened for reading
-	if err := json.NewDecoder(io.LimitReader(f, limit)).Decode(v); err != nil {
-		if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
-			return fmt.Errorf("%s is cut short: %w", path, err)
-		}
-		return fmt.Errorf("%s: %w", path, err)
+	defer f.Close()
+	st, err := f.Stat()
+	if err != nil {
+		return err
+	}
+	if !st.Mode().IsRegular() {
+		return fmt.Errorf("%s is not a regular file", path)
+	}
+	if err := decode(f, v); err != nil {
+		return fmt.Errorf("read %s: %w", path, err)
 	}
 	return nil
+}
+
+// decode reads one JSON value into v.
+func decode(r io.Reader, v any) error {
+	limited := &io.LimitedReader{R: r, N: maxJSON}
+	err := json.NewDecoder(limited).Decode(v)
+	switch {
+	case err == nil:
+		return nil
+	case limited.N == 0:
+		return fmt.Errorf("it is larger than the %d bytes that are read at most", maxJSON)
+	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
+		return fmt.Errorf("it is cut short: %w", err)
+	}
+	return err
 }

@@ -3,10 +3,15 @@
 package container
 
 import (
+	"bytes"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
+
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
 
 	"github.com/criu-netfreeze/criu-netfreeze/internal/identity"
 )
@@ -98,4 +103,83 @@ func TestBundle(t *testing.T) {
 	if err := c.readBundle(); err == nil || !strings.Contains(err.Error(), "cut short") {
 		t.Errorf("a truncated bundle: %v", err)
 	}
+}
+
+// TestOtherFiles: what is no regular file, or far too large, is refused, and nobody
+// waits for it.
+func TestOtherFiles(t *testing.T) {
+	dir := t.TempDir()
+	path := filepath.Join(dir, "config.json")
+	c := &Container{Bundle: dir}
+	for _, tc := range []struct {
+		name string
+		put  func() error
+		want string
+	}{
+		{"FIFO", func() error { return unix.Mkfifo(path, 0o600) }, "not a regular file"},
+		{"directory", func() error { return os.Mkdir(path, 0o700) }, "not a regular file"},
+		{"device", func() error { return os.Symlink("/dev/zero", path) }, "not a regular file"},
+		{"large", func() error {
+			return os.WriteFile(path, []byte(`{"annotations": {"a": "`+strings.Repeat("b", maxJSON)+`"}}`), 0o600)
+		}, "larger than"},
+	} {
+		if err := tc.put(); err != nil {
+			t.Fatal(err)
+		}
+		if err := c.readBundle(); err == nil || !strings.Contains(err.Error(), tc.want) {
+			t.Errorf("%s: %v, want %q", tc.name, err, tc.want)
+		}
+		if err := os.Remove(path); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// FuzzIDFromCgroup looks for an id in the names of control groups.
+func FuzzIDFromCgroup(f *testing.F) {
+	f.Add("0::/kubepods.slice/pod1.slice/crio-abcdef0123.scope\n", "abcd")
+	f.Add("12:pids:/docker/abcdef\n0::/\n", "abc")
+	f.Fuzz(func(t *testing.T, data, prefix string) {
+		id := idFromCgroup(data, prefix)
+		if id != "" && (!strings.HasPrefix(id, prefix) || strings.Contains(id, "/") || !strings.Contains(data, id)) {
+			t.Errorf("%q by %q: %q", data, prefix, id)
+		}
+	})
+}
+
+// FuzzRuntimeState reads runc's state.json and crun's status.
+func FuzzRuntimeState(f *testing.F) {
+	f.Add([]byte(`{"config":{"labels":["x=y","bundle=/bundles/c1"]}}`))
+	f.Add([]byte(`{"pid":1,"bundle":"/bundles/c2","config":null}`))
+	f.Fuzz(func(t *testing.T, data []byte) {
+		var st runtimeState
+		if decode(bytes.NewReader(data), &st) != nil {
+			return
+		}
+		if b := st.bundle(); b != st.Bundle && !slices.Contains(st.Config.Labels, "bundle="+b) {
+			t.Errorf("%s: the bundle is %q", data, b)
+		}
+	})
+}
+
+// FuzzBundle reads config.json.
+func FuzzBundle(f *testing.F) {
+	f.Add([]byte(`{"annotations":{"io.kubernetes.cri.sandbox-name":"web-0","io.kubernetes.pod.namespace":"shop"},
+		"linux":{"namespaces":[{"type":"pid"},{"type":"network","path":"/run/netns/web"}]}}`))
+	f.Add([]byte(`{"linux":{"namespaces":[{"type":"network"}]}}`))
+	f.Add([]byte(`{"linux":null,"annotations":null}`))
+	f.Fuzz(func(t *testing.T, data []byte) {
+		var spec specs.Spec
+		if decode(bytes.NewReader(data), &spec) != nil {
+			return
+		}
+		var c Container
+		c.take(&spec)
+		asked := spec.Linux != nil && slices.ContainsFunc(spec.Linux.Namespaces, func(ns specs.LinuxNamespace) bool {
+			return ns.Type == specs.NetworkNamespace
+		})
+		if c.HasNetNS != asked || c.NetNSPath != "" && !asked {
+			t.Errorf("%s: got %+v", data, c)
+		}
+	})
 }

@@ -3,7 +3,6 @@
 package container
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -17,9 +16,8 @@ import (
 // (OCI runtime specification, "State"). It returns the container and the pid of
 // its first process.
 func ReadState(r io.Reader) (*Container, int, error) {
-	const limit = 16 << 20 // annotations are kilobytes
 	var st specs.State
-	if err := json.NewDecoder(io.LimitReader(r, limit)).Decode(&st); err != nil {
+	if err := decode(r, &st); err != nil {
 		return nil, 0, fmt.Errorf("read the container's state from stdin: %w", err)
 	}
 	if st.ID == "" || st.Pid <= 0 {
