@@ -29,7 +29,7 @@ NETSTACK = testdata/netstack
 # The linter, in a directory named by its version, so that another one is built anew.
 GOLANGCI = $(CURDIR)/build/tools/golangci-lint-v2.12.0/golangci-lint
 
-.PHONY: all help build install uninstall demo test unit vet lint e2e faults bench lab deps clean traffic netstack cnitool
+.PHONY: all help build install uninstall demo test unit vet lint e2e faults fuzz bench lab deps clean traffic netstack cnitool
 
 all: build
 
@@ -115,6 +115,19 @@ faults: build lab traffic ## inject faults into dumps and restores in the lab, a
 	CGO_ENABLED=0 $(GO) build -trimpath -o build/faults ./e2e/faults
 	build/faults -lab $(LAB) -build build $(if $(RUNS),-runs $(RUNS)) $(if $(SEED),-seed $(SEED)) \
 		$(if $(WORLDS),-worlds $(WORLDS)) $(if $(ONLY),-only '$(ONLY)')
+
+# Go minimizes every input that covers something new for up to a minute, unless told
+# otherwise. An input that fails is kept in testdata/fuzz of its package.
+fuzz: ## fuzz every target, each for a minute, as root (FUZZTIME=60s, FUZZ=Stream selects)
+	@mkdir -p build
+	$(GO) test -list '^Fuzz.*$(FUZZ)' $(PACKAGES) >build/fuzz.list
+	@awk '/^Fuzz/ { names[++n] = $$1 } $$1 == "ok" { while (n) print $$2, names[n--] }' build/fuzz.list >build/fuzz.targets
+	@test -s build/fuzz.targets || { echo "no fuzz target matches FUZZ=$(FUZZ)"; exit 1; }
+	@failed=; while read -r package target; do \
+		echo "$$package $$target"; \
+		$(GO) test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(or $(FUZZTIME),60s) -fuzzminimizetime 10x -parallel $$(nproc) "$$package" \
+			</dev/null || failed="$$failed $$target"; \
+	done <build/fuzz.targets; test -z "$$failed" || { echo "failed:$$failed"; exit 1; }
 
 demo: deps build lab traffic ## show a connection surviving checkpoint and restore, and one that does not (as root)
 	rm -rf build/dest
