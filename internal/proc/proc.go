@@ -178,7 +178,7 @@ func parseStat(data []byte) (Stat, error) {
 	}
 	f := strings.Fields(string(data[end+1:]))
 	const state, ppid, flags, start = 0, 1, 6, 19 // fields 3, 4, 9 and 22, counted from after the name
-	if len(f) <= start || len(f[state]) != 1 {
+	if len(f) <= start || len(f[state]) != 1 || !isLetter(f[state][0]) {
 		return Stat{}, fmt.Errorf("malformed stat line %q", data)
 	}
 	st := Stat{Comm: string(data[open+1 : end]), State: f[state][0]}
@@ -191,6 +191,8 @@ func parseStat(data []byte) (Stat, error) {
 	}
 	return st, nil
 }
+
+func isLetter(b byte) bool { return 'a' <= b|0x20 && b|0x20 <= 'z' }
 
 // Cmdline returns the arguments with which the process was started, or nil if they
 // cannot be read.
