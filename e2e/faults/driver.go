@@ -27,9 +27,11 @@ type result struct {
 	Seed   uint64
 	Broken []string // promises that were broken
 	Hit    bool     // whether the fault took effect
-	Failed string   // why the harness itself could not do the run
-	Spent  time.Duration
-	Retire bool // the world is not as it was before, and must not be used again
+	// Excused says why the connections were not judged, "" if they were.
+	Excused string
+	Failed  string // why the harness itself could not do the run
+	Spent   time.Duration
+	Retire  bool // the world is not as it was before, and must not be used again
 }
 
 // worldPatience is how long one run may take before its world is given up.
@@ -106,6 +108,8 @@ func (r result) String() string {
 		state = "BROKEN: " + strings.Join(r.Broken, "; ")
 	case !r.Hit:
 		state = "ok (the fault did not strike)"
+	case r.Excused != "":
+		state = "ok (but for connections: " + r.Excused + ")"
 	}
 	return fmt.Sprintf("seed %d %s (%.1f s): %s", r.Seed, s, r.Spent.Seconds(), state)
 }

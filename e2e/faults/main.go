@@ -7,8 +7,8 @@
 // by what is seen at the peer and in the kernel, not by what our own programs say.
 //
 // "faults" on the host starts some labs, its worlds, and hands out the runs; "faults
-// world" in a lab carries them out; as "faults-before" and "faults-after" it is the
-// action-script that CRIU executes before and after ours, where faults strike.
+// world" in a lab carries them out. Faults strike at steps: when CRIU executes the
+// action-scripts before and after ours (testdata/step.c), or a moment later.
 package main
 
 import (
@@ -16,14 +16,11 @@ import (
 	"flag"
 	"fmt"
 	"os"
-	"path/filepath"
 	"time"
 )
 
 func main() {
-	switch name := filepath.Base(os.Args[0]); {
-	case name == scriptBefore || name == scriptAfter:
-		os.Exit(script(name))
+	switch {
 	case len(os.Args) == 2 && os.Args[1] == "world":
 		exit(serveWorld(os.Stdin, os.Stdout))
 	case len(os.Args) > 2 && os.Args[1] == callerWord:

@@ -42,8 +42,9 @@ type run struct {
 	thawed   bool      // a command of a fault has undone the dump
 	ended    bool      // a command of a fault has ended the tree
 	windows  []window
-	pardoned time.Time // from when on FIN and RST are nobody's fault but ours
-	refused  bool      // a thaw was refused where that is allowed
+	refused  bool   // a thaw was refused where that is allowed
+	excused  string // why connections are not judged
+	outlived bool   // the time to live had to end the freeze
 }
 
 // window is a time in which nothing may leave.
@@ -87,6 +88,15 @@ func (r *run) limit() time.Duration {
 		limit += 5 * time.Second
 	}
 	return limit
+}
+
+// excuse notes why the connections of the run cannot be judged: what CRIU leaves
+// behind when it is killed at such a moment is not for an action-script to mend.
+func (r *run) excuse(why string) {
+	r.logf("excused: %s", why)
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.excused = why
 }
 
 // play carries out the run. The error says that the run could not be carried out;
@@ -184,14 +194,11 @@ func (r *run) scripts() []string {
 // atStep is called when a script reports. The faults of this step strike now.
 func (r *run) atStep(at step) (exit int) {
 	t := r.treeOf(at.criu)
-	if t == nil {
-		r.logf("%s of a CRIU that is not known, %d", at, at.criu)
+	if t == nil || t.attempt() == nil || at.criu <= 1 {
+		r.logf("%s of a CRIU that is gone or not known, %d", at, at.criu)
 		return 0
 	}
 	a := t.attempt()
-	if a == nil {
-		return 0
-	}
 	a.reached(r, t, at)
 	name := at.String()
 	if a.stage == "restore" {

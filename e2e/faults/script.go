@@ -9,15 +9,14 @@ import (
 	"os"
 	"os/exec"
 	"os/signal"
-	"strings"
 	"sync"
 	"syscall"
 
 	"golang.org/x/sys/unix"
 )
 
-// The names under which CRIU executes this program, before and after our own
-// action-script.
+// The names under which CRIU executes the program in testdata/step.c, before and
+// after our own action-script.
 const (
 	scriptBefore = "faults-before"
 	scriptAfter  = "faults-after"
@@ -30,26 +29,9 @@ const callerWord = "caller"
 // network namespace that CRIU is to restore into.
 const inheritsWord = "FAULTS_INHERITS"
 
-// scriptSocket is where the scripts report to the world.
+// scriptSocket is where the scripts report to the world, which has a fault strike
+// before it answers with the exit code.
 const scriptSocket = "/run/faults.sock"
-
-// script reports one action to the world and exits as the world says. The world does
-// what is to happen at this step before it answers.
-func script(name string) int {
-	c, err := net.Dial("unix", scriptSocket)
-	if err != nil {
-		return 0
-	}
-	defer c.Close()
-	if _, err := fmt.Fprintf(c, "%s %s\n", strings.TrimPrefix(name, "faults-"), os.Getenv("CRTOOLS_SCRIPT_ACTION")); err != nil {
-		return 0
-	}
-	answer, err := bufio.NewReader(c).ReadString('\n')
-	if err != nil || answer == "0\n" {
-		return 0
-	}
-	return 1
-}
 
 // caller runs a command and exits as it does, 128 and the number of the signal if it
 // was killed, like a shell.

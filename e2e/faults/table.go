@@ -10,7 +10,7 @@ import (
 )
 
 // counts is a cell of the table.
-type counts struct{ runs, hit, broken, failed int }
+type counts struct{ runs, hit, excused, broken, failed int }
 
 // table counts runs by fault and step.
 type table struct {
@@ -37,6 +37,9 @@ func (t *table) add(r result) {
 		if r.Hit {
 			c.hit++
 		}
+		if r.Excused != "" {
+			c.excused++
+		}
 	}
 	for _, b := range r.Broken {
 		promise, _, _ := strings.Cut(b, ":")
@@ -49,9 +52,9 @@ func (t *table) String() string {
 	var b strings.Builder
 	w := tabwriter.NewWriter(&b, 0, 4, 2, ' ', 0)
 	line := func(fault, step string, c *counts) {
-		fmt.Fprintf(w, "%s\t%s\t%d\t%d\t%d\t%d\n", fault, step, c.runs, c.hit, c.broken, c.failed)
+		fmt.Fprintf(w, "%s\t%s\t%d\t%d\t%d\t%d\t%d\n", fault, step, c.runs, c.hit, c.excused, c.broken, c.failed)
 	}
-	fmt.Fprintln(w, "FAULT\tSTEP\tRUNS\tSTRUCK\tBROKEN\tNOT DONE")
+	fmt.Fprintln(w, "FAULT\tSTEP\tRUNS\tSTRUCK\tEXCUSED\tBROKEN\tNOT DONE")
 	keys := make([]string, 0, len(t.cells))
 	for k := range t.cells {
 		keys = append(keys, k)

@@ -29,7 +29,9 @@ func (r *run) undo(p *pod) {
 			}
 			thawNetNS = true
 		case gone, goneOpen:
-			r.restore(t)
+			if r.excused == "" || t.told != failed {
+				r.restore(t)
+			}
 		default:
 			thawNetNS = true
 		}
@@ -104,10 +106,12 @@ func (r *run) restore(t *tree) {
 			r.soothe()
 		}
 		r.clear(t)
+		_ = os.Remove(filepath.Join(t.dir, "pid"))
 		a := r.call(t, "restore")
 		r.asides.Wait()
-		if t.engine == runc && a.exit == 0 {
-			if err := t.readPid(); err != nil {
+		if t.engine == runc {
+			// The runtime may go on after its caller was killed.
+			if err := wait(r.limit(), t.readPid); err != nil {
 				r.logf("%v", err)
 			}
 		}
@@ -132,10 +136,10 @@ func (r *run) restore(t *tree) {
 			r.breaks("what was dumped can be restored", "%s: %s", t.id, excerpt(string(log)))
 			return
 		}
-		if opened && r.pardoned.IsZero() {
-			// The restore got as far as sockets that live; whoever ends the
-			// tasks now does so with FIN or RST, and nothing else is promised.
-			r.pardoned = unlocked
+		if opened {
+			// The sockets are there, and so is the network. Whoever ends the
+			// tasks now does so with FIN or RST.
+			r.excuse("the restore failed after the thaw")
 		}
 	}
 }
@@ -197,6 +201,9 @@ func (r *run) leftovers() error {
 
 // judgeRest judges what is outside of the pods.
 func (r *run) judgeRest() {
+	if r.harms() {
+		_, _ = r.command("status") // a command tidies away what the killed have left
+	}
 	if err := wait(r.limit(), r.leftovers); err != nil {
 		r.breaks("no process and no file is left behind", "%v", err)
 	}

@@ -59,7 +59,7 @@ func carryOut(s *steps, o order) result {
 	err := os.MkdirAll(r.dir, 0o755)
 	for _, name := range []string{scriptBefore, scriptAfter} {
 		if err == nil {
-			err = os.Symlink(built+"/faults", filepath.Join(r.dir, name))
+			err = os.Symlink(built+"/faults-step", filepath.Join(r.dir, name))
 		}
 	}
 	if err == nil {
@@ -71,6 +71,7 @@ func carryOut(s *steps, o order) result {
 		res.Hit = res.Hit && r.struck[i].Load()
 	}
 	res.Hit = res.Hit || r.injected()
+	res.Excused = r.excused
 	if err != nil {
 		res.Failed = err.Error()
 		r.logf("could not be carried out: %v", err)
