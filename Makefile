@@ -113,6 +113,7 @@ faults: build lab traffic ## inject faults into dumps and restores in the lab, a
 	rm -rf build/dest
 	$(MAKE) --no-print-directory install DESTDIR=$(CURDIR)/build/dest PREFIX=/usr/local >/dev/null
 	CGO_ENABLED=0 $(GO) build -trimpath -o build/faults ./e2e/faults
+	gcc -O2 -Wall -static -o build/faults-step e2e/faults/testdata/step.c
 	build/faults -lab $(LAB) -build build $(if $(RUNS),-runs $(RUNS)) $(if $(SEED),-seed $(SEED)) \
 		$(if $(WORLDS),-worlds $(WORLDS)) $(if $(ONLY),-only '$(ONLY)')
 
