@@ -159,6 +159,12 @@ func newStage(t *testing.T, shared bool, args ...string) *stage {
 	s.tell, err = s.criu.StdinPipe()
 	must(t, err)
 	must(t, s.criu.Start())
+	// Between the exec that Start waits for and its end there are no arguments yet.
+	for deadline := time.Now().Add(10 * time.Second); len(proc.Cmdline(s.criu.Process.Pid)) != len(args)+1; time.Sleep(time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatal("the stand-in for CRIU has no arguments")
+		}
+	}
 	criu, err := proc.Open(s.criu.Process.Pid)
 	must(t, err)
 	t.Cleanup(criu.Close)

@@ -94,8 +94,12 @@ func Reopen(env *Env) (Transaction, error) {
 	if err != nil {
 		return nil, err
 	}
-	// What was chosen for the container at the beginning holds.
-	set.Policy, set.Why, set.Backend = config.Policy(rec.Policy), rec.Why, rec.Backend
+	// What was chosen for the container at the beginning holds. A back end was chosen
+	// only if the namespace was known.
+	set.Policy, set.Why = config.Policy(rec.Policy), rec.Why
+	if rec.Backend != "" {
+		set.Backend = rec.Backend
+	}
 	set.TTL = max(time.Until(rec.Until), config.MinTTL)
 	c := common{env: env, set: set, freeze: env.Keeper.Freeze(rec, set.Backend, set.TTL, env.Log)}
 	if err := c.freeze.Reopen(); err != nil {

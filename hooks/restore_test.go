@@ -201,6 +201,20 @@ func TestRestoreLosesSettler(t *testing.T) {
 		post-resume: finished`)
 }
 
+// TestRestoreLosesSettlerEarly has the settler killed before a namespace is known: the
+// next one has no back end of the former's to go on with.
+func TestRestoreLosesSettlerEarly(t *testing.T) {
+	s := newStage(t, false, "restore")
+	s.useImages("dumped")
+	s.cfg.Resume = config.None
+	want(t, s.story("pre-restore", "lose-settler", "post-setup-namespaces", "network-unlock", "post-resume"), `
+		pre-restore: waiting for its namespace, record running
+		lose-settler: no transaction, record running
+		post-setup-namespaces: frozen, record running, whole nftables frozen 15m0s
+		network-unlock: unlocked, record running, whole nftables prepared
+		post-resume: finished`)
+}
+
 // TestRestoreNothingOpen settles and finishes without a namespace: CRIU ended, or went
 // on, before one was known (a nil namespace must not be used).
 func TestRestoreNothingOpen(t *testing.T) {
