@@ -20,6 +20,7 @@ import (
 type order struct {
 	Seed uint64
 	Keep string // where the logs of a broken run go, in the lab
+	All  bool   // keep those of other runs too
 }
 
 // result is what a world answers.
@@ -125,7 +126,7 @@ func handOut(o options, work <-chan uint64, done chan<- result) {
 				w, err = startLab(o)
 			}
 			if err == nil {
-				r, err = w.do(seed)
+				r, err = w.do(seed, o.all)
 			}
 			if err == nil {
 				break
@@ -173,8 +174,8 @@ func startLab(o options) (*lab, error) {
 }
 
 // do has the world carry out a run.
-func (l *lab) do(seed uint64) (r result, err error) {
-	if err := json.NewEncoder(l.in).Encode(order{Seed: seed, Keep: "/opt/keep"}); err != nil {
+func (l *lab) do(seed uint64, all bool) (r result, err error) {
+	if err := json.NewEncoder(l.in).Encode(order{Seed: seed, Keep: "/opt/keep", All: all}); err != nil {
 		return r, fmt.Errorf("the world has ended: %w", err)
 	}
 	late := time.AfterFunc(worldPatience, func() { _ = l.cmd.Process.Kill() })

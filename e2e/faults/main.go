@@ -48,6 +48,7 @@ type options struct {
 	build  string
 	list   bool
 	quiet  bool
+	all    bool
 }
 
 func parse(args []string) (o options, err error) {
@@ -59,6 +60,7 @@ func parse(args []string) (o options, err error) {
 	flags.StringVar(&o.lab, "lab", "testdata/lab/lab", "`PATH` of the lab's script")
 	flags.StringVar(&o.build, "build", "build", "`DIRECTORY` of the built programs; logs of broken runs go to keep/ below it")
 	flags.BoolVar(&o.list, "list", false, "print the runs, and run nothing")
+	flags.BoolVar(&o.all, "keep", false, "keep the logs of runs that broke nothing, too")
 	flags.BoolVar(&o.quiet, "quiet", false, "print the table only")
 	if err := flags.Parse(args); err != nil {
 		return o, err

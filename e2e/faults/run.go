@@ -77,7 +77,7 @@ func (r *run) ttl() time.Duration {
 	case r.first.restores() || !r.harms():
 		return time.Minute
 	}
-	return 7 * time.Second
+	return 10 * time.Second
 }
 
 // limit is how long a state may take to be reached. A second is promised; the rest is
@@ -105,6 +105,7 @@ func (r *run) play() error {
 	if err := r.prepare(); err != nil {
 		return fmt.Errorf("prepare: %w", err)
 	}
+	r.logf("prepared")
 	var dumps sync.WaitGroup
 	for _, t := range r.trees() {
 		dumps.Go(func() { t.dumped = r.call(t, "dump") })
@@ -120,9 +121,11 @@ func (r *run) play() error {
 	if r.refused {
 		return nil
 	}
+	r.logf("undone")
 	for _, p := range r.pods {
 		r.judgeBack(p)
 	}
+	r.logf("every pod is judged")
 	r.judgeRest()
 	return nil
 }

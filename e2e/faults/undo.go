@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -18,10 +19,13 @@ import (
 func (r *run) undo(p *pod) {
 	thawNetNS := false
 	for _, t := range p.trees {
+		if frozen, armed := t.dumped.at("after:network-lock"); armed && t.state != runs && time.Since(frozen) > r.ttl()-2*time.Second {
+			r.excuse("the time to live was over before the tree came back")
+		}
 		switch t.state {
 		case runs:
 		case stopped, stoppedOpen:
-			if len(p.trees) == 1 && t.state == stopped && t.told != failed && r.random.IntN(5) < 2 {
+			if len(p.trees) == 1 && t.state == stopped && t.told != failed && r.excused == "" && r.random.IntN(5) < 2 {
 				if r.end(t) {
 					r.restore(t)
 					continue
@@ -29,7 +33,7 @@ func (r *run) undo(p *pod) {
 			}
 			thawNetNS = true
 		case gone, goneOpen:
-			if r.excused == "" || t.told != failed {
+			if r.excused == "" || t.told == succeeded {
 				r.restore(t)
 			}
 		default:

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 /*
  * The action-script before and after ours: reports the action to the world, waits
  * until that has done what is to happen at this step, and exits as it says. In C,
