@@ -9,12 +9,15 @@ import (
 	"fmt"
 	"os"
 	"runtime/debug"
+	"strings"
 
 	"github.com/spf13/cobra"
 
 	"github.com/criu-netfreeze/criu-netfreeze/internal/freeze"
 	"github.com/criu-netfreeze/criu-netfreeze/internal/hook"
+	"github.com/criu-netfreeze/criu-netfreeze/internal/printable"
 	"github.com/criu-netfreeze/criu-netfreeze/internal/settler"
+	"github.com/criu-netfreeze/criu-netfreeze/internal/settler/privilege"
 	"github.com/criu-netfreeze/criu-netfreeze/rules"
 )
 
@@ -25,7 +28,9 @@ var Version = ""
 // which stands on stderr.
 func Main() int {
 	if err := New().Execute(); err != nil {
-		fmt.Fprintf(os.Stderr, "netfreeze: error: %v\n", err)
+		for line := range strings.Lines(err.Error()) { // of several errors
+			fmt.Fprintf(os.Stderr, "netfreeze: error: %s\n", printable.Text(strings.TrimSuffix(line, "\n")))
+		}
 		return 1
 	}
 	return 0
@@ -101,7 +106,7 @@ func needRoot() error {
 	if os.Geteuid() != 0 {
 		return errors.New("this needs root: run it with sudo")
 	}
-	return nil
+	return privilege.Check()
 }
 
 // keeper keeps the recorded freezes of this machine.

@@ -12,6 +12,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/criu-netfreeze/criu-netfreeze/internal/freeze"
+	"github.com/criu-netfreeze/criu-netfreeze/internal/printable"
 )
 
 func newStatusCmd() *cobra.Command {
@@ -53,7 +54,7 @@ func writeTable(w io.Writer, list []freeze.Status) error {
 	_, _ = fmt.Fprintln(tw, "CONTAINER\tPOD\tPID\tNETNS\tSCOPE\tPOLICY\tSTATE\tBACKEND\tSINCE\tLEFT")
 	for _, s := range list {
 		_, _ = fmt.Fprintf(tw, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n",
-			dash(short(s.Container)), dash(s.Pod), dash(number(s.PID)), dash(place(s)), dash(s.Scope), dash(s.Policy), s.State,
+			dash(short(printable.Text(s.Container))), dash(printable.Text(s.Pod)), dash(number(s.PID)), dash(printable.Text(place(s))), dash(s.Scope), dash(s.Policy), s.State,
 			dash(string(s.Backend)), since(s), dash(left(s)))
 	}
 	return tw.Flush()

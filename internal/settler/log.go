@@ -10,13 +10,13 @@ import (
 	"maps"
 	"os"
 	"slices"
-	"strconv"
 	"strings"
 	"unicode/utf8"
 
 	"github.com/sirupsen/logrus"
 
 	"github.com/criu-netfreeze/criu-netfreeze/internal/action"
+	"github.com/criu-netfreeze/criu-netfreeze/internal/printable"
 )
 
 // newLog returns the settler's log. During an action, lines go to the action-script
@@ -63,7 +63,7 @@ const maxLine = action.MaxMessage - len("L")
 // lineFormat writes one line per message, the same in CRIU's log and ours:
 // "netfreeze: LEVEL: MESSAGE (key=value …)". CRIU's log is read line by line, so
 // the lines of a message become one, with semicolons in between. Names and annotations
-// of containers come from outside; printable keeps them from being more than text.
+// of containers come from outside; [printable.Text] keeps them from being more than text.
 type lineFormat struct{}
 
 // Format implements logrus.Formatter.
@@ -81,28 +81,7 @@ func (lineFormat) Format(e *logrus.Entry) ([]byte, error) {
 		}
 		b.WriteByte(')')
 	}
-	return []byte(cut(printable(b.String()), maxLine-1) + "\n"), nil
-}
-
-// printable returns s with everything escaped, as in Go's string literals, that does
-// not stand for itself on a terminal or in an editor: control characters (they move the
-// cursor, or begin a line that looks like one of CRIU's), line separators, characters
-// that change the direction of the text or are invisible, and bytes that are no UTF-8.
-func printable(s string) string {
-	var b strings.Builder
-	for i := 0; i < len(s); {
-		r, size := utf8.DecodeRuneInString(s[i:])
-		switch {
-		case r == utf8.RuneError && size == 1, r < utf8.RuneSelf && !strconv.IsPrint(r):
-			fmt.Fprintf(&b, `\x%02x`, s[i])
-		case !strconv.IsPrint(r):
-			b.WriteString(strings.Trim(strconv.QuoteRuneToASCII(r), "'"))
-		default:
-			b.WriteRune(r)
-		}
-		i += size
-	}
-	return b.String()
+	return []byte(cut(printable.Text(b.String()), maxLine-1) + "\n"), nil
 }
 
 // cut returns s, or as much of its beginning as fits into limit bytes with an ellipsis
