@@ -56,7 +56,8 @@ install: build ## install below DESTDIR and PREFIX (CRIU's configuration: netfre
 		echo "$(DESTDIR)$(SYSCONFDIR)/netfreeze.toml is kept as it is"; \
 	else install -m 0644 install/netfreeze.toml $(DESTDIR)$(SYSCONFDIR)/netfreeze.toml; fi
 
-uninstall: ## remove what install put there; a changed netfreeze.toml stays
+uninstall: ## remove what install put there; a changed netfreeze.toml stays (refused while something is held; FORCE=1)
+	@test -n "$(DESTDIR)$(FORCE)" || ! test -x $(BINDIR)/netfreeze || $(BINDIR)/netfreeze uninstall --dry-run >/dev/null
 	rm -f $(DESTDIR)$(BINDIR)/netfreeze $(DESTDIR)$(CNIBINDIR)/netfreeze-cni $(DESTDIR)$(DATADIR)/oci-hook.json
 	cd $(DESTDIR)$(LIBEXECDIR) 2>/dev/null && rm -f netfreeze-hook netfreeze-oci $(SCRIPTS) || true
 	rmdir $(DESTDIR)$(LIBEXECDIR) $(DESTDIR)$(DATADIR) 2>/dev/null || true

@@ -140,7 +140,7 @@ func TestWorkDir(t *testing.T) {
 func TestDumpTimeToLive(t *testing.T) {
 	s := newStage(t, false)
 	s.story("pre-dump", "network-lock")
-	s.tx.(*Dump).record().Until = time.Now().Add(-time.Second)
+	s.tx.(*Dump).record().ExpireIn(-time.Second)
 	s.filter.Advance(16 * time.Minute)
 	if err := s.do("post-dump"); !fits(err, "ended before the images were complete") || err == nil {
 		t.Errorf("got %v", err)
@@ -152,7 +152,7 @@ func TestDumpTimeToLive(t *testing.T) {
 
 	s = newStage(t, false)
 	s.story("pre-dump", "network-lock")
-	s.tx.(*Dump).record().Until = time.Now().Add(5 * time.Minute)
+	s.tx.(*Dump).record().ExpireIn(5 * time.Minute)
 	s.filter.Advance(10 * time.Minute) // two thirds are over: it is renewed at once
 	want(t, s.story("post-dump"), "post-dump: committed, record committed, stopped, whole nftables frozen 15m0s")
 
@@ -164,7 +164,7 @@ func TestDumpTimeToLive(t *testing.T) {
 		settle: settled, record held, stopped, whole nftables frozen 15m0s`)
 	r, err := record.Load(s.env.CRIU.String())
 	must(t, err)
-	if left := time.Until(r.Until); left < 14*time.Minute {
+	if left := r.Left(); left < 14*time.Minute {
 		t.Errorf("the record says %v", left)
 	}
 }

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -59,7 +58,7 @@ func (d *Dump) postDump(req action.Request) error {
 // not for us; in scope connections those that were made since pre-dump. A freeze
 // that has less than half of its time left gets all of it again.
 func (d *Dump) makeSureOfFreeze(dir string, tree proc.Tree) error {
-	left := time.Until(d.record().Until)
+	left := d.record().Left()
 	if d.now == dumpFrozen && left <= 0 {
 		return fmt.Errorf("the freeze of %s ended before the images were complete, after its time to live of %v: traffic may have come in that they lack, so the dump fails and the tasks go on; raise ttl in netfreeze.toml", d.record().NetNS, d.set.TTL)
 	}

@@ -5,6 +5,7 @@ package hooks
 import (
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/criu-netfreeze/criu-netfreeze/internal/config"
 	"github.com/criu-netfreeze/criu-netfreeze/internal/criuimg"
@@ -50,7 +51,7 @@ func (d *Dump) decide() error {
 	case d.decided == failed:
 		return d.rollback(tree)
 	case d.decided == ended || ending(tree):
-		return d.ended("CRIU ended the tasks")
+		return d.ended(tree, "CRIU ended the tasks")
 	}
 	return d.applyPolicy(tree)
 }
@@ -88,7 +89,7 @@ func (d *Dump) applyPolicy(tree proc.Tree) error {
 		if err := d.freeze.End(tree); err != nil {
 			return errors.Join(err, d.hold(tree, "the tasks could not be ended"))
 		}
-		return d.ended("ended silently")
+		return d.ended(tree, "ended silently")
 	default:
 		return d.hold(tree, "policy")
 	}
@@ -122,17 +123,18 @@ func (d *Dump) isolate(tree proc.Tree) error {
 	r := d.record()
 	r.Phase = record.Isolated
 	d.renew()
-	d.env.Log.Infof("%s goes on without network: isolated until %s", r.Describe(), clock(r.Until))
+	d.env.Log.Infof("%s goes on without network: isolated until %s", r.Describe(), clock(r.Ends()))
 	return d.saveThenReadImages()
 }
 
 // ended records that only the freeze is left, which keeps the namespace from
 // answering the peers with RST until a restore or the time to live ends it.
-func (d *Dump) ended(how string) error {
+func (d *Dump) ended(tree proc.Tree, how string) error {
 	r := d.record()
 	r.Phase, r.Stopped, r.Note = record.Ended, false, how
 	d.renew()
-	d.env.Log.Infof("%s: %s; %s stays frozen until it is restored into, or %s", r.Describe(), how, r.NetNS, clock(r.Until))
+	defer tree.Ended(time.Second) // a namespace of their own goes with the tasks, and needs no record then
+	d.env.Log.Infof("%s: %s; %s stays frozen until it is restored into, or %s", r.Describe(), how, r.NetNS, clock(r.Ends()))
 	return d.saveThenReadImages()
 }
 
@@ -142,7 +144,7 @@ func (d *Dump) hold(tree proc.Tree, why string) error {
 	err := d.freeze.Hold(tree, why)
 	d.renew()
 	r := d.record()
-	d.env.Log.Infof("%s is held: stopped, frozen until %s; netfreeze thaw or netfreeze kill %s ends that", r.Describe(), clock(r.Until), r.ThawTarget())
+	d.env.Log.Infof("%s is held: stopped, frozen until %s; netfreeze thaw or netfreeze kill %s ends that", r.Describe(), clock(r.Ends()), r.ThawTarget())
 	return errors.Join(err, d.saveThenReadImages())
 }
 

@@ -100,7 +100,7 @@ func Reopen(env *Env) (Transaction, error) {
 	if rec.Backend != "" {
 		set.Backend = rec.Backend
 	}
-	set.TTL = max(time.Until(rec.Until), config.MinTTL)
+	set.TTL = max(rec.Left(), config.MinTTL)
 	c := common{env: env, set: set, freeze: env.Keeper.Freeze(rec, set.Backend, set.TTL, env.Log)}
 	if err := c.freeze.Reopen(); err != nil {
 		return nil, err
@@ -143,8 +143,9 @@ func begin(env *Env, op record.Op, ct *container.Container) (common, error) {
 		ID: name, Op: op, Phase: record.Running, CRIU: env.CRIU.Ref,
 		Policy: string(set.Policy), Why: set.Why,
 		Container: id, Owner: ownerOf(name),
-		Since: time.Now(), Until: time.Now().Add(set.TTL),
+		Since: time.Now(),
 	}
+	rec.ExpireIn(set.TTL)
 	return common{env: env, set: set, freeze: env.Keeper.Freeze(rec, set.Backend, set.TTL, env.Log)}, nil
 }
 
@@ -181,7 +182,7 @@ func (c *common) settle(once func() error, enough func() bool) error {
 		}
 		r := c.record()
 		c.env.Log.Error(fmt.Errorf("settle the %s of %s: %w", r.Op, r.Describe(), err))
-		if enough() || time.Now().After(r.Until) {
+		if enough() || r.Expired() {
 			return err
 		}
 		time.Sleep(tryAgain)

@@ -32,7 +32,7 @@ func (r *Restore) giveUp() error {
 	if r.set.RestoreFailure == config.Keep && r.now != restoreUnlocked {
 		rec.Phase, rec.Note = record.Frozen, "kept after a failed restore"
 		r.takeOver() // this record stands for theirs now
-		r.env.Log.Warnf("the restore did not succeed: %s stays frozen until %s (restore-failure = \"keep\"); netfreeze thaw %s ends that", ns, clock(rec.Until), rec.ThawTarget())
+		r.env.Log.Warnf("the restore did not succeed: %s stays frozen until %s (restore-failure = \"keep\"); netfreeze thaw %s ends that", ns, clock(rec.Ends()), rec.ThawTarget())
 		return r.freeze.Save()
 	}
 	if err := errors.Join(r.freeze.RemoveCRIULock(), r.freeze.Thaw()); err != nil {

@@ -3,7 +3,9 @@
 package cli
 
 import (
+	"errors"
 	"fmt"
+	"io"
 	"strings"
 	"time"
 
@@ -12,6 +14,8 @@ import (
 	"github.com/criu-netfreeze/criu-netfreeze/internal/backend"
 	"github.com/criu-netfreeze/criu-netfreeze/internal/config"
 	"github.com/criu-netfreeze/criu-netfreeze/internal/freeze"
+	"github.com/criu-netfreeze/criu-netfreeze/internal/netns"
+	"github.com/criu-netfreeze/criu-netfreeze/internal/printable"
 	"github.com/criu-netfreeze/criu-netfreeze/internal/record"
 )
 
@@ -59,7 +63,7 @@ the namespace of a restore that comes later, before its address goes live.
 			if err != nil {
 				return err
 			}
-			_, err = fmt.Fprintf(cmd.OutOrStdout(), "%s is frozen with %s until %s\n", ns, r.Backend, r.Until.Format("15:04:05"))
+			_, err = fmt.Fprintf(cmd.OutOrStdout(), "%s is frozen with %s until %s\n", ns, r.Backend, r.Ends().Format("15:04:05"))
 			return err
 		},
 	}
@@ -115,6 +119,9 @@ network lock of CRIU's own that a killed CRIU has left in a namespace.
 			if err != nil {
 				return err
 			}
+			if err := forgetDamaged(ns.ID()); err != nil {
+				return err
+			}
 			if done == (freeze.Unrecorded{}) {
 				return say(cmd, "%s was not frozen\n", ns)
 			}
@@ -123,6 +130,19 @@ network lock of CRIU's own that a killed CRIU has left in a namespace.
 	}
 	cmd.Flags().BoolVar(&criu, "criu-leftovers", false, "remove CRIU's own lock, left there by one that was killed, and nothing else")
 	return cmd
+}
+
+// forgetDamaged removes the records of a namespace that nobody can read, after what they
+// stood for was undone.
+func forgetDamaged(id netns.ID) error {
+	bad, err := record.Unreadable()
+	errs := []error{err}
+	for _, r := range bad {
+		if of, ok := r.NetNS(); ok && of == id {
+			errs = append(errs, r.Remove())
+		}
+	}
+	return errors.Join(errs...)
 }
 
 func removeLeftovers(cmd *cobra.Command, target string) error {
@@ -177,7 +197,7 @@ into it, or until the time to live is over; netfreeze thaw ends that too.
 				return err
 			}
 			for _, r := range found {
-				if err := say(cmd, "%s has ended; its network stays frozen until %s\n", r.Describe(), r.Until.Format("15:04:05")); err != nil {
+				if err := say(cmd, "%s has ended; its network stays frozen until %s\n", r.Describe(), r.Ends().Format("15:04:05")); err != nil {
 					return err
 				}
 			}
@@ -187,6 +207,11 @@ into it, or until the time to live is over; netfreeze thaw ends that too.
 }
 
 func say(cmd *cobra.Command, format string, args ...any) error {
-	_, err := fmt.Fprintf(cmd.OutOrStdout(), format, args...)
+	text, ended := strings.CutSuffix(fmt.Sprintf(format, args...), "\n")
+	text = printable.Text(text)
+	if ended {
+		text += "\n"
+	}
+	_, err := io.WriteString(cmd.OutOrStdout(), text)
 	return err
 }

@@ -3,6 +3,7 @@
 package cli
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"strings"
@@ -11,6 +12,7 @@ import (
 
 	"github.com/criu-netfreeze/criu-netfreeze/install"
 	"github.com/criu-netfreeze/criu-netfreeze/internal/config"
+	"github.com/criu-netfreeze/criu-netfreeze/internal/record"
 )
 
 // criusLock, as --network-lock, leaves CRIU's lock as it is.
@@ -77,9 +79,9 @@ criu command reads default.conf, and so does every CRIU that a runtime starts.`,
 // newUninstallCmd makes `netfreeze uninstall`.
 func newUninstallCmd() *cobra.Command {
 	var (
-		o      install.Options
-		dryRun bool
-		output string
+		o             install.Options
+		dryRun, force bool
+		output        string
 	)
 	cmd := &cobra.Command{
 		Use:   "uninstall",
@@ -87,13 +89,21 @@ func newUninstallCmd() *cobra.Command {
 		Long: `Take out of CRIU's configuration files what netfreeze install added; what is left
 is the former file, byte for byte. A file that install made is removed. With the
 last of them goes the policy that install wrote into ` + config.Path + `,
-unless it was changed since.`,
+unless it was changed since.
+
+While something is frozen or held it is refused, with --dry-run too: without the
+hook no restore would thaw it, and without this program nobody could.`,
 		Example: `  netfreeze uninstall --dry-run
   netfreeze uninstall --runtime default`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if err := checkOutput(output); err != nil {
 				return err
+			}
+			if o.Root == "" && !force {
+				if err := nothingInForce(); err != nil {
+					return err
+				}
 			}
 			p, err := install.PlanUninstall(o)
 			if err != nil {
@@ -103,7 +113,24 @@ unless it was changed since.`,
 		},
 	}
 	addPlanFlags(cmd, &o, &dryRun, &output, install.Runtimes())
+	cmd.Flags().BoolVar(&force, "force", false, "uninstall although something is frozen or held")
 	return cmd
+}
+
+// nothingInForce is an error if something on this machine still needs the hook or this
+// program to end it.
+func nothingInForce() error {
+	all, err := record.All()
+	errs := []error{err}
+	for _, r := range all {
+		if r.Holds() || r.Waits() || r.Undoable() {
+			errs = append(errs, fmt.Errorf("%s: end that first, with netfreeze thaw %s", r.DescribeHold(), r.ThawTarget()))
+		}
+	}
+	if err := errors.Join(errs...); err != nil {
+		return fmt.Errorf("%w\nnothing was changed (--force uninstalls all the same)", err)
+	}
+	return nil
 }
 
 func addPlanFlags(cmd *cobra.Command, o *install.Options, dryRun *bool, output *string, runtimes []string) {

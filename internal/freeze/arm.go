@@ -36,7 +36,7 @@ func (f *Freeze) Arm() error {
 		if err != nil {
 			return err
 		}
-		f.Record.Until = time.Now().Add(ttl)
+		f.Record.ExpireIn(ttl)
 		return nil
 	})
 	if err != nil {
@@ -80,7 +80,7 @@ func (f *Freeze) Lift() error {
 	if f.whole == nil || f.found.mixed {
 		return f.Thaw()
 	}
-	err := f.locked(func() error { return f.endWhole(f.ns, f.whole.Lift, f.Record) })
+	err := f.lockedIfPossible(func() error { return f.endWhole(f.ns, f.whole.Lift, f.Record) })
 	if err != nil {
 		return f.Thaw() // which says what is wrong
 	}
@@ -95,7 +95,7 @@ func (f *Freeze) Thaw() error {
 	if f.ns == nil || f.stage == unfrozen {
 		return nil
 	}
-	return f.locked(f.thaw)
+	return f.lockedIfPossible(f.thaw)
 }
 
 // thaw is Thaw under the namespace's lock.
@@ -139,7 +139,7 @@ func (f *Freeze) Forget() error {
 	if f.ns == nil {
 		return f.Record.Remove()
 	}
-	return f.locked(func() error {
+	return f.lockedIfPossible(func() error {
 		if f.stage != unfrozen {
 			if err := f.thaw(); err != nil {
 				return err
@@ -150,7 +150,7 @@ func (f *Freeze) Forget() error {
 }
 
 // Abandon removes the record and leaves the freeze as it is: it was there before.
-func (f *Freeze) Abandon() error { return f.locked(f.Record.Remove) }
+func (f *Freeze) Abandon() error { return f.lockedIfPossible(f.Record.Remove) }
 
 // isolate makes sure again that the namespace is neither the host's nor CRIU's,
 // which may be dead by now.

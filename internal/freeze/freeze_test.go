@@ -43,7 +43,8 @@ func self(t *testing.T) proc.Ref {
 // newFreeze returns a freeze of ns by k, open, with its record saved.
 func newFreeze(t *testing.T, k *Keeper, ns *netns.Namespace, r record.Record) *Freeze {
 	t.Helper()
-	r.CRIU, r.Until = self(t), time.Now().Add(time.Minute)
+	r.CRIU = self(t)
+	r.ExpireIn(time.Minute)
 	if r.Phase == "" {
 		r.Phase = record.Running
 	}
@@ -79,7 +80,7 @@ func TestManual(t *testing.T) {
 	for _, ttl := range []time.Duration{time.Hour, time.Minute} {
 		r, err := k.Manual(ns, record.Record{ID: "test", Container: identity.Container{Pod: "shop/db-0"}}, Options{backend.NFTables, ttl})
 		must(t, err)
-		if r.Container.Pod != "shop/db-0" || time.Until(r.Until) < 50*time.Minute {
+		if r.Container.Pod != "shop/db-0" || r.Left() < 50*time.Minute {
 			t.Errorf("record: %+v", r)
 		}
 		st, err := rules.Look(ns)
@@ -287,11 +288,9 @@ func TestInForce(t *testing.T) {
 	r, err := k.Manual(ns, record.Record{ID: "test"}, Options{backend.NFTables, time.Hour})
 	must(t, err)
 	ask("frozen", true)
-	was, err := k.ThawUnrecorded(ns)
+	isolated, err := ns.Isolate()
 	must(t, err)
-	if !was.Thawed {
-		t.Error("nothing was thawed")
-	}
+	must(t, filter.ThawAll(isolated))
 	ask("thawed behind our back", false)
 	must(t, (&record.Record{ID: "2@2", Op: record.Restore, NetNS: ns.ID(), Until: time.Now().Add(time.Hour)}).Save())
 	ask("a restore is at work", true)

@@ -100,11 +100,14 @@ func take(records []*record.Record) (release func(), err error) {
 	}
 	for _, r := range records {
 		l, err := record.Acquire(r.ID)
-		if err != nil {
+		switch {
+		case record.NoFile(err): // see lockedIfPossible
+		case err != nil:
 			release()
 			return nil, err
+		default:
+			locks = append(locks, func() { record.Release(r.ID, l) })
 		}
-		locks = append(locks, func() { record.Release(r.ID, l) })
 		now, err := record.Load(r.ID)
 		if err != nil {
 			release()

@@ -71,7 +71,7 @@ func (k *Keeper) discard(r *record.Record) error {
 		return err
 	}
 	defer ns.Close()
-	return locked(ns, func() error {
+	return lockedIfPossible(ns, func() error {
 		var shared *SharedError
 		if err := k.removeRules(ns, []*record.Record{r}); err != nil && !errors.As(err, &shared) {
 			return err
@@ -85,11 +85,24 @@ func (k *Keeper) discard(r *record.Record) error {
 func (k *Keeper) Tidy() {
 	records, _ := record.All()
 	for _, r := range records {
-		if r.Over() {
+		if r.Over() || lost(r) {
 			_ = k.discard(r)
 		}
 	}
 	record.Sweep()
+}
+
+// lost reports whether the namespace of a dump that has ended is gone with its tasks:
+// the restore makes another one.
+func lost(r *record.Record) bool {
+	if r.Op != record.Dump || r.Phase != record.Ended || r.Busy() || r.Alive() {
+		return false
+	}
+	ns, err := find(r)
+	if err == nil {
+		_ = ns.Close()
+	}
+	return errors.Is(err, netns.ErrGone)
 }
 
 // look compares a record with the kernel. It is stale if nothing is left that
@@ -123,7 +136,7 @@ func (k *Keeper) look(r *record.Record) (s Status, stale bool, err error) {
 	}
 	defer ns.Close()
 	var left time.Duration
-	err = locked(ns, func() (err error) { // what is half changed says nothing
+	err = lockedIfPossible(ns, func() (err error) { // what is half changed says nothing
 		left, err = k.timeLeft(ns, r)
 		return err
 	})

@@ -20,10 +20,29 @@ const patience = 10 * time.Second
 func locked(ns *netns.Namespace, change func() error) error {
 	l, err := acquire(ns)
 	if err != nil {
-		return fmt.Errorf("lock %s against other changes: %w (is another netfreeze at work there?)", ns, err)
+		return lockError(ns, err)
 	}
 	defer l.Release()
 	return change()
+}
+
+// lockedIfPossible is locked for what only takes something away. That must be possible
+// where the state directory takes no new file, since the disk is full, say: then nobody
+// else can take the lock either, and nobody can arm anything.
+func lockedIfPossible(ns *netns.Namespace, change func() error) error {
+	l, err := acquire(ns)
+	switch {
+	case record.NoFile(err):
+		return change()
+	case err != nil:
+		return lockError(ns, err)
+	}
+	defer l.Release()
+	return change()
+}
+
+func lockError(ns *netns.Namespace, err error) error {
+	return fmt.Errorf("lock %s against other changes: %w (is another netfreeze at work there?)", ns, err)
 }
 
 func acquire(ns *netns.Namespace) (*record.Lock, error) {
@@ -43,3 +62,6 @@ func acquire(ns *netns.Namespace) (*record.Lock, error) {
 
 // locked is the function of the same name for the freeze's own namespace.
 func (f *Freeze) locked(change func() error) error { return locked(f.ns, change) }
+
+// lockedIfPossible is the function of the same name for the freeze's own namespace.
+func (f *Freeze) lockedIfPossible(change func() error) error { return lockedIfPossible(f.ns, change) }

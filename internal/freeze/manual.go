@@ -50,10 +50,10 @@ func (k *Keeper) manual(ns *netns.Isolated, r *record.Record, o Options) (err er
 	if r.Cookie, err = ns.Cookie(); err != nil {
 		return err
 	}
-	now := time.Now()
 	r.Op, r.Phase, r.Scope = record.Manual, record.Frozen, record.NetNS
 	r.NetNS, r.Path, r.Backend = ns.ID(), netns.Mounted(ns.ID()), f.Backend()
-	r.Since, r.Until = now, now.Add(ttl)
+	r.Since = time.Now()
+	r.ExpireIn(ttl)
 	former, _ := record.Load(r.ID)
 	if err := r.Save(); err != nil {
 		return err

@@ -93,7 +93,7 @@ func (k *Keeper) narrow(ns *netns.Namespace, r *record.Record) error {
 		return err
 	}
 	defer c.Close()
-	if err := c.Freeze(r.Conns, max(time.Until(r.Until), time.Second)); err != nil {
+	if err := c.Freeze(r.Conns, max(r.Left(), time.Second)); err != nil {
 		return err
 	}
 	r.Scope = record.Connections

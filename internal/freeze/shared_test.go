@@ -90,12 +90,13 @@ func TestSiblings(t *testing.T) {
 			ours := &record.Record{ID: "1@1", Op: tc.op, Phase: record.Running, Scope: netNS, NetNS: ns.ID(), Conns: mine, Until: time.Now().Add(time.Hour)}
 			must(t, ours.Save())
 			r := tc.sibling
-			r.ID, r.Op, r.Until = "2@2", dump, time.Now().Add(time.Hour)
+			r.ID, r.Op = "2@2", dump
+			r.ExpireIn(time.Hour)
 			if r.NetNS != other.ID() {
 				r.NetNS = ns.ID()
 			}
 			if tc.over {
-				r.Until = time.Now().Add(-time.Second)
+				r.ExpireIn(-time.Second)
 			}
 			must(t, r.Save())
 			if tc.settler {

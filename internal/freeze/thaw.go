@@ -76,7 +76,7 @@ func (k *Keeper) thawTogether(packets int, records []*record.Record) error {
 		return err
 	}
 	defer ns.Close()
-	return locked(ns, func() error {
+	return lockedIfPossible(ns, func() error {
 		if holder, _, _, err := siblings(ns, records); err != nil {
 			return err
 		} else if holder != nil && records[0].Scope == record.NetNS {

@@ -306,7 +306,7 @@ func TestStatusKeepsWayBack(t *testing.T) {
 			stop(t, p)
 			must(t, proc.EachLiving(f.Record.Tree, func(some proc.Tree) error { _, err := tcp.EnterRepair(some); return err }))
 			must(t, unix.Kill(p.PID, unix.SIGCONT))
-			f.Record.Until = time.Now().Add(-time.Second)
+			f.Record.ExpireIn(-time.Second)
 			must(t, f.Save())
 			list, err := k.List()
 			must(t, err)

@@ -12,6 +12,7 @@ import (
 
 	"github.com/criu-netfreeze/criu-netfreeze/internal/netns"
 	"github.com/criu-netfreeze/criu-netfreeze/internal/proc"
+	"github.com/criu-netfreeze/criu-netfreeze/internal/record"
 	"github.com/criu-netfreeze/criu-netfreeze/internal/tcp"
 )
 
@@ -31,7 +32,10 @@ type Unrecorded struct {
 // whose sockets were in repair mode run on. A stopped task of which cannot be told who
 // has stopped it is left alone, and is an error that names it.
 func (k *Keeper) ThawUnrecorded(ns *netns.Namespace) (done Unrecorded, err error) {
-	err = locked(ns, func() error {
+	err = lockedIfPossible(ns, func() error {
+		if err := unrecorded(ns); err != nil {
+			return err
+		}
 		tasks, err := inhabitants(ns)
 		if err != nil {
 			return err
@@ -68,6 +72,20 @@ func (k *Keeper) ThawUnrecorded(ns *netns.Namespace) (done Unrecorded, err error
 		return done.continueHeld(tasks, held)
 	})
 	return done, err
+}
+
+// unrecorded refuses a namespace of which a record does tell something.
+func unrecorded(ns *netns.Namespace) error {
+	of, err := record.Of(ns)
+	if err != nil {
+		return err
+	}
+	for _, r := range of {
+		if r.Scope == record.NetNS && (r.Holds() || r.Waits() || r.Undoable()) {
+			return fmt.Errorf("%s in the same namespace, and the target is none of its tasks: thaw that, with netfreeze thaw %s; nothing was changed", r.DescribeHold(), r.ThawTarget())
+		}
+	}
+	return nil
 }
 
 // continueHeld lets the stopped tasks run on that are of one tree with a held one.

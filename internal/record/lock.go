@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
@@ -82,6 +83,15 @@ func try(path string) (*Lock, error) {
 	return &Lock{f, path}, nil
 }
 
+// NoFile reports whether err, from [MakeDir], [Acquire] or [AcquireFile], says that the
+// state directory takes no new file: it is full, read-only, gone or closed to us. Then
+// nobody else can take that lock either.
+func NoFile(err error) bool {
+	var p *fs.PathError // of making the file, and not of locking it
+	return errors.As(err, &p) && (errors.Is(err, unix.EROFS) || errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT) ||
+		errors.Is(err, unix.ENOENT) || errors.Is(err, unix.EACCES))
+}
+
 // isAt reports whether the open file is the one that has this path now.
 func isAt(f *os.File, path string) bool {
 	own, err1 := f.Stat()
@@ -110,9 +120,18 @@ func Busy(id string) bool {
 	return unix.FcntlFlock(f.Fd(), unix.F_OFD_GETLK, &lock) == nil && lock.Type != unix.F_UNLCK
 }
 
+// abandoned is after which time nobody writes to a file any more, which takes moments.
+const abandoned = time.Minute
+
 // Sweep removes the locks and sockets of processes that were killed, where no
-// record is left for which another settler could go on.
+// record is left for which another settler could go on, and what they had half written.
 func Sweep() {
+	half, _ := filepath.Glob(filepath.Join(Dir, ".*.json.netfreeze-*")) // see safefile.Write
+	for _, file := range half {
+		if info, err := os.Lstat(file); err == nil && time.Since(info.ModTime()).Abs() > abandoned {
+			_ = os.Remove(file)
+		}
+	}
 	locks, _ := filepath.Glob(filepath.Join(Dir, "*"+lockSuffix))
 	for _, file := range locks {
 		id := strings.TrimSuffix(filepath.Base(file), lockSuffix)

@@ -88,7 +88,8 @@ type Record struct {
 	Conns         tcp.Tuples `json:"conns,omitempty"` // the tree's own, as far as they are known
 	Reuse         tcp.Reuse  `json:"reuse,omitempty"`
 	Since         time.Time  `json:"since"`
-	Until         time.Time  `json:"until"` // when the kernel ends the freeze at the latest
+	Until         time.Time  `json:"until"` // when the kernel ends the freeze at the latest, see ExpireIn
+	Boot          Boot       `json:"boot,omitzero"`
 	Note          string     `json:"note,omitempty"`
 	Network       string     `json:"network,omitempty"` // CNI: the name of the network at whose ADD it was made
 
@@ -123,23 +124,28 @@ func (r *Record) Settling() bool {
 func (r *Record) Holds() bool {
 	switch r.Phase {
 	case Running:
-		return r.Settling()
+		return r.Busy() || r.orphanWorks()
 	case Committed:
 		// Its settler may have been killed: the images are complete all the same, and
 		// tasks that are stopped or isolated must stay behind the freeze.
-		return r.Busy() || r.Policy != "run" && r.Alive()
+		return r.Busy() || r.orphanWorks() || r.Policy != "run" && r.Alive()
 	case Held, Isolated:
 		return r.Alive()
 	}
 	return false
 }
 
+// orphanWorks reports whether CRIU goes on with the transaction although its settler was
+// killed: the next action starts another one, which has to find the namespace frozen. A
+// CRIU that stays on after its work counts for no longer than the time to live.
+func (r *Record) orphanWorks() bool { return r.CRIU.Alive() && !r.Expired() }
+
 // Waits reports whether the record stands for a freeze that waits, within its
 // time to live, for a restore or for somebody to thaw it.
 func (r *Record) Waits() bool {
 	waiting := r.Phase == Ended || r.Phase == Frozen ||
-		(r.Phase == Held || r.Phase == Committed && !r.Busy()) && !r.Alive()
-	return waiting && time.Now().Before(r.Until)
+		(r.Phase == Held || r.Phase == Committed && !r.Busy() && !r.orphanWorks()) && !r.Alive()
+	return waiting && !r.Expired()
 }
 
 // Undoable reports whether tasks live to which something was done that somebody may
@@ -153,7 +159,7 @@ func (r *Record) Undoable() bool {
 // Over reports whether nobody needs the record any more: its time to live is
 // over, no settler has it, and no process of it lives.
 func (r *Record) Over() bool {
-	return time.Now().After(r.Until) && !r.Alive() && !r.Settling()
+	return r.Expired() && !r.Alive() && !r.Settling()
 }
 
 // Describe names what a record is about, for messages.
@@ -172,7 +178,7 @@ func (r *Record) Describe() string {
 // DescribeHold says why a record keeps a namespace frozen.
 func (r *Record) DescribeHold() string {
 	what := map[Phase]string{
-		Running: "is being worked on", Committed: "is being worked on",
+		Running: "is being worked on", Committed: r.describeCommitted(),
 		Held: "is held", Isolated: "is isolated",
 		Ended: "has ended", Frozen: "was frozen by hand",
 	}[r.Phase]
@@ -183,6 +189,13 @@ func (r *Record) DescribeHold() string {
 		return fmt.Sprintf("the tree of pid %d %s", r.Tree[0].PID, what)
 	}
 	return fmt.Sprintf("%s %s", r.NetNS, what)
+}
+
+func (r *Record) describeCommitted() string {
+	if r.Busy() || r.CRIU.Alive() {
+		return "is being worked on"
+	}
+	return "was dumped, and its settler killed before it could apply the policy,"
 }
 
 // ThawTarget is a target by which netfreeze thaw finds the record.
@@ -205,7 +218,7 @@ func MakeDir() error {
 	}
 	var st unix.Stat_t
 	if err := unix.Lstat(Dir, &st); err != nil {
-		return fmt.Errorf("look at the state directory %s: %w", Dir, err)
+		return fmt.Errorf("look at the state directory: %w", &os.PathError{Op: "lstat", Path: Dir, Err: err})
 	}
 	if st.Mode&unix.S_IFMT != unix.S_IFDIR || st.Uid != 0 || st.Mode&0o077 != 0 {
 		return fmt.Errorf("the state directory %s is not a directory of root with mode 0700: remove it", Dir)
@@ -234,60 +247,78 @@ func (r *Record) Remove() error {
 	return nil
 }
 
-// Load reads the record called id. The error wraps os.ErrNotExist if there is none.
+// Load reads the record called id. The error wraps os.ErrNotExist if there is none, and
+// is an [*UnreadableError] if it cannot be used.
 func Load(id string) (*Record, error) {
 	data, err := os.ReadFile(path(id))
 	if err != nil {
 		return nil, err
 	}
+	r, err := parse(data)
+	if err == nil && r.Version <= version && r.ID != id {
+		err = fmt.Errorf("it is the record of %q", r.ID)
+	}
+	switch {
+	case err != nil:
+		return nil, &UnreadableError{ID: id, text: data, err: err}
+	case r.Version > version:
+		return nil, &UnreadableError{ID: id, Newer: r.Version, text: data}
+	}
+	return r, nil
+}
+
+// parse reads a record's text. The rest of what a later version says is not looked at.
+func parse(data []byte) (*Record, error) {
+	var v struct {
+		Version int `json:"version"`
+	}
+	if err := json.Unmarshal(data, &v); err != nil {
+		return nil, err
+	}
+	if v.Version > version {
+		return &Record{Version: v.Version}, nil
+	}
 	var r Record
 	if err := json.Unmarshal(data, &r); err != nil {
-		return nil, fmt.Errorf("read the record %s: %w (remove the file if nothing is frozen)", path(id), err)
-	}
-	if r.Version > version {
-		return nil, fmt.Errorf("the record %s is of version %d, and this program knows up to %d: use the program that wrote it, or a newer one (remove the file if nothing is frozen)", path(id), r.Version, version)
+		return nil, err
 	}
 	return &r, nil
 }
 
 // All returns every record. Unreadable ones are reported beside the others.
 func All() ([]*Record, error) {
-	entries, err := os.ReadDir(Dir)
-	if errors.Is(err, os.ErrNotExist) {
-		return nil, nil
-	}
-	if err != nil {
-		return nil, err
-	}
-	var (
-		all  []*Record
-		errs []error
-	)
-	for _, e := range entries {
-		id, ok := strings.CutSuffix(e.Name(), ".json")
-		if !ok {
-			continue
-		}
-		r, err := Load(id)
-		switch {
-		case err == nil:
-			all = append(all, r)
-		case !errors.Is(err, os.ErrNotExist):
-			errs = append(errs, err)
-		}
+	all, bad, err := read()
+	errs := []error{err}
+	for _, e := range bad {
+		errs = append(errs, e)
 	}
 	return all, errors.Join(errs...)
 }
 
+// recordIDs returns the names of all records.
+func recordIDs() (ids []string, err error) {
+	entries, err := os.ReadDir(Dir)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil, nil
+	}
+	for _, e := range entries {
+		if id, ok := strings.CutSuffix(e.Name(), ".json"); ok && !strings.HasPrefix(id, ".") {
+			ids = append(ids, id)
+		}
+	}
+	return ids, err
+}
+
 // Of returns the records that concern a namespace. One that is about a former
-// namespace with the same inode is stale and is removed. What cannot be read
-// is left out: it must not keep anybody from thawing; [All] reports it.
+// namespace with the same inode is stale and is removed. What is damaged is left out: it
+// must not keep anybody from thawing; [All] reports it. One that a later program wrote
+// is an [*UnreadableError], since it may be in force.
 func Of(ns *netns.Namespace) ([]*Record, error) {
 	cookie, err := ns.Cookie()
 	if err != nil {
 		return nil, err
 	}
-	all, _ := All()
+	all, bad, _ := read()
 	var of []*Record
 	for _, r := range all {
 		switch {
@@ -296,6 +327,11 @@ func Of(ns *netns.Namespace) ([]*Record, error) {
 			err = errors.Join(err, r.Remove())
 		default:
 			of = append(of, r)
+		}
+	}
+	for _, e := range bad {
+		if id, ok := e.NetNS(); ok && id == ns.ID() && e.Newer != 0 {
+			err = errors.Join(err, e)
 		}
 	}
 	return of, err

@@ -151,7 +151,7 @@ func TestReasons(t *testing.T) {
 			r.Tree = slices.Concat(gone, living)
 		}
 		if tc.over {
-			r.Until = time.Now().Add(-time.Second)
+			r.ExpireIn(-time.Second)
 		}
 		unlock := func() {}
 		if tc.locked {
@@ -318,6 +318,8 @@ func TestVersions(t *testing.T) {
 		"none":  {`{"id":"1@1","phase":"held"}`, ""},
 		"this":  {`{"version":1,"id":"1@1","phase":"held"}`, ""},
 		"later": {`{"version":2,"id":"1@1","phase":"held"}`, "use the program that wrote it"},
+		"other": {`{"version":1,"id":"2@2","phase":"held"}`, `it is the record of "2@2"`},
+		"empty": {``, "remove the file"},
 	} {
 		must(t, os.WriteFile(path("1@1"), []byte(tc.text), 0o600))
 		r, err := Load("1@1")
@@ -346,5 +348,71 @@ func TestUndoable(t *testing.T) {
 		if got := tc.Undoable(); got != tc.want {
 			t.Errorf("%s, %s: %v", tc.Op, tc.Phase, got)
 		}
+	}
+}
+
+// TestNewerIsInForce keeps a namespace of which a later program has a record from being
+// taken for one that nobody has frozen. A damaged record keeps nobody from anything.
+func TestNewerIsInForce(t *testing.T) {
+	fresh(t)
+	ns := nstest.New(t)
+	text := fmt.Sprintf(`"netns":{"Dev":%d,"Ino":%d}`, ns.ID().Dev, ns.ID().Ino)
+	must(t, os.WriteFile(path("1@1"), []byte(`{"version":1,`+text+`,"phase":`), 0o600))
+	if _, err := Of(ns); err != nil {
+		t.Errorf("with a damaged one: %v", err)
+	}
+	bad, err := Unreadable()
+	must(t, err)
+	if len(bad) != 1 || bad[0].ID != "1@1" || bad[0].Newer != 0 {
+		t.Fatalf("damaged: %v", bad)
+	}
+	if id, ok := bad[0].NetNS(); !ok || id != ns.ID() {
+		t.Errorf("it is about %s", id)
+	}
+	must(t, os.WriteFile(path("2@2"), []byte(`{"version":2,`+text+`,"phase":{"a":1}}`), 0o600))
+	var unreadable *UnreadableError
+	if _, err := Of(ns); !errors.As(err, &unreadable) || unreadable.Newer != 2 {
+		t.Errorf("with one of a later version: %v", err)
+	}
+	if _, err := Of(nstest.New(t)); err != nil {
+		t.Errorf("in another namespace: %v", err)
+	}
+}
+
+// TestOrphanWorks keeps frozen what a living CRIU goes on with though its settler was
+// killed, for no longer than the time to live.
+func TestOrphanWorks(t *testing.T) {
+	fresh(t)
+	for _, phase := range []Phase{Running, Committed} {
+		r := &Record{ID: "1@1", Phase: phase, Policy: "run", CRIU: tree(t, true)[0]}
+		r.ExpireIn(time.Minute)
+		if !r.Holds() || r.Waits() {
+			t.Errorf("%s: holds %v, waits %v", phase, r.Holds(), r.Waits())
+		}
+		r.ExpireIn(-time.Second)
+		if r.Holds() {
+			t.Errorf("%s: holds after its time to live", phase)
+		}
+		r = &Record{ID: "1@1", Phase: phase, Policy: "run", CRIU: tree(t, false)[0]}
+		r.ExpireIn(time.Minute)
+		if r.Holds() {
+			t.Errorf("%s: holds although CRIU has gone", phase)
+		}
+	}
+}
+
+// TestSweepHalfWritten removes what somebody who was killed had half written.
+func TestSweepHalfWritten(t *testing.T) {
+	fresh(t)
+	old, now := filepath.Join(Dir, ".1@1.json.netfreeze-1"), filepath.Join(Dir, ".2@2.json.netfreeze-2")
+	must(t, os.WriteFile(old, nil, 0o600))
+	must(t, os.WriteFile(now, nil, 0o600))
+	must(t, os.Chtimes(old, time.Time{}, time.Now().Add(-time.Hour)))
+	Sweep()
+	if _, err := os.Lstat(old); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("the old one is there: %v", err)
+	}
+	if _, err := os.Lstat(now); err != nil {
+		t.Errorf("the new one: %v", err)
 	}
 }

@@ -19,6 +19,7 @@ import (
 	"github.com/criu-netfreeze/criu-netfreeze/internal/action"
 	"github.com/criu-netfreeze/criu-netfreeze/internal/config"
 	"github.com/criu-netfreeze/criu-netfreeze/internal/freeze"
+	"github.com/criu-netfreeze/criu-netfreeze/internal/printable"
 	"github.com/criu-netfreeze/criu-netfreeze/internal/proc"
 	"github.com/criu-netfreeze/criu-netfreeze/internal/record"
 	"github.com/criu-netfreeze/criu-netfreeze/internal/settler/privilege"
@@ -41,7 +42,7 @@ func Run(id string, ready *os.File) error {
 	ignoreSignals()
 	s, err := newSettler(id)
 	if err != nil {
-		_, _ = fmt.Fprintf(ready, "start the settler: %s", printable(err.Error()))
+		_, _ = fmt.Fprintf(ready, "start the settler: %s", printable.Text(err.Error()))
 		_ = ready.Close()
 		return err
 	}
@@ -93,11 +94,11 @@ func newSettler(id string) (*settler, error) {
 
 // close ends the settler's work.
 func (s *settler) close() {
-	s.env.Keeper.Tidy()
 	if s.tx != nil {
 		s.tx.Close()
 	}
 	s.release()
+	s.env.Keeper.Tidy() // our own record may be of a namespace that has gone by now
 }
 
 // release gives back what newSettler took.
