@@ -66,7 +66,7 @@ func (c *capture) mark(what string) {
 	c.t.Helper()
 	text := fmt.Sprintf("mark %d", time.Now().UnixNano())
 	poll(c.t, patience, what, func() error {
-		if err := within(c.netns, func() error { return sendFrame(c.device, text) }); err != nil {
+		if err := within(c.netns, func() error { return sendFrame(c.device, nil, text) }); err != nil {
 			return err
 		}
 		recorded, err := os.ReadFile(c.file)
@@ -77,9 +77,12 @@ func (c *capture) mark(what string) {
 	})
 }
 
+// broadcast is the MAC address of everybody.
+var broadcast = net.HardwareAddr{0xff, 0xff, 0xff, 0xff, 0xff, 0xff}
+
 // sendFrame sends a frame with the EtherType reserved for local experiments
-// (IEEE 802, 0x88b5).
-func sendFrame(device, text string) error {
+// (IEEE 802, 0x88b5) to a MAC address, nil for the device's own.
+func sendFrame(device string, to net.HardwareAddr, text string) error {
 	const experimental = 0x88b5
 	link, err := net.InterfaceByName(device)
 	if err != nil {
@@ -90,7 +93,10 @@ func sendFrame(device, text string) error {
 		return fmt.Errorf("packet socket: %w", err)
 	}
 	defer syscall.Close(fd)
-	frame := slices.Concat(link.HardwareAddr, link.HardwareAddr, []byte{experimental >> 8, experimental & 0xff}, []byte(text))
+	if to == nil {
+		to = link.HardwareAddr
+	}
+	frame := slices.Concat(to, link.HardwareAddr, []byte{experimental >> 8, experimental & 0xff}, []byte(text))
 	return syscall.Sendto(fd, frame, 0, &syscall.SockaddrLinklayer{Ifindex: link.Index, Halen: 6})
 }
 

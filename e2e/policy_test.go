@@ -5,13 +5,18 @@
 package e2e
 
 import (
+	"bytes"
+	"errors"
 	"fmt"
+	"net"
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
+	"github.com/criu-netfreeze/criu-netfreeze/rules"
 	"github.com/criu-netfreeze/criu-netfreeze/testdata/traffic/stats"
 )
 
@@ -115,13 +120,41 @@ func TestRun(t *testing.T) {
 	})
 }
 
-// TestIsolate lets the task continue, but nothing that it sends reaches the peer.
+// sneak sends text from the app's namespace as a program with CAP_NET_RAW can: in a
+// datagram with CRIU's mark, and in a frame from a packet socket. It may fail.
+func (p *pair) sneak(text string) {
+	_ = within(p.app.netns, func() error {
+		dialer := net.Dialer{Control: func(_, _ string, c syscall.RawConn) (err error) {
+			err2 := c.Control(func(fd uintptr) {
+				err = syscall.SetsockoptInt(int(fd), syscall.SOL_SOCKET, syscall.SO_MARK, rules.Mark)
+			})
+			return errors.Join(err, err2)
+		}}
+		conn, err := dialer.Dial("udp", net.JoinHostPort(p.peer.v4.String(), "9"))
+		if err == nil {
+			_, err = conn.Write([]byte("datagram " + text))
+			_ = conn.Close()
+		}
+		return errors.Join(err, sendFrame(iface, broadcast, "frame "+text))
+	})
+}
+
+// TestIsolate lets the task continue, but nothing that it sends reaches the peer, not
+// even with CRIU's mark or from a packet socket.
 func TestIsolate(t *testing.T) {
 	withNetfreeze(t, settings{policy: "isolate"})
 	forEngines(t, func(t *testing.T, e engine) {
 		p := newPair(t, e, true, few)
+		p.sneak("before")
 		p.dump()
 		ticks, isolated := p.dumped.stats.Ticks(), time.Now()
+		poll(t, patience, "the policy to be applied", func() error {
+			if out := mustRun(t, "", "", netfreeze, "status"); !strings.Contains(out, "isolated") {
+				return errors.New(out)
+			}
+			return nil
+		})
+		p.sneak("behind")
 		poll(t, patience, "the task to go on", func() error {
 			if p.dumped.stats.Ticks() == ticks {
 				return fmt.Errorf("it has not ticked")
@@ -132,6 +165,16 @@ func TestIsolate(t *testing.T) {
 		for _, s := range p.client.stats.Snapshots() {
 			if s.LastAt > isolated.UnixNano() {
 				t.Errorf("connection %d: the peer has received bytes from an isolated task", s.ID)
+			}
+		}
+		p.packets.mark("what got out")
+		recorded, err := os.ReadFile(p.packets.file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for text, want := range map[string]bool{"datagram before": true, "frame before": true, "datagram behind": false, "frame behind": false} {
+			if bytes.Contains(recorded, []byte(text)) != want {
+				t.Errorf("%s: captured %v, want %v", text, !want, want)
 			}
 		}
 		mustRun(t, "", "", netfreeze, "thaw", p.app.netns)

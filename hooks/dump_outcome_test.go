@@ -24,7 +24,7 @@ func TestDumpConcluded(t *testing.T) {
 		steps []string
 		story string
 	}{
-		{"with success", []string{"write-stats", "receive"}, "settle: settled, record held, stopped, whole nftables frozen 15m0s"},
+		{"with success", []string{"write-stats", "receive"}, "settle: settled, record held, stopped, whole nftables frozen 15m0s sealed"},
 		{"without", []string{"receive"}, "settle: settled"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
@@ -63,12 +63,12 @@ func TestDumpSlowDisk(t *testing.T) {
 	}
 	want(t, s.story("success", "settle"), `
 		success: released, record committed, stopped, whole nftables frozen 15m0s
-		settle: settled, record held, stopped, whole nftables frozen 15m0s`)
+		settle: settled, record held, stopped, whole nftables frozen 15m0s sealed`)
 }
 
 // TestDumpOutcome is how CRIU's own word and what is seen decide.
 func TestDumpOutcome(t *testing.T) {
-	const held = "settle: settled, record held, stopped, whole nftables frozen 15m0s"
+	const held = "settle: settled, record held, stopped, whole nftables frozen 15m0s sealed"
 	for _, tc := range []struct {
 		name  string
 		steps []string
@@ -78,8 +78,8 @@ func TestDumpOutcome(t *testing.T) {
 		{"CRIU says so, and its parent has waited", []string{"exit 0", "reap"}, held},
 		{"another dump's file in a shared work directory", []string{"write-stats", "exit 1"}, "settle: settled"},
 		{"another dump's file, and CRIU is killed", []string{"write-stats", "die"}, "settle: settled"},
-		{"killed after it ended the tasks", []string{"end-tasks", "die"}, "settle: settled, record ended, no tasks, whole nftables frozen 15m0s"},
-		{"failed after somebody ended the tasks", []string{"end-tasks", "exit 1"}, "settle: settled, record ended, no tasks, whole nftables frozen 15m0s"},
+		{"killed after it ended the tasks", []string{"end-tasks", "die"}, "settle: settled, record ended, no tasks, whole nftables frozen 15m0s sealed"},
+		{"failed after somebody ended the tasks", []string{"end-tasks", "exit 1"}, "settle: settled, record ended, no tasks, whole nftables frozen 15m0s sealed"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			if !proc.KeepsExitStatus() && tc.steps[len(tc.steps)-1] == "reap" {
@@ -161,7 +161,7 @@ func TestDumpTimeToLive(t *testing.T) {
 	s.filter.Advance(5 * time.Minute)
 	want(t, s.story("success", "settle"), `
 		success: released, record committed, stopped, whole nftables frozen 10m0s
-		settle: settled, record held, stopped, whole nftables frozen 15m0s`)
+		settle: settled, record held, stopped, whole nftables frozen 15m0s sealed`)
 	r, err := record.Load(s.env.CRIU.String())
 	must(t, err)
 	if left := r.Left(); left < 14*time.Minute {
@@ -195,7 +195,7 @@ func TestDumpHeldTree(t *testing.T) {
 	held := s.env.CRIU
 	again := s.another()
 	want(t, again.story("pre-dump"), `
-		pre-dump: no transaction, record held, stopped, whole nftables frozen 15m0s; error: cannot freeze the network of pid TREE: the tree of pid TREE is held: end that first, with netfreeze thaw TREE, then dump again; nothing was changed`)
+		pre-dump: no transaction, record held, stopped, whole nftables frozen 15m0s sealed; error: cannot freeze the network of pid TREE: the tree of pid TREE is held: end that first, with netfreeze thaw TREE, then dump again; nothing was changed`)
 	_ = held
 }
 
@@ -240,4 +240,32 @@ func TestStatsFile(t *testing.T) {
 	if (statsFile{}).written() {
 		t.Error("nothing was watched")
 	}
+}
+
+// TestDumpSealedAgain dumps an isolated tree a second time, which needs packets with
+// CRIU's mark. However that ends, the tree goes on isolated, and none pass.
+func TestDumpSealedAgain(t *testing.T) {
+	s := newStage(t, false)
+	s.cfg.Policy = config.Isolate
+	s.story("pre-dump", "network-lock", "post-dump", "network-unlock", "success", "settle")
+	s.tx.Close()
+	first := s.env.CRIU.String()
+	again := s.another()
+	want(t, again.story("pre-dump", "network-unlock", "exit 1", "settle"), `
+		pre-dump: prepared, record isolated, record running, whole nftables frozen 15m0s
+		network-unlock: failed, record isolated, record running, whole nftables frozen 15m0s sealed
+		exit 1: failed, record isolated, record running, whole nftables frozen 15m0s sealed
+		settle: settled, record isolated, whole nftables frozen 15m0s sealed`)
+	if r, err := record.Load(first); err != nil || r.Phase != record.Isolated {
+		t.Errorf("the first dump's record: %+v, %v", r, err)
+	}
+}
+
+// TestDumpSealFails tries again until nothing passes the freeze any more.
+func TestDumpSealFails(t *testing.T) {
+	s := newStage(t, false)
+	s.cfg.Policy = config.Isolate
+	s.story("pre-dump", "network-lock", "post-dump", "network-unlock", "success", "once Seal")
+	want(t, s.story("settle"), `
+		settle: settled, record isolated, whole nftables frozen 15m0s sealed`)
 }

@@ -24,7 +24,7 @@ func (d *Dump) Settle() error {
 
 func (d *Dump) settleOnce() (err error) {
 	if phase := d.record().Phase; phase == record.Ended || phase == record.Isolated {
-		err = d.freeze.Save() // all is done but for that
+		err = errors.Join(d.freeze.Save(), d.freeze.Seal()) // all is done but for that
 	} else {
 		err = d.decide()
 	}
@@ -124,7 +124,7 @@ func (d *Dump) isolate(tree proc.Tree) error {
 	r.Phase = record.Isolated
 	d.renew()
 	d.env.Log.Infof("%s goes on without network: isolated until %s", r.Describe(), clock(r.Ends()))
-	return d.saveThenReadImages()
+	return d.finish()
 }
 
 // ended records that only the freeze is left, which keeps the namespace from
@@ -135,7 +135,7 @@ func (d *Dump) ended(tree proc.Tree, how string) error {
 	d.renew()
 	defer tree.Ended(time.Second) // a namespace of their own goes with the tasks, and needs no record then
 	d.env.Log.Infof("%s: %s; %s stays frozen until it is restored into, or %s", r.Describe(), how, r.NetNS, clock(r.Ends()))
-	return d.saveThenReadImages()
+	return d.finish()
 }
 
 // hold keeps the tasks, with their sockets in repair mode: if somebody else ends
@@ -145,7 +145,7 @@ func (d *Dump) hold(tree proc.Tree, why string) error {
 	d.renew()
 	r := d.record()
 	d.env.Log.Infof("%s is held: stopped, frozen until %s; netfreeze thaw or netfreeze kill %s ends that", r.Describe(), clock(r.Ends()), r.ThawTarget())
-	return errors.Join(err, d.saveThenReadImages())
+	return errors.Join(err, d.finish())
 }
 
 // renew counts the time to live from here, where the dump is complete. If that does
@@ -155,6 +155,12 @@ func (d *Dump) renew() {
 	if err := d.freeze.Arm(); err != nil {
 		d.env.Log.Warnf("the time to live was not renewed after the dump: %v", err)
 	}
+}
+
+// finish is what is left to do for tasks that stay behind the freeze, or have gone: the
+// record is saved, and once the last packet with CRIU's mark is out, none passes.
+func (d *Dump) finish() error {
+	return errors.Join(d.saveThenReadImages(), d.freeze.Seal())
 }
 
 // saveThenReadImages saves the record of what the policy has made of the dump, and

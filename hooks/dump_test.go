@@ -22,7 +22,7 @@ func TestDumpPolicies(t *testing.T) {
 			post-dump: committed, record committed, stopped, whole nftables frozen 15m0s
 			network-unlock: released, record committed, stopped, whole nftables frozen 15m0s
 			success: released, record committed, stopped, whole nftables frozen 15m0s
-			settle: settled, record held, stopped, whole nftables frozen 15m0s`,
+			settle: settled, record held, stopped, whole nftables frozen 15m0s sealed`,
 		config.Run: `
 			pre-dump: prepared, record running, whole nftables prepared syn-held
 			network-lock: frozen, record running, whole nftables frozen 15m0s
@@ -36,14 +36,14 @@ func TestDumpPolicies(t *testing.T) {
 			post-dump: committed, record committed, whole nftables frozen 15m0s
 			network-unlock: released, record committed, whole nftables frozen 15m0s
 			success: released, record committed, whole nftables frozen 15m0s
-			settle: settled, record isolated, whole nftables frozen 15m0s`,
+			settle: settled, record isolated, whole nftables frozen 15m0s sealed`,
 		config.Kill: `
 			pre-dump: prepared, record running, whole nftables prepared syn-held
 			network-lock: frozen, record running, whole nftables frozen 15m0s
 			post-dump: committed, record committed, stopped, whole nftables frozen 15m0s
 			network-unlock: released, record committed, stopped, whole nftables frozen 15m0s
 			success: released, record committed, stopped, whole nftables frozen 15m0s
-			settle: settled, record ended, whole nftables frozen 15m0s`,
+			settle: settled, record ended, whole nftables frozen 15m0s sealed`,
 	} {
 		t.Run(string(policy), func(t *testing.T) {
 			s := newStage(t, false)
@@ -60,7 +60,7 @@ func TestDumpEnds(t *testing.T) {
 		s := newStage(t, false)
 		s.cfg.Policy = policy
 		s.story("pre-dump", "network-lock", "post-dump", "end-tasks", "success")
-		want(t, s.story("settle"), "settle: settled, record ended, no tasks, whole nftables frozen 15m0s")
+		want(t, s.story("settle"), "settle: settled, record ended, no tasks, whole nftables frozen 15m0s sealed")
 	}
 }
 
@@ -126,7 +126,7 @@ func TestDumpRepeats(t *testing.T) {
 		network-unlock: released, record committed, stopped, whole nftables frozen 15m0s
 		network-unlock: released, record committed, stopped, whole nftables frozen 15m0s
 		success: released, record committed, stopped, whole nftables frozen 15m0s
-		settle: settled, record held, stopped, whole nftables frozen 15m0s`)
+		settle: settled, record held, stopped, whole nftables frozen 15m0s sealed`)
 }
 
 // TestDumpRefuses has actions come in an order in which CRIU never calls them.
@@ -246,7 +246,7 @@ func TestDumpLosesSettler(t *testing.T) {
 		lose-settler: no transaction, record committed, stopped, whole nftables frozen 15m0s
 		network-unlock: released, record committed, stopped, whole nftables frozen 15m0s
 		success: released, record committed, stopped, whole nftables frozen 15m0s
-		settle: settled, record held, stopped, whole nftables frozen 15m0s`)
+		settle: settled, record held, stopped, whole nftables frozen 15m0s sealed`)
 	if !strings.Contains(s.log.String(), "the settler was gone; a new one goes on with the transaction") {
 		t.Error("the log does not say that a new settler goes on")
 	}
@@ -295,7 +295,7 @@ func TestDumpShared(t *testing.T) {
 	}
 	want(t, s.story("success", "settle"), `
 		success: committed, record committed, stopped, conns nftables OWNER 2 frozen 15m0s
-		settle: settled, record held, stopped, conns nftables OWNER 2 frozen 15m0s`)
+		settle: settled, record held, stopped, conns nftables OWNER 2 frozen 15m0s sealed`)
 	_ = stdin.Close()
 }
 

@@ -59,12 +59,14 @@ the namespace of a restore that comes later, before its address goes live.
 			}
 			defer ns.Close()
 			r, err := keeper().Manual(ns, record.Record{ID: fmt.Sprintf("manual-%d", ns.ID().Ino)},
-				freeze.Options{Backend: kind, TTL: ttl})
+				freeze.Options{Backend: kind, TTL: ttl, Sealed: true})
 			if err != nil {
 				return err
 			}
-			_, err = fmt.Fprintf(cmd.OutOrStdout(), "%s is frozen with %s until %s\n", ns, r.Backend, r.Ends().Format("15:04:05"))
-			return err
+			if r.Note != "" {
+				fmt.Fprintf(cmd.ErrOrStderr(), "warning: %s\n", printable.Text(r.Note))
+			}
+			return say(cmd, "%s is frozen with %s until %s\n", ns, r.Backend, r.Ends().Format("15:04:05"))
 		},
 	}
 	cmd.Flags().DurationVar(&ttl, "ttl", 0, "how long at most, for example 90s (default: ttl of netfreeze.toml)")

@@ -9,6 +9,7 @@ import (
 
 	"github.com/criu-netfreeze/criu-netfreeze/internal/netns"
 	"github.com/criu-netfreeze/criu-netfreeze/internal/proc"
+	"github.com/criu-netfreeze/criu-netfreeze/internal/record"
 	"github.com/criu-netfreeze/criu-netfreeze/internal/tcp"
 )
 
@@ -37,6 +38,9 @@ func (f *Freeze) Arm() error {
 			return err
 		}
 		f.Record.ExpireIn(ttl)
+		if f.Record.Op == record.Restore {
+			return f.unseal()
+		}
 		return nil
 	})
 	if err != nil {
@@ -105,6 +109,7 @@ func (f *Freeze) thaw() error {
 	switch {
 	case errors.As(err, &shared):
 		f.log.Warnf("%s stays frozen: %s", f.ns, shared)
+		f.sealAgain()
 		return nil
 	case err != nil:
 		return fmt.Errorf("thaw %s: %w", f.ns, err)

@@ -78,7 +78,7 @@ func TestManual(t *testing.T) {
 	fresh(t)
 	k, ns := New(rules.Kernel{}), nstest.New(t)
 	for _, ttl := range []time.Duration{time.Hour, time.Minute} {
-		r, err := k.Manual(ns, record.Record{ID: "test", Container: identity.Container{Pod: "shop/db-0"}}, Options{backend.NFTables, ttl})
+		r, err := k.Manual(ns, record.Record{ID: "test", Container: identity.Container{Pod: "shop/db-0"}}, Options{Backend: backend.NFTables, TTL: ttl})
 		must(t, err)
 		if r.Container.Pod != "shop/db-0" || r.Left() < 50*time.Minute {
 			t.Errorf("record: %+v", r)
@@ -95,7 +95,7 @@ func TestManual(t *testing.T) {
 		t.Errorf("%d records", len(of))
 	}
 	other := nstest.New(t)
-	if _, err := k.Manual(other, record.Record{ID: "bad"}, Options{"none", time.Minute}); err == nil {
+	if _, err := k.Manual(other, record.Record{ID: "bad"}, Options{Backend: "none", TTL: time.Minute}); err == nil {
 		t.Error("a back end that does not exist was accepted")
 	}
 	if of, err := record.Of(other); len(of) > 0 || err != nil {
@@ -105,7 +105,7 @@ func TestManual(t *testing.T) {
 	must(t, err)
 	defer host.Close()
 	var refused *netns.RefusedError
-	if _, err := k.Manual(host, record.Record{ID: "host"}, Options{backend.NFTables, time.Minute}); !errors.As(err, &refused) {
+	if _, err := k.Manual(host, record.Record{ID: "host"}, Options{Backend: backend.NFTables, TTL: time.Minute}); !errors.As(err, &refused) {
 		t.Errorf("the host's namespace: %v", err)
 	}
 }
@@ -116,10 +116,10 @@ func TestManualRenewalFails(t *testing.T) {
 	fresh(t)
 	filter := fake.New()
 	k, ns := New(filter), nstest.New(t)
-	first, err := k.Manual(ns, record.Record{ID: "test", Note: "first"}, Options{backend.NFTables, time.Hour})
+	first, err := k.Manual(ns, record.Record{ID: "test", Note: "first"}, Options{Backend: backend.NFTables, TTL: time.Hour})
 	must(t, err)
 	filter.Fail("Freeze", errors.New("no"))
-	if _, err := k.Manual(ns, record.Record{ID: "test", Note: "second"}, Options{backend.NFTables, 2 * time.Hour}); err == nil {
+	if _, err := k.Manual(ns, record.Record{ID: "test", Note: "second"}, Options{Backend: backend.NFTables, TTL: 2 * time.Hour}); err == nil {
 		t.Error("no error")
 	}
 	now, err := record.Load("test")
@@ -130,7 +130,7 @@ func TestManualRenewalFails(t *testing.T) {
 	if got := strings.TrimSpace(filter.String()); got != "whole nftables frozen 1h0m0s" {
 		t.Errorf("in force: %s", got)
 	}
-	if _, err := k.Manual(nstest.New(t), record.Record{ID: "other"}, Options{backend.NFTables, time.Hour}); err == nil {
+	if _, err := k.Manual(nstest.New(t), record.Record{ID: "other"}, Options{Backend: backend.NFTables, TTL: time.Hour}); err == nil {
 		t.Error("no error")
 	}
 	if _, err := record.Load("other"); !errors.Is(err, os.ErrNotExist) {
@@ -285,7 +285,7 @@ func TestInForce(t *testing.T) {
 		}
 	}
 	ask("no record", true)
-	r, err := k.Manual(ns, record.Record{ID: "test"}, Options{backend.NFTables, time.Hour})
+	r, err := k.Manual(ns, record.Record{ID: "test"}, Options{Backend: backend.NFTables, TTL: time.Hour})
 	must(t, err)
 	ask("frozen", true)
 	isolated, err := ns.Isolate()

@@ -4,6 +4,7 @@ package freeze
 
 import (
 	"errors"
+	"fmt"
 	"os"
 	"slices"
 	"time"
@@ -11,6 +12,7 @@ import (
 	"github.com/criu-netfreeze/criu-netfreeze/internal/backend"
 	"github.com/criu-netfreeze/criu-netfreeze/internal/netns"
 	"github.com/criu-netfreeze/criu-netfreeze/internal/record"
+	"github.com/criu-netfreeze/criu-netfreeze/rules"
 )
 
 // Manual freezes a whole namespace for ttl at most and keeps the record r of it,
@@ -34,6 +36,9 @@ func (k *Keeper) Manual(ns *netns.Namespace, r record.Record, f Options) (*recor
 type Options struct {
 	Backend backend.Kind
 	TTL     time.Duration
+	// Sealed says that tasks run on in the namespace, which must not get past the
+	// freeze, see Freeze.Seal. What can only in part be sealed, the record's Note says.
+	Sealed bool
 }
 
 func (k *Keeper) manual(ns *netns.Isolated, r *record.Record, o Options) (err error) {
@@ -58,13 +63,33 @@ func (k *Keeper) manual(ns *netns.Isolated, r *record.Record, o Options) (err er
 	if err := r.Save(); err != nil {
 		return err
 	}
-	if err := f.Freeze(ttl); err != nil {
+	err = f.Freeze(ttl)
+	if err == nil && o.Sealed {
+		err = k.sealManual(ns, f, r)
+	}
+	if err != nil {
 		if former != nil && before.Frozen {
 			return errors.Join(err, former.Save()) // what was renewed is in force as before
+		}
+		if !before.Frozen {
+			err = errors.Join(err, f.Thaw())
 		}
 		return errors.Join(err, r.Remove())
 	}
 	return nil
+}
+
+func (k *Keeper) sealManual(ns *netns.Isolated, f rules.Freezer, r *record.Record) error {
+	working, err := worksFor(ns.Namespace, r.ID)
+	if working || err != nil {
+		return err
+	}
+	err = f.Seal()
+	if errors.Is(err, rules.ErrPacketSockets) {
+		r.Note = fmt.Sprintf("a program with CAP_NET_RAW can still send from packet sockets: %v", err)
+		return r.Save()
+	}
+	return err
 }
 
 // InForce reports whether the freeze of ns that the record called id stands for is

@@ -88,16 +88,20 @@ func (k *Keeper) endWhole(ns *netns.Namespace, remove func() error, ours ...*rec
 // connections. The caller has the namespace's lock, under which the record's own
 // settler writes it too.
 func (k *Keeper) narrow(ns *netns.Namespace, r *record.Record) error {
-	c, err := k.filter.OpenConns(ns, r.Backend, r.Owner)
-	if err != nil {
-		return err
-	}
-	defer c.Close()
-	if err := c.Freeze(r.Conns, max(r.Left(), time.Second)); err != nil {
+	if err := k.freezeConns(ns, r); err != nil {
 		return err
 	}
 	r.Scope = record.Connections
 	return r.Save()
+}
+
+// freezeConns freezes a record's connections for as long as it lasts.
+func (k *Keeper) freezeConns(ns *netns.Namespace, r *record.Record) error {
+	c, err := k.filter.OpenConns(ns, r.Backend, r.Owner)
+	if err != nil {
+		return err
+	}
+	return errors.Join(c.Freeze(r.Conns, max(r.Left(), time.Second)), c.Close())
 }
 
 // TakeOver removes the records, and what is left of the rules, of freezes that

@@ -1,0 +1,89 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package freeze
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+
+	"github.com/criu-netfreeze/criu-netfreeze/internal/netns"
+	"github.com/criu-netfreeze/criu-netfreeze/internal/record"
+	"github.com/criu-netfreeze/criu-netfreeze/rules"
+)
+
+// While CRIU works behind a freeze, packets with its mark have to pass: it rebuilds
+// connections with them. Afterwards they must not, since a container with CAP_NET_RAW
+// can set the mark as well. This file closes that door, see rules.Freezer's Seal; the
+// next Prepare or Arm opens it again.
+
+// Seal lets no packet with CRIU's mark pass the freeze any longer, nor, where the
+// kernel can stop them, those of packet sockets. It leaves that to the last one where
+// CRIU is still at work in the namespace for somebody else. It is no error if nothing
+// is frozen any more.
+func (f *Freeze) Seal() error {
+	if f.ns == nil {
+		return nil
+	}
+	return f.locked(f.seal)
+}
+
+// seal is Seal under the namespace's lock.
+func (f *Freeze) seal() error {
+	if working, err := worksFor(f.ns, f.Record.ID); working || err != nil {
+		return err
+	}
+	if f.conns != nil {
+		return f.conns.Seal()
+	}
+	return f.sealed(f.whole.Seal())
+}
+
+// sealAgain seals what stays frozen for somebody else: this transaction, which ends,
+// has opened it. Rules of another back end than ours it has not touched.
+func (f *Freeze) sealAgain() {
+	if f.whole == nil {
+		return
+	}
+	if err := f.seal(); err != nil {
+		f.log.Warn(err)
+	}
+}
+
+// sealed is what is left of an error of sealing a whole namespace.
+func (f *Freeze) sealed(err error) error {
+	switch {
+	case errors.Is(err, rules.ErrNotFrozen):
+		return nil
+	case errors.Is(err, rules.ErrPacketSockets):
+		f.log.Warnf("a program with CAP_NET_RAW can still send from packet sockets: %v", err)
+		return nil
+	}
+	return err
+}
+
+// worksFor reports whether CRIU is at work in ns for another transaction than id.
+func worksFor(ns *netns.Namespace, id string) (bool, error) {
+	records, err := record.Of(ns)
+	return slices.ContainsFunc(records, func(r *record.Record) bool {
+		return r.ID != id && (r.Phase == record.Running || r.Phase == record.Committed) && r.Holds()
+	}), err
+}
+
+// unseal lets CRIU's packets pass what former transactions have frozen of connections
+// that this restore is about to rebuild. The caller has the namespace's lock.
+func (f *Freeze) unseal() error {
+	_, _, taken, err := siblings(f.ns, []*record.Record{f.Record})
+	if err != nil {
+		return err
+	}
+	for _, r := range taken {
+		if r.Scope != record.Connections {
+			continue
+		}
+		if err := f.freezeConns(f.ns, r); err != nil {
+			return fmt.Errorf("freeze the connections of %s for the restore: %w", r.Describe(), err)
+		}
+	}
+	return nil
+}
