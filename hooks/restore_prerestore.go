@@ -118,6 +118,9 @@ func (r *Restore) checkTarget() error {
 		return err
 	}
 	for _, s := range left {
+		if s.Inode == 0 && !s.Orphan() {
+			return fmt.Errorf("the connection %s waits in a listening queue in %s, for a process there to accept it: end that process, or wait until it has, then restore again; nothing was changed", s.Tuple, ns)
+		}
 		if s.Inode != 0 {
 			return fmt.Errorf("the connection %s is still open in %s: a process there owns it%s; nothing was changed", s.Tuple, ns, r.ownerHint())
 		}
@@ -163,7 +166,7 @@ func (r *Restore) clearTarget() error {
 	}
 	return r.freeze.NetNS().Do(func() error {
 		for _, s := range left {
-			if s.Inode != 0 {
+			if !s.Orphan() {
 				continue
 			}
 			if err := tcp.Destroy(s); err != nil {

@@ -4,6 +4,7 @@ package hooks
 
 import (
 	"fmt"
+	"net"
 	"os"
 	"path/filepath"
 	"strings"
@@ -285,6 +286,30 @@ func TestRestoreChecksTarget(t *testing.T) {
 	must(t, os.Remove(filepath.Join(s.images, "inventory.img")))
 	if got := s.story("pre-restore"); !strings.Contains(got, "nothing was changed") {
 		t.Errorf("without images: %s", got)
+	}
+}
+
+// TestRestoreSparesQueue refuses to remove a connection that somebody is about to
+// accept, whatever the images say.
+func TestRestoreSparesQueue(t *testing.T) {
+	s := newTarget(t)
+	cp, err := criuimg.Read(s.images)
+	must(t, err)
+	conn := cp.Conns[0]
+	must(t, s.ns.Do(func() error {
+		l, err := net.Listen("tcp", conn.Local.String())
+		if err != nil {
+			return err
+		}
+		t.Cleanup(func() { _ = l.Close() })
+		c, err := (&net.Dialer{LocalAddr: net.TCPAddrFromAddrPort(conn.Remote)}).Dial("tcp", conn.Local.String())
+		if err == nil {
+			t.Cleanup(func() { _ = c.Close() })
+		}
+		return err
+	}))
+	if got := s.story("pre-restore"); !strings.Contains(got, "waits in a listening queue") || !strings.Contains(got, "nothing was changed") {
+		t.Errorf("got %s", got)
 	}
 }
 

@@ -111,6 +111,17 @@ func (s Socket) Connected() bool {
 	return s.State != Listen && s.State != Close && s.Remote.Port() != 0
 }
 
+// Orphan reports whether the socket is what is left of a connection that its process
+// has closed. One without a process that is still open waits in a listening queue, for
+// accept(2) or for the end of the handshake: it is somebody's.
+func (s Socket) Orphan() bool {
+	switch s.State {
+	case FinWait1, FinWait2, Closing, LastAck, TimeWait:
+		return s.Inode == 0
+	}
+	return false
+}
+
 // Pending returns how many handshakes are in flight among the sockets: half-open
 // connections, and complete ones that the application has not accepted yet. CRIU
 // can dump neither ("In-flight connection", criu/sk-inet.c).
