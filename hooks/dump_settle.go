@@ -70,11 +70,19 @@ func (d *Dump) openTree() (proc.Tree, error) {
 
 // rollback takes everything back after a dump that failed.
 func (d *Dump) rollback(tree proc.Tree) error {
-	n, err := d.freeze.Rollback(tree)
+	nudges := !d.freeze.Lifted() && d.nudges(d.freeze.FrozenFor(), minRTO)
+	n, streams, err := d.freeze.Rollback(tree)
 	if err != nil {
 		return err
 	}
 	d.env.Log.Warnf("the dump of %s did not succeed: everything was taken back (%d sockets were in repair mode)", d.record().Describe(), n)
+	switch {
+	case !nudges || !d.freeze.Lifted():
+	case d.images != nil: // they are complete
+		d.nudgeByImages()
+	default:
+		d.nudge(streams)
+	}
 	return nil
 }
 

@@ -20,18 +20,18 @@ import (
 // Rollback takes a dump back: its tree's sockets leave repair mode (a CRIU that
 // was killed leaves them in it), a killed CRIU's own lock goes, then the rules, and
 // the tasks run on where they got our SIGSTOP. It returns how many sockets were in
-// repair mode. The record stays if something fails, so that netfreeze thaw finds
+// repair mode, and where the connections among them stand. The record stays if something fails, so that netfreeze thaw finds
 // what is left.
-func (f *Freeze) Rollback(tree proc.Tree) (repaired int, err error) {
-	repaired, _, err = tcp.LeaveRepair(tree, f.Record.Reuse)
+func (f *Freeze) Rollback(tree proc.Tree) (repaired int, streams []tcp.Stream, err error) {
+	repaired, streams, err = tcp.LeaveRepair(tree, f.Record.Reuse)
 	err = errors.Join(err, f.RemoveCRIULock(), f.Thaw())
 	if f.Record.Stopped {
 		err = errors.Join(err, continueTasks(tree.Refs(), f.Record.StoppedBefore))
 	}
 	if err != nil {
-		return repaired, err
+		return repaired, streams, err
 	}
-	return repaired, f.Forget()
+	return repaired, streams, f.Forget()
 }
 
 // Thaw undoes what the records stand for, in this order: sockets out of repair
