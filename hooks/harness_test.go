@@ -172,6 +172,7 @@ func newStage(t *testing.T, shared bool, args ...string) *stage {
 	log.SetOutput(s.log)
 	log.SetLevel(logrus.DebugLevel)
 	s.env = &Env{
+		Pause:  func(d time.Duration) bool { time.Sleep(d); return true },
 		Keeper: freeze.New(s.filter), CRIU: criu, Log: log,
 		Config: func() (*config.Config, error) { return s.cfg, nil },
 	}

@@ -37,6 +37,9 @@ type Env struct {
 	CRIU   *proc.Process // the CRIU whose actions these are
 	Log    *logrus.Logger
 	Config func() (*config.Config, error) // reads the configuration, and sets the log up as it says
+	// Pause waits for a while between attempts to settle, and lets commands undo the
+	// transaction meanwhile: it reports whether that is still to be done.
+	Pause func(time.Duration) bool
 }
 
 // Transaction is one dump or one restore, from its first action to its
@@ -173,7 +176,8 @@ func ownerOf(id string) string {
 // the next attempt: another program may hold iptables' lock, say.
 const tryAgain = time.Second
 
-// settle tries once until it succeeds, enough is done, or the time to live is over.
+// settle tries once until it succeeds, enough is done, somebody else has done it, or the
+// time to live is over.
 func (c *common) settle(once func() error, enough func() bool) error {
 	for {
 		err := once()
@@ -185,7 +189,10 @@ func (c *common) settle(once func() error, enough func() bool) error {
 		if enough() || r.Expired() {
 			return err
 		}
-		time.Sleep(tryAgain)
+		if !c.env.Pause(tryAgain) {
+			c.env.Log.Warnf("the %s of %s was undone by somebody else", r.Op, r.Describe())
+			return nil
+		}
 	}
 }
 

@@ -34,7 +34,7 @@ type Restore struct {
 	common
 	machine[restoreState]
 
-	nudger *nudger // gets traffic going after the thaw; nil if the former settler was killed
+	nudger *nudger // gets traffic going after the thaw; nil until it can be made again, if the former settler was killed
 }
 
 func newRestore(c common) *Restore {
@@ -56,6 +56,7 @@ func (r *Restore) Do(req action.Request) error {
 	if r.now == restoreFinished && !first {
 		return nil // a script that is listed twice
 	}
+	r.reviveNudger(req)
 	switch req.Action {
 	case action.PreRestore:
 		if r.now <= restoreFrozen {

@@ -11,6 +11,7 @@ import (
 
 	"github.com/sirupsen/logrus"
 
+	"github.com/criu-netfreeze/criu-netfreeze/internal/action"
 	"github.com/criu-netfreeze/criu-netfreeze/internal/config"
 	"github.com/criu-netfreeze/criu-netfreeze/internal/criuimg"
 	"github.com/criu-netfreeze/criu-netfreeze/internal/netns"
@@ -56,6 +57,26 @@ func newNudger(log *logrus.Logger, set config.Settings, cp *criuimg.Checkpoint) 
 	})
 	n.background.Go(func() { n.streams() })
 	return n
+}
+
+// reviveNudger makes the nudger of a restore whose settler was killed, from the images.
+// What cannot be read is not needed: the peers' timers do the same, later.
+func (r *Restore) reviveNudger(req action.Request) {
+	if r.nudger != nil || r.now > restoreFrozen || r.set.Resume != config.Nudge {
+		return
+	}
+	dir, err := imageDir(req, r.env.CRIU.Ref)
+	if err != nil {
+		r.env.Log.Debug(err)
+		return
+	}
+	cp, err := criuimg.Read(dir)
+	if err != nil {
+		r.env.Log.Debug(err)
+		return
+	}
+	r.nudger = newNudger(r.env.Log, r.set, cp)
+	r.announceFrozen()
 }
 
 // close waits until all was sent, and lets go of everything.

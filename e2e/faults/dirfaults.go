@@ -4,6 +4,7 @@ package main
 
 import (
 	"crypto/rand"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
@@ -79,6 +80,19 @@ const fillName = "faults-fill"
 func mendDir() {
 	_ = unix.Mount("", stateDir, "", unix.MS_REMOUNT, "")
 	_ = os.Remove(filepath.Join(stateDir, fillName))
+}
+
+// removeDamaged does what netfreeze says of records that nobody can read: they are
+// removed where nothing is frozen.
+func removeDamaged() {
+	records, _ := filepath.Glob(filepath.Join(stateDir, "*.json"))
+	for _, path := range records {
+		var r struct{ ID string }
+		text, err := os.ReadFile(path)
+		if err == nil && (json.Unmarshal(text, &r) != nil || r.ID == "") {
+			_ = os.Remove(path)
+		}
+	}
 }
 
 // systemFaults are failing system calls, small limits and refusing packet filters.

@@ -126,6 +126,9 @@ func (r *run) wanted(t *tree) (all []state) {
 	defer r.mu.Unlock()
 	if r.thawed {
 		all = append(all, runs)
+		if slices.Contains(all, gone) {
+			all = append(all, goneOpen) // it had ended before
+		}
 	}
 	if r.ended {
 		all = append(all, gone)

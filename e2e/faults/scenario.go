@@ -75,7 +75,9 @@ func newScenario(seed uint64) *scenario {
 	s.ipv6 = s.random.IntN(3) == 0
 	second := s.random.IntN(5) == 0
 	other := all[s.random.IntN(len(all))]
-	if second && s.first.fault.pairs && other.fault.pairs && other.restores() == s.first.restores() {
+	// A program can be wrapped once.
+	if second && s.first.fault.pairs && other.fault.pairs && other.restores() == s.first.restores() &&
+		(s.first.fault != other.fault || s.first.fault.set == nil) {
 		s.second = &other
 	}
 	for _, c := range s.combos() {

@@ -205,6 +205,9 @@ func (r *run) leftovers() error {
 
 // judgeRest judges what is outside of the pods.
 func (r *run) judgeRest() {
+	if r.has(clearsDir) {
+		removeDamaged()
+	}
 	if r.harms() {
 		_, _ = r.command("status") // a command tidies away what the killed have left
 	}

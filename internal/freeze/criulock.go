@@ -29,7 +29,7 @@ func (f *Freeze) RemoveCRIULock() error {
 	}
 	isolated, err := f.isolate()
 	if err == nil && f.alone() {
-		err = f.locked(func() error { return f.filter.RemoveCRIULocks(isolated, f.Record.ForeignLocks) })
+		err = f.lockedIfPossible(func() error { return f.filter.RemoveCRIULocks(isolated, f.Record.ForeignLocks) })
 	}
 	if err != nil {
 		return fmt.Errorf("remove the network lock of a CRIU that was killed: %w", err)
@@ -80,7 +80,7 @@ func (k *Keeper) RemoveLeftovers(ns *netns.Namespace) (locks []string, err error
 	if err != nil {
 		return nil, err
 	}
-	err = locked(ns, func() error {
+	err = lockedIfPossible(ns, func() error {
 		if criuRuns() {
 			return errors.New("a CRIU is running, and its lock cannot be told from a leftover: try again when it has ended; nothing was changed")
 		}

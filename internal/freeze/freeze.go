@@ -119,7 +119,9 @@ func (f *Freeze) Sockets() (socks []tcp.Socket, err error) {
 // only the tree's own connections will be frozen; any other namespace is frozen as
 // a whole. One that must not be is refused with a [*netns.RefusedError]. After an
 // error ns is still the caller's.
-func (f *Freeze) Open(ns *netns.Namespace) error {
+func (f *Freeze) Open(ns *netns.Namespace) error { return f.open(locked, ns) }
+
+func (f *Freeze) open(lock locker, ns *netns.Namespace) error {
 	own, err := netns.OpenPID(f.Record.CRIU.PID, f.Record.CRIU.Start)
 	if err != nil {
 		return fmt.Errorf("find out which network namespace CRIU runs in: %w", err)
@@ -127,7 +129,7 @@ func (f *Freeze) Open(ns *netns.Namespace) error {
 	defer own.Close()
 	// A back end is chosen by trying its rules out: nobody else may rely on them
 	// meanwhile.
-	err = locked(ns, func() error {
+	err = lock(ns, func() error {
 		f.closeRules()
 		if ns.ID() == own.ID() {
 			err = f.openConnections(ns)
@@ -207,8 +209,8 @@ func (f *Freeze) Reopen() error {
 	if err != nil {
 		return fmt.Errorf("find the network namespace of the transaction again: %w", err)
 	}
-	f.found.frozen = true // by whom cannot be told any more, so it is not thawed by mistake
-	return f.Open(ns)
+	f.found.frozen = true               // by whom cannot be told any more, so it is not thawed by mistake
+	return f.open(lockedIfPossible, ns) // what is left to do may be to take it away
 }
 
 // Leave closes the namespace after all, for another one to be opened. A freeze

@@ -16,32 +16,32 @@ import (
 
 // Guard guards an address for ttl in the network namespace of the calling program.
 func Guard(addr netip.Addr, ttl time.Duration) error {
-	return own(func(ns *netns.Namespace) error { return rules.GuardAddress(ns, addr, ttl) })
+	return own(locked, func(ns *netns.Namespace) error { return rules.GuardAddress(ns, addr, ttl) })
 }
 
 // Unguard ends the guard of an address. It is no error if there is none.
 func Unguard(addr netip.Addr) error {
-	return own(func(ns *netns.Namespace) error { return rules.Unguard(ns, addr) })
+	return own(lockedIfPossible, func(ns *netns.Namespace) error { return rules.Unguard(ns, addr) })
 }
 
 // Guards returns the guards in force, the next one to end first, and removes the
 // rules when none is left.
 func Guards() (all []rules.Guard, err error) {
-	err = own(func(ns *netns.Namespace) (err error) {
+	err = own(lockedIfPossible, func(ns *netns.Namespace) (err error) {
 		all, err = rules.Guards(ns)
 		return err
 	})
 	return all, err
 }
 
-// own calls change with the calling program's namespace, locked.
-func own(change func(*netns.Namespace) error) error {
+// own calls change with the calling program's namespace, which lock locks.
+func own(lock locker, change func(*netns.Namespace) error) error {
 	ns, err := netns.OpenSelf()
 	if err != nil {
 		return err
 	}
 	defer ns.Close()
-	return locked(ns, func() error { return change(ns) })
+	return lock(ns, func() error { return change(ns) })
 }
 
 // guardStatus lists the guards for netfreeze status.

@@ -14,6 +14,9 @@ import (
 // action of CRIU may take.
 const patience = 10 * time.Second
 
+// locker is locked or lockedIfPossible.
+type locker func(*netns.Namespace, func() error) error
+
 // locked runs change while no other process changes rules or records of ns. The
 // lock is a file in the state directory, named by the namespace's cookie: a lock
 // on the namespace's own file could be taken by any process in the namespace.

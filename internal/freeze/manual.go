@@ -96,7 +96,7 @@ func (k *Keeper) sealManual(ns *netns.Isolated, f rules.Freezer, r *record.Recor
 // in force. It is also true where there is no such record, or where a restore has
 // adopted the freeze: then nobody waits for it any more.
 func (k *Keeper) InForce(ns *netns.Namespace, id string) (ok bool, err error) {
-	err = locked(ns, func() error {
+	err = lockedIfPossible(ns, func() error {
 		st, err := k.filter.Look(ns)
 		if ok = st.Frozen; ok || err != nil {
 			return err

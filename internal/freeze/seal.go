@@ -25,7 +25,7 @@ func (f *Freeze) Seal() error {
 	if f.ns == nil {
 		return nil
 	}
-	return f.locked(f.seal)
+	return f.lockedIfPossible(f.seal)
 }
 
 // seal is Seal under the namespace's lock.

@@ -44,11 +44,13 @@ func siblings(ns *netns.Namespace, ours []*record.Record) (holder *record.Record
 		switch {
 		case slices.ContainsFunc(ours, func(o *record.Record) bool { return o.ID == r.ID }):
 		case r.Scope == record.Connections:
-			if restore && !r.Holds() && conns.Overlaps(r.Conns) {
+			if restore && !r.Holds() && !r.Settling() && conns.Overlaps(r.Conns) {
 				taken = append(taken, r)
 			}
 		case r.Holds():
 			holder = r
+		case !r.Waits() && r.Settling():
+			// Its CRIU has ended, and its settler is about to undo what it did.
 		case !r.Waits():
 			taken = append(taken, r)
 		case known && !conns.Overlaps(r.Conns):
@@ -107,7 +109,7 @@ func (k *Keeper) freezeConns(ns *netns.Namespace, r *record.Record) error {
 // TakeOver removes the records, and what is left of the rules, of freezes that
 // this restore's freeze has taken the place of.
 func (f *Freeze) TakeOver() error {
-	return f.locked(func() error {
+	return f.lockedIfPossible(func() error {
 		_, _, taken, err := siblings(f.ns, []*record.Record{f.Record})
 		errs := []error{err}
 		for _, r := range taken {

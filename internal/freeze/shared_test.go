@@ -66,7 +66,10 @@ func TestSiblings(t *testing.T) {
 		{"held", dump, record.Record{Phase: record.Held, Scope: netNS, Tree: living, Conns: theirs}, false, false, holder},
 		{"held, restored beside", restore, record.Record{Phase: record.Held, Scope: netNS, Tree: living, Conns: theirs}, false, false, holder},
 		{"isolated", dump, record.Record{Phase: record.Isolated, Scope: netNS, Tree: living}, false, false, holder},
-		{"under way", dump, record.Record{Phase: record.Running, Scope: netNS}, false, true, holder},
+		{"under way", dump, record.Record{Phase: record.Running, Scope: netNS, CRIU: living[0]}, false, true, holder},
+		{"under way, its settler killed", dump, record.Record{Phase: record.Running, Scope: netNS, CRIU: living[0]}, false, false, holder},
+		{"about to be undone", dump, record.Record{Phase: record.Running, Scope: netNS}, false, true, nothing},
+		{"connections about to be undone", restore, record.Record{Phase: record.Running, Scope: single, Conns: mine}, false, true, nothing},
 		{"orphaned", dump, record.Record{Phase: record.Running, Scope: netNS}, false, false, taken},
 		{"committed, its settler killed", dump, record.Record{Phase: record.Committed, Policy: "hold", Stopped: true, Scope: netNS, Tree: living}, false, false, holder},
 		{"committed and ended, its settler killed", dump, record.Record{Phase: record.Committed, Policy: "kill", Scope: netNS, Conns: theirs}, false, false, silent},
@@ -81,7 +84,7 @@ func TestSiblings(t *testing.T) {
 		{"connections, restored now", restore, record.Record{Phase: record.Ended, Scope: single, Conns: mine}, false, false, taken},
 		{"connections of others", restore, record.Record{Phase: record.Ended, Scope: single, Conns: theirs}, false, false, nothing},
 		{"connections, at a dump", dump, record.Record{Phase: record.Ended, Scope: single, Conns: mine}, false, false, nothing},
-		{"connections under way", restore, record.Record{Phase: record.Running, Scope: single, Conns: mine}, false, true, nothing},
+		{"connections under way", restore, record.Record{Phase: record.Running, Scope: single, Conns: mine, CRIU: living[0]}, false, true, nothing},
 		{"in another namespace", dump, record.Record{Phase: record.Frozen, Scope: netNS, NetNS: other.ID()}, false, false, nothing},
 	} {
 		t.Run(tc.what, func(t *testing.T) {

@@ -124,27 +124,29 @@ func (r *Record) Settling() bool {
 func (r *Record) Holds() bool {
 	switch r.Phase {
 	case Running:
-		return r.Busy() || r.orphanWorks()
+		return r.underWay()
 	case Committed:
 		// Its settler may have been killed: the images are complete all the same, and
 		// tasks that are stopped or isolated must stay behind the freeze.
-		return r.Busy() || r.orphanWorks() || r.Policy != "run" && r.Alive()
+		return r.underWay() || r.Alive() && (r.Busy() || r.Policy != "run")
 	case Held, Isolated:
 		return r.Alive()
 	}
 	return false
 }
 
-// orphanWorks reports whether CRIU goes on with the transaction although its settler was
+// underWay reports whether CRIU is at work on the transaction, even if its settler was
 // killed: the next action starts another one, which has to find the namespace frozen. A
-// CRIU that stays on after its work counts for no longer than the time to live.
-func (r *Record) orphanWorks() bool { return r.CRIU.Alive() && !r.Expired() }
+// CRIU that stays on after its work, without a settler, counts for no longer than the
+// time to live. After CRIU's end there may be much left to undo, but nobody needs the
+// namespace frozen for that.
+func (r *Record) underWay() bool { return r.CRIU.Alive() && (r.Busy() || !r.Expired()) }
 
 // Waits reports whether the record stands for a freeze that waits, within its
 // time to live, for a restore or for somebody to thaw it.
 func (r *Record) Waits() bool {
 	waiting := r.Phase == Ended || r.Phase == Frozen ||
-		(r.Phase == Held || r.Phase == Committed && !r.Busy() && !r.orphanWorks()) && !r.Alive()
+		(r.Phase == Held || r.Phase == Committed && !r.underWay()) && !r.Alive()
 	return waiting && !r.Expired()
 }
 

@@ -125,15 +125,20 @@ func TestReasons(t *testing.T) {
 	living, gone := tree(t, true), tree(t, false)
 	for _, tc := range []struct {
 		phase                  Phase
+		criu                   bool // lives
 		alive, locked, over    bool
 		settling, holds, waits bool
 	}{
 		{phase: Running, alive: true},
-		{phase: Running, alive: true, locked: true, settling: true, holds: true},
-		{phase: Committed, alive: true, holds: true}, // its settler was killed
+		{phase: Running, criu: true, alive: true, locked: true, settling: true, holds: true},
+		{phase: Running, criu: true, over: true, locked: true, settling: true, holds: true},
+		{phase: Running, alive: true, locked: true, settling: true}, // it is about to be undone
+		{phase: Committed, alive: true, holds: true},                // its settler was killed
 		{phase: Committed, waits: true},
 		{phase: Committed, over: true},
-		{phase: Committed, locked: true, settling: true, holds: true},
+		{phase: Committed, criu: true, locked: true, settling: true, holds: true},
+		{phase: Committed, alive: true, locked: true, settling: true, holds: true},
+		{phase: Committed, locked: true, settling: true, waits: true}, // CRIU has ended the tasks
 		{phase: Held, alive: true, holds: true},
 		{phase: Held, alive: true, over: true, holds: true}, // stopped still
 		{phase: Held, waits: true},
@@ -149,6 +154,9 @@ func TestReasons(t *testing.T) {
 		r := &Record{ID: "1@1", Phase: tc.phase, Tree: gone, Until: time.Now().Add(time.Hour)}
 		if tc.alive {
 			r.Tree = slices.Concat(gone, living)
+		}
+		if tc.criu {
+			r.CRIU = living[0]
 		}
 		if tc.over {
 			r.ExpireIn(-time.Second)

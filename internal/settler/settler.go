@@ -76,7 +76,7 @@ func newSettler(id string) (*settler, error) {
 		return nil, fmt.Errorf("take hold of CRIU: %w", err)
 	}
 	s := &settler{id: id, sock: -1}
-	s.env = &hooks.Env{Keeper: freeze.New(rules.Kernel{}), CRIU: criu, Log: newLog(), Config: s.configure}
+	s.env = &hooks.Env{Keeper: freeze.New(rules.Kernel{}), CRIU: criu, Log: newLog(), Config: s.configure, Pause: s.pause}
 	err = record.MakeDir()
 	if err == nil {
 		s.lock, err = record.Acquire(id)
@@ -110,6 +110,27 @@ func (s *settler) release() {
 		_ = unix.Close(s.sock)
 	}
 	s.env.CRIU.Close()
+}
+
+// pause waits for d, and lets commands have the transaction meanwhile. It reports whether
+// it is ours still: if its record has changed or gone, somebody has undone it.
+func (s *settler) pause(d time.Duration) bool {
+	before, err1 := record.Load(s.id)
+	if s.lock != nil {
+		s.lock.Release()
+	}
+	time.Sleep(d)
+	for {
+		var err error
+		if s.lock, err = record.Acquire(s.id); !errors.Is(err, unix.EAGAIN) {
+			break // where nobody can lock it, everybody goes on without
+		}
+	}
+	now, err2 := record.Load(s.id)
+	if err1 != nil || err2 != nil {
+		return errors.Is(err1, os.ErrNotExist) || !errors.Is(err2, os.ErrNotExist)
+	}
+	return now.Phase == before.Phase
 }
 
 // configure reads the configuration and sets the log up as it says.
