@@ -54,23 +54,29 @@ func (k *task) child() (int, error) {
 	return strconv.Atoi(strings.TrimSpace(string(b)))
 }
 
+// startOwn starts such a tree with these connections.
+func startOwn(t *testing.T, conns ...string) endpoints {
+	t.Helper()
+	args := []string{"connect", "--peer", "127.0.0.1:7000", "--peer", "[::1]:7000"}
+	for _, c := range conns {
+		args = append(args, "--conn", c)
+	}
+	ends := endpoints{client: newTask(t, ownNetns{}, newTopology(t).describeHost("own"), args...)}
+	ends.server = &task{t: t, id: "server"}
+	poll(t, patience, "the server to start", func() (err error) {
+		if ends.server.pid, err = ends.client.child(); err == nil {
+			ends.server.stats, err = stats.Open(ends.client.data("server"))
+		}
+		return err
+	})
+	t.Cleanup(func() { _ = ends.server.stats.Close() })
+	ends.awaitTraffic(patience, time.Now())
+	return ends
+}
+
 // TestOwnNetns dumps and restores such a tree, and thaws a held one.
 func TestOwnNetns(t *testing.T) {
-	start := func(t *testing.T) endpoints {
-		topo := newTopology(t)
-		ends := endpoints{client: newTask(t, ownNetns{}, topo.describeHost("own"), "connect", "--peer", "127.0.0.1:7000",
-			"--peer", "[::1]:7000", "--conn", "push", "--conn", "reqrep", "--conn", "bulk")}
-		ends.server = &task{t: t, id: "server"}
-		poll(t, patience, "the server to start", func() (err error) {
-			if ends.server.pid, err = ends.client.child(); err == nil {
-				ends.server.stats, err = stats.Open(ends.client.data("server"))
-			}
-			return err
-		})
-		t.Cleanup(func() { _ = ends.server.stats.Close() })
-		ends.awaitTraffic(patience, time.Now())
-		return ends
-	}
+	start := func(t *testing.T) endpoints { return startOwn(t, "push", "reqrep", "bulk") }
 	netns := func(ends endpoints) string { return fmt.Sprintf("/proc/%d/ns/net", ends.client.pid) }
 
 	for _, backend := range []string{"nftables", "iptables-nft", "iptables-legacy"} {
@@ -103,5 +109,39 @@ func TestOwnNetns(t *testing.T) {
 		ends.awaitResumption(time.Now())
 		awaitRelease(t, patience, netns(ends), before)
 		ends.checkAllBytes()
+	})
+}
+
+// TestFullBuffers dumps and restores a tree again and again that has both ends of its
+// connections, with all of their buffers full, and traffic that never rests.
+func TestFullBuffers(t *testing.T) {
+	const trees = 2
+	rounds := 25
+	if n, err := strconv.Atoi(os.Getenv("NETFREEZE_FULL_ROUNDS")); err == nil {
+		rounds = n
+	}
+	withNetfreeze(t, settings{policy: "kill"}, plainCRIU{})
+	t.Run("all", func(t *testing.T) {
+		for i := range trees {
+			t.Run(fmt.Sprint(i), func(t *testing.T) {
+				t.Parallel()
+				ends := startOwn(t, "bulk=2,slow,size=65536,interval=1ms", "reqrep", "push")
+				for round := range rounds {
+					time.Sleep(time.Duration(round) * 7 * time.Millisecond) // another moment each time
+					if err := ends.client.engine.dump(ends.client, true); err != nil {
+						t.Fatalf("round %d: dump: %v", round, err)
+					}
+					ends.client.awaitEnd()
+					ends.server.awaitEnd()
+					if err := ends.client.engine.restore(ends.client); err != nil {
+						t.Fatalf("round %d: restore: %v", round, err)
+					}
+					begin := time.Now()
+					ends.awaitTraffic(patience, begin)
+					t.Logf("round %d: every connection carried traffic after %v", round, time.Since(begin))
+				}
+				ends.checkAllBytes()
+			})
+		}
 	})
 }

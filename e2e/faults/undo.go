@@ -33,6 +33,9 @@ func (r *run) undo(p *pod) {
 			}
 			thawNetNS = true
 		case gone, goneOpen:
+			if r.thawed {
+				r.excuse("a command thawed what had ended, and nobody was there to answer the peers")
+			}
 			if r.excused == "" || t.told == succeeded {
 				r.restore(t)
 			}
@@ -135,6 +138,12 @@ func (r *run) restore(t *tree) {
 			r.breaks("a restore brings the tree back", "%s is %s", t.id, t.state)
 			return
 		}
+		if _, begun := a.at("before:pre-restore"); !begun && r.first.restores() && try > 0 {
+			// What the first one has left in the tasks' place is not ours.
+			r.excuse("CRIU, or its caller, does not begin another restore")
+			_, _ = r.command("thaw", t.pod.app)
+			return
+		}
 		if !r.first.restores() || try > 0 {
 			log, _ := os.ReadFile(a.logFile)
 			r.breaks("what was dumped can be restored", "%s: %s", t.id, excerpt(string(log)))
@@ -157,6 +166,8 @@ func (r *run) clear(t *tree) {
 		if err := t.runc("delete", "--force", t.id); err != nil && !strings.Contains(err.Error(), "does not exist") {
 			r.logf("%v", err)
 		}
+		// A runc that was killed early leaves a directory without a state in it.
+		_ = os.RemoveAll(filepath.Join("/run/runc", t.id))
 	}
 	if !zombie(t.pid) {
 		_ = unix.Kill(t.pid, unix.SIGKILL)
@@ -205,6 +216,7 @@ func (r *run) leftovers() error {
 
 // judgeRest judges what is outside of the pods.
 func (r *run) judgeRest() {
+	r.soothe()
 	if r.has(clearsDir) {
 		removeDamaged()
 	}

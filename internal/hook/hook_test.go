@@ -5,18 +5,26 @@ package hook
 import (
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 )
 
 // roleEnv is set in the environment of a test binary that is to be the action-script,
 // executed under the name that is the variable's value.
 const roleEnv = "HOOK_TEST_SCRIPT"
 
+// programEnv names the program that such a test binary starts as its settler.
+const programEnv = "HOOK_TEST_SETTLER"
+
 func TestMain(m *testing.M) {
 	if name := os.Getenv(roleEnv); name != "" {
 		os.Args = []string{name}
+		if program := os.Getenv(programEnv); program != "" {
+			Program, startTime = program, 200*time.Millisecond
+		}
 		os.Exit(Main())
 	}
 	os.Exit(m.Run())
@@ -52,6 +60,23 @@ func TestMisuse(t *testing.T) {
 		if strings.Count(said, "\n") > 1 {
 			t.Errorf("%s: more than one line: %q", tc.name, said)
 		}
+	}
+}
+
+// TestStartHangs has a settler that neither ends nor says that it is ready: CRIU must
+// not wait for it for ever.
+func TestStartHangs(t *testing.T) {
+	hangs := filepath.Join(t.TempDir(), "settler")
+	if err := os.WriteFile(hangs, []byte("#!/bin/sh\nexec sleep 3\n"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	begin := time.Now()
+	said, code := run(t, "netfreeze-hook", "CRTOOLS_SCRIPT_ACTION=pre-dump", programEnv+"="+hangs)
+	if code != 1 || !strings.Contains(said, "has not answered") {
+		t.Errorf("exit code %d, %q", code, said)
+	}
+	if took := time.Since(begin); took > 2*time.Second {
+		t.Errorf("it took %v", took)
 	}
 }
 

@@ -7,6 +7,9 @@ import (
 	"os"
 	"strings"
 	"syscall"
+	"time"
+
+	"github.com/criu-netfreeze/criu-netfreeze/internal/action"
 )
 
 // Program is the path of the settler's executable, for a hook that has none beside it;
@@ -17,11 +20,20 @@ var Program = "/usr/local/bin/netfreeze"
 // else why it cannot.
 const ReadyFD = 3
 
-// start starts the settler, and waits until it listens. The settler gets a session of
+// startTime bounds the start of a settler. A hook that never ended would keep CRIU, and
+// the tasks that it has stopped, waiting for ever.
+var startTime = action.Patience * time.Second
+
+// start starts the settler, and waits until it listens; if that takes too long the hook
+// ends, which makes CRIU give up. The settler gets a session of
 // its own, so that it outlives CRIU and no terminal's signal reaches it.
 func start(id, act string) error {
 	// A script that CRIU executes has descriptor 0 closed. Whatever was opened next
 	// would get that number, and become the settler's standard input.
+	late := time.AfterFunc(startTime, func() {
+		os.Exit(fail(action.Base(os.Args[0]), act+": start the settler: "+action.LateAnswer))
+	})
+	defer late.Stop()
 	null, err := os.OpenFile("/dev/null", os.O_RDWR, 0)
 	if err != nil {
 		return failed("start the settler", err)

@@ -269,6 +269,12 @@ func Load(id string) (*Record, error) {
 	return r, nil
 }
 
+// Exists reports whether there is a record called id. It needs no descriptor.
+func Exists(id string) bool {
+	_, err := os.Lstat(path(id))
+	return err == nil
+}
+
 // parse reads a record's text. The rest of what a later version says is not looked at.
 func parse(data []byte) (*Record, error) {
 	var v struct {

@@ -116,6 +116,7 @@ func (s *settler) release() {
 // it is ours still: if its record has changed or gone, somebody has undone it.
 func (s *settler) pause(d time.Duration) bool {
 	before, err1 := record.Load(s.id)
+	known := record.Exists(s.id)
 	if s.lock != nil {
 		s.lock.Release()
 	}
@@ -126,11 +127,11 @@ func (s *settler) pause(d time.Duration) bool {
 			break // where nobody can lock it, everybody goes on without
 		}
 	}
-	now, err2 := record.Load(s.id)
-	if err1 != nil || err2 != nil {
-		return errors.Is(err1, os.ErrNotExist) || !errors.Is(err2, os.ErrNotExist)
+	if known && !record.Exists(s.id) {
+		return false
 	}
-	return now.Phase == before.Phase
+	now, err2 := record.Load(s.id)
+	return err1 != nil || err2 != nil || now.Phase == before.Phase
 }
 
 // configure reads the configuration and sets the log up as it says.

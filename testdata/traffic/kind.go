@@ -53,6 +53,7 @@ type flow struct {
 	kind     kind
 	half     bool          // the side that sends nothing closes its half at once
 	nap      bool          // nothing is sent while the sender's program naps
+	slow     bool          // the receiver takes its time, so that all buffers are full
 	size     uint32        // of a record in bytes, a multiple of wordLen
 	interval time.Duration // between two records
 }
@@ -66,7 +67,7 @@ var (
 	}
 )
 
-// parseFlow reads KIND[=N][,size=BYTES][,interval=D][,half][,nap]; n is N or 1.
+// parseFlow reads KIND[=N][,size=BYTES][,interval=D][,half][,nap][,slow]; n is N or 1.
 func parseFlow(spec string) (f flow, n int, err error) {
 	head, rest, _ := strings.Cut(spec, ",")
 	name, count, counted := strings.Cut(head, "=")
@@ -93,6 +94,8 @@ func parseFlow(spec string) (f flow, n int, err error) {
 			f.half = true
 		case "nap":
 			f.nap = true
+		case "slow":
+			f.slow = true
 		case "size":
 			var size uint64
 			size, err = strconv.ParseUint(value, 10, 24)
@@ -133,6 +136,7 @@ const greetingMagic = 0x6e667472
 const (
 	flagHalf = 1 << iota
 	flagNap
+	flagSlow
 )
 
 func (f flow) greeting() []byte {
@@ -145,6 +149,9 @@ func (f flow) greeting() []byte {
 	}
 	if f.nap {
 		flags |= flagNap
+	}
+	if f.slow {
+		flags |= flagSlow
 	}
 	b = append(b, byte(f.kind), flags)
 	b = binary.BigEndian.AppendUint32(b, f.size)
@@ -161,6 +168,7 @@ func parseGreeting(b []byte) (flow, error) {
 		kind:     kind(b[6]),
 		half:     b[7]&flagHalf != 0,
 		nap:      b[7]&flagNap != 0,
+		slow:     b[7]&flagSlow != 0,
 		size:     binary.BigEndian.Uint32(b[8:]),
 		interval: time.Duration(binary.BigEndian.Uint64(b[16:])),
 	}

@@ -63,8 +63,9 @@ func run(args []string) error {
 		start = func(p *program) error { return p.serve(addrs) }
 	case "connect":
 		flags.Var(&addrs, "peer", "`ADDRESS:PORT` to connect to (may be given again)")
-		flags.Var(&conns, "conn", "`KIND[=N][,size=BYTES][,interval=D][,half][,nap]` to open to each peer (may be given again).\n"+
-			"KIND: push, pull, reqrep, bulk, udp. half: the side that sends nothing says so. nap: SIGUSR2 interrupts it")
+		flags.Var(&conns, "conn", "`KIND[=N][,size=BYTES][,interval=D][,half][,nap][,slow]` to open to each peer (may be given again).\n"+
+			"KIND: push, pull, reqrep, bulk, udp. half: the side that sends nothing says so. nap: SIGUSR2 interrupts it.\n"+
+			"slow: the receiver takes its time, and all buffers are full")
 		flags.UintVar(&firstID, "first-id", 0, "`NUMBER` of the first connection")
 		start = func(p *program) error { return p.connect(addrs, conns, firstID) }
 	default:

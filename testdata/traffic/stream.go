@@ -42,6 +42,9 @@ func (s *stream) run() {
 	}
 }
 
+// slowness is how long a slow receiver waits before each read.
+const slowness = 20 * time.Millisecond
+
 func (s *stream) other() side { return 1 - s.side }
 
 // receive checks everything that arrives. The end of the other side's stream is an
@@ -55,6 +58,9 @@ func (s *stream) receive() {
 	records := uint64(0)
 	buf := make([]byte, 64<<10)
 	for {
+		if s.flow.slow && !s.p.quiet.Load() {
+			time.Sleep(slowness)
+		}
 		n, err := s.conn.Read(buf)
 		if n > 0 {
 			check.feed(buf[:n])

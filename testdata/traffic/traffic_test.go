@@ -21,6 +21,7 @@ func TestParseFlow(t *testing.T) {
 		"push":                        {flow{kind: push, size: 128, interval: time.Millisecond}, 1},
 		"reqrep=4":                    {flow{kind: reqrep, size: 64, interval: time.Millisecond}, 4},
 		"bulk=2,size=64,interval=1s":  {flow{kind: bulk, size: 64, interval: time.Second}, 2},
+		"bulk,slow":                   {flow{kind: bulk, slow: true, size: 32 << 10, interval: 20 * time.Millisecond}, 1},
 		"push,nap":                    {flow{kind: push, nap: true, size: 128, interval: time.Millisecond}, 1},
 		"pull,half":                   {flow{kind: pull, half: true, size: 128, interval: time.Millisecond}, 1},
 		"udp=3,interval=250us,size=8": {flow{kind: udp, size: 8, interval: 250 * time.Microsecond}, 3},
