@@ -29,7 +29,7 @@ NETSTACK = testdata/netstack
 # The linter, in a directory named by its version, so that another one is built anew.
 GOLANGCI = $(CURDIR)/build/tools/golangci-lint-v2.12.0/golangci-lint
 
-.PHONY: all help build install uninstall demo test unit vet lint e2e faults fuzz bench lab deps clean traffic netstack cnitool
+.PHONY: all help build install uninstall demo test unit vet lint e2e faults soak fuzz bench lab deps clean traffic netstack cnitool
 
 all: build
 
@@ -117,6 +117,10 @@ faults: build lab traffic ## inject faults into dumps and restores in the lab, a
 	gcc -O2 -Wall -static -o build/faults-step e2e/faults/testdata/step.c
 	build/faults -lab $(LAB) -build build $(if $(RUNS),-runs $(RUNS)) $(if $(SEED),-seed $(SEED)) \
 		$(if $(WORLDS),-worlds $(WORLDS)) $(if $(ONLY),-only '$(ONLY)')
+
+soak: export NETFREEZE_SOAK ?= 200
+soak: ## hold, thaw, end and restore 200 times, and see that nothing leaks (NETFREEZE_SOAK=200)
+	$(MAKE) --no-print-directory e2e RUN=TestSoak
 
 # Go minimizes every input that covers something new for up to a minute, unless told
 # otherwise. An input that fails is kept in testdata/fuzz of its package.

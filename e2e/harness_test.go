@@ -71,7 +71,7 @@ func withNetfreeze(t *testing.T, s settings, of ...engine) {
 			mustRun(t, "", "", append([]string{netfreeze, "install", "--runtime", configOf(e)}, s.install...)...)
 		}
 	}
-	t.Cleanup(func() { mustRun(t, "", "", netfreeze, "uninstall") })
+	t.Cleanup(func() { mustRun(t, "", "", netfreeze, "uninstall", "--force") })
 }
 
 // configOf returns the name of an engine's CRIU configuration file, without the

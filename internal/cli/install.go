@@ -120,8 +120,12 @@ hook no restore would thaw it, and without this program nobody could.`,
 // nothingInForce is an error if something on this machine still needs the hook or this
 // program to end it.
 func nothingInForce() error {
-	all, err := record.All()
-	errs := []error{err}
+	_, err := keeper().List() // which clears away what is over
+	all, err2 := record.All()
+	errs := []error{err2}
+	if len(all) > 0 {
+		errs = append(errs, err)
+	}
 	for _, r := range all {
 		if r.Holds() || r.Waits() || r.Undoable() {
 			errs = append(errs, fmt.Errorf("%s: end that first, with netfreeze thaw %s", r.DescribeHold(), r.ThawTarget()))
