@@ -69,7 +69,7 @@ lint: export GOLANGCI_LINT_CACHE = $(CURDIR)/build/lint
 lint: $(GOLANGCI) ## check style and common mistakes (the first time it compiles golangci-lint)
 	$(GOLANGCI) run $(PACKAGES)
 	cd $(NETSTACK) && $(GOLANGCI) run ./...
-	for f in testdata/lab/lab testdata/lab/deps .ci/run; do bash -n $$f || exit 1; done
+	for f in testdata/lab/lab testdata/lab/deps e2e/zdtm.sh .ci/run; do bash -n $$f || exit 1; done
 
 $(GOLANGCI):
 	CGO_ENABLED=0 GOBIN=$(@D) $(GO) install github.com/golangci/golangci-lint/v2/cmd/golangci-lint@$(patsubst golangci-lint-%,%,$(notdir $(@D)))
@@ -83,6 +83,7 @@ unit: vet ## run go vet and the unit tests with the race detector (as root, in n
 	CGO_ENABLED=1 $(GO) test -race $(PACKAGES)
 
 test: deps unit e2e ## run all tests (as root)
+	$(MAKE) --no-print-directory faults RUNS=200 SEED=1
 
 deps: ## install what the tests and the demo need (Debian, as root; elsewhere it names them)
 	testdata/lab/deps

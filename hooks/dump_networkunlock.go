@@ -39,7 +39,11 @@ func (d *Dump) networkUnlock() error {
 	case len(seized) > 0:
 		d.background.Go(func() { d.nudge(seized) })
 	case d.now == dumpReleased && d.nudges(frozen, minRTO):
-		d.background.Go(d.nudgeByImages)
+		root := d.record().Tree[0]
+		d.background.Go(func() {
+			awaitRelease(root)
+			d.nudgeByImages()
+		})
 	}
 	return nil
 }
@@ -51,12 +55,22 @@ const (
 	// minBackoff is after which time it is worth the tasks' waiting to ask their
 	// sockets, which takes some 50 microseconds each.
 	minBackoff = time.Second
+	// releaseTime is how long the peers' nudge is put off at most.
+	releaseTime = time.Second
 )
 
 // nudges reports whether the peers of a tree that goes on in place are to be nudged:
 // after some seconds of a dump their timers have backed off as after a restore.
 func (d *Dump) nudges(frozen, least time.Duration) bool {
 	return d.set.Resume == config.Nudge && frozen >= least && d.record().Scope == record.NetNS
+}
+
+// awaitRelease waits, a moment at most, until CRIU has let go of the tasks: to read
+// images beside it would make them wait.
+func awaitRelease(root proc.Ref) {
+	for deadline := time.Now().Add(releaseTime); root.Traced() && time.Now().Before(deadline); {
+		time.Sleep(time.Millisecond)
+	}
 }
 
 // nudgeByImages nudges after a dump that succeeded: its images tell where the
