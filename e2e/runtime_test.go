@@ -68,7 +68,7 @@ func (r runtimeEngine) configure(k *task, argv []string) {
 		Linux: &specs.Linux{
 			CgroupsPath: "/" + k.id,
 			Namespaces: []specs.LinuxNamespace{
-				{Type: specs.PIDNamespace},
+				{Type: specs.PIDNamespace, Path: k.host.pidNS},
 				{Type: specs.MountNamespace},
 				{Type: specs.IPCNamespace},
 				{Type: specs.UTSNamespace},

@@ -37,6 +37,7 @@ type host struct {
 	v6         netip.Addr
 	port       int // that its server listens on
 	netns      string
+	pidNS      string // path of the pid namespace for its containers, "" for one of their own
 	moves      int
 	switchPort string       // the bridge port that it is connected to
 	hooks      *specs.Hooks // connect it, if the runtime creates its namespace

@@ -47,6 +47,7 @@ type Dump struct {
 
 	stats      statsFile      // CRIU's last file, watched from the commit on
 	images     *os.File       // the image directory, which outlives CRIU's path to it
+	read       func() dumped  // reads the images once; nil before the commit, see holdImages
 	background sync.WaitGroup // whatever runs beside CRIU
 
 	decided   outcome   // what has become of the dump, once it is settled

@@ -4,11 +4,9 @@ package hooks
 
 import (
 	"errors"
-	"fmt"
 	"time"
 
 	"github.com/criu-netfreeze/criu-netfreeze/internal/config"
-	"github.com/criu-netfreeze/criu-netfreeze/internal/criuimg"
 	"github.com/criu-netfreeze/criu-netfreeze/internal/nudge"
 	"github.com/criu-netfreeze/criu-netfreeze/internal/proc"
 	"github.com/criu-netfreeze/criu-netfreeze/internal/record"
@@ -76,16 +74,11 @@ func awaitRelease(root proc.Ref) {
 // nudgeByImages nudges after a dump that succeeded: its images tell where the
 // connections stand, and nobody has to wait.
 func (d *Dump) nudgeByImages() {
-	cp, err := criuimg.Read(fmt.Sprintf("/proc/self/fd/%d", d.images.Fd()))
-	if err != nil {
-		d.env.Log.Debug(err)
-		return
+	got := d.read()
+	if got.err != nil {
+		d.env.Log.Warnf("not every connection is nudged, the others wait for their peers' timers: %v", got.err)
 	}
-	streams, err := cp.Streams()
-	if err != nil {
-		d.env.Log.Debugf("not every connection can be nudged: %v", err)
-	}
-	d.nudge(streams)
+	d.nudge(got.streams)
 }
 
 // nudge has the peers, and our own kernel, repeat at once what was lost. Everybody's

@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -268,4 +269,29 @@ func TestDumpSealFails(t *testing.T) {
 	s.story("pre-dump", "network-lock", "post-dump", "network-unlock", "success", "once Seal")
 	want(t, s.story("settle"), `
 		settle: settled, record isolated, whole nftables frozen 15m0s sealed`)
+}
+
+// TestDumpImagesGo has a caller that packs and removes the images as soon as CRIU has
+// ended: what they say of the connections is known all the same.
+func TestDumpImagesGo(t *testing.T) {
+	s := newStage(t, false)
+	s.story("pre-dump", "network-lock", "post-dump")
+	s.tx.(*Dump).background.Wait()
+	s.removeImages()
+	s.story("network-unlock", "success", "settle")
+	r, err := record.Load(s.env.CRIU.String())
+	must(t, err)
+	if len(r.Conns) == 0 {
+		t.Errorf("no connection is known; log:\n%s", s.log)
+	}
+
+	// One that is even faster is told of in the log.
+	s = newStage(t, false)
+	s.cfg.Policy = config.Run
+	s.story("pre-dump", "network-lock", "post-dump")
+	s.removeImages()
+	s.tx.(*Dump).nudgeByImages()
+	if !strings.Contains(s.log.String(), "level=warning msg=\"not every connection is nudged") {
+		t.Errorf("log:\n%s", s.log)
+	}
 }

@@ -6,10 +6,12 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"sync"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/criu-netfreeze/criu-netfreeze/internal/action"
+	"github.com/criu-netfreeze/criu-netfreeze/internal/config"
 	"github.com/criu-netfreeze/criu-netfreeze/internal/criuimg"
 	"github.com/criu-netfreeze/criu-netfreeze/internal/proc"
 	"github.com/criu-netfreeze/criu-netfreeze/internal/record"
@@ -49,7 +51,34 @@ func (d *Dump) postDump(req action.Request) error {
 	if d.images, err = os.Open(dir); err != nil {
 		return fmt.Errorf("open the image directory: %w", err)
 	}
-	return d.commit(tree)
+	if err := d.commit(tree); err != nil {
+		return err
+	}
+	d.holdImages()
+	return nil
+}
+
+// dumped is what the images of a dump say.
+type dumped struct {
+	*criuimg.Checkpoint
+	streams []tcp.Stream // of the connections; some may be missing
+	err     error        // why not all is known
+}
+
+// holdImages makes the images readable later. Some callers pack and remove them at the
+// moment when CRIU ends, so they are read now, beside CRIU; not where the tasks are
+// waiting for it to let them run on.
+func (d *Dump) holdImages() {
+	dir := fmt.Sprintf("/proc/self/fd/%d", d.images.Fd())
+	d.read = sync.OnceValue(func() (got dumped) {
+		if got.Checkpoint, got.err = criuimg.Read(dir); got.err == nil {
+			got.streams, got.err = got.Streams()
+		}
+		return got
+	})
+	if d.set.Policy != config.Run {
+		d.background.Go(func() { d.read() })
+	}
 }
 
 // makeSureOfFreeze makes sure that nothing gets in or out from here on, and has not

@@ -4,11 +4,9 @@ package hooks
 
 import (
 	"errors"
-	"fmt"
 	"time"
 
 	"github.com/criu-netfreeze/criu-netfreeze/internal/config"
-	"github.com/criu-netfreeze/criu-netfreeze/internal/criuimg"
 	"github.com/criu-netfreeze/criu-netfreeze/internal/nudge"
 	"github.com/criu-netfreeze/criu-netfreeze/internal/proc"
 	"github.com/criu-netfreeze/criu-netfreeze/internal/record"
@@ -78,7 +76,7 @@ func (d *Dump) rollback(tree proc.Tree) error {
 	d.env.Log.Warnf("the dump of %s did not succeed: everything was taken back (%d sockets were in repair mode)", d.record().Describe(), n)
 	switch {
 	case !nudges || !d.freeze.Lifted():
-	case d.images != nil: // they are complete
+	case d.read != nil: // the images are complete
 		d.nudgeByImages()
 	default:
 		d.nudge(streams)
@@ -177,21 +175,23 @@ func (d *Dump) finish() error {
 // acknowledge. Nothing depends on the second part.
 func (d *Dump) saveThenReadImages() error {
 	err := d.freeze.Save()
-	if err != nil || d.images == nil {
+	if err != nil || d.read == nil {
 		return err
 	}
-	cp, err := criuimg.Read(fmt.Sprintf("/proc/self/fd/%d", d.images.Fd()))
-	if err != nil {
-		d.env.Log.Debug(err)
+	got := d.read()
+	if got.err != nil {
+		d.env.Log.Warnf("the images could not be read after the dump, so peers may wait for their timers after the restore: %v", got.err)
+	}
+	if got.Checkpoint == nil {
 		return nil
 	}
 	if d.record().Scope == record.NetNS {
-		d.record().Conns = cp.Conns
+		d.record().Conns = got.Conns
 		if err := d.freeze.Save(); err != nil {
 			d.env.Log.Warn(err)
 		}
 	}
-	if err := d.acknowledge(cp); err != nil {
+	if err := d.acknowledge(got.streams); err != nil {
 		d.env.Log.Debug(err)
 	}
 	return nil
@@ -201,13 +201,9 @@ func (d *Dump) saveThenReadImages() error {
 // The freeze may have dropped one that the kernel had put off. With this the peers
 // know how far their bytes have come, and we know what they wait for: the errors of
 // a nudge must name it exactly. It has CRIU's mark, with which it passes the freeze.
-func (d *Dump) acknowledge(cp *criuimg.Checkpoint) error {
+func (d *Dump) acknowledge(streams []tcp.Stream) error {
 	if d.set.Resume != config.Nudge || d.freeze.NetNS() == nil {
 		return nil
-	}
-	streams, err := cp.Streams()
-	if err != nil {
-		d.env.Log.Debug(err)
 	}
 	acks := nudge.Acks(nudge.Remote(streams))
 	if len(acks) == 0 {

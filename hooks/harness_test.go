@@ -217,12 +217,18 @@ func (s *stage) another(args ...string) *stage {
 // useImages puts sample images into the image directory.
 func (s *stage) useImages(name string) {
 	s.Helper()
-	old, err := os.ReadDir(s.images) // not the directory itself, which CRIU has open
+	s.removeImages()
+	must(s.T, os.CopyFS(s.images, os.DirFS(filepath.Join("../testdata/images", name))))
+}
+
+// removeImages leaves the image directory empty. It stays, since CRIU has it open.
+func (s *stage) removeImages() {
+	s.Helper()
+	old, err := os.ReadDir(s.images)
 	must(s.T, err)
 	for _, e := range old {
 		must(s.T, os.Remove(filepath.Join(s.images, e.Name())))
 	}
-	must(s.T, os.CopyFS(s.images, os.DirFS(filepath.Join("../testdata/images", name))))
 }
 
 // request is an action as CRIU would ask for it.

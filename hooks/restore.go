@@ -56,7 +56,7 @@ func (r *Restore) Do(req action.Request) error {
 	if r.now == restoreFinished && !first {
 		return nil // a script that is listed twice
 	}
-	r.reviveNudger(req)
+	r.reviveNudger()
 	switch req.Action {
 	case action.PreRestore:
 		if r.now <= restoreFrozen {

@@ -11,7 +11,6 @@ import (
 
 	"github.com/sirupsen/logrus"
 
-	"github.com/criu-netfreeze/criu-netfreeze/internal/action"
 	"github.com/criu-netfreeze/criu-netfreeze/internal/config"
 	"github.com/criu-netfreeze/criu-netfreeze/internal/criuimg"
 	"github.com/criu-netfreeze/criu-netfreeze/internal/netns"
@@ -61,16 +60,11 @@ func newNudger(log *logrus.Logger, set config.Settings, cp *criuimg.Checkpoint) 
 
 // reviveNudger makes the nudger of a restore whose settler was killed, from the images.
 // What cannot be read is not needed: the peers' timers do the same, later.
-func (r *Restore) reviveNudger(req action.Request) {
-	if r.nudger != nil || r.now > restoreFrozen || r.set.Resume != config.Nudge {
+func (r *Restore) reviveNudger() {
+	if r.nudger != nil || r.now > restoreFrozen || r.set.Resume != config.Nudge || r.record().Images == "" {
 		return
 	}
-	dir, err := imageDir(req, r.env.CRIU.Ref)
-	if err != nil {
-		r.env.Log.Debug(err)
-		return
-	}
-	cp, err := criuimg.Read(dir)
+	cp, err := criuimg.Read(r.record().Images)
 	if err != nil {
 		r.env.Log.Debug(err)
 		return

@@ -5,6 +5,7 @@ package hooks
 import (
 	"errors"
 	"fmt"
+	"os"
 
 	"github.com/criu-netfreeze/criu-netfreeze/internal/action"
 	"github.com/criu-netfreeze/criu-netfreeze/internal/container"
@@ -32,6 +33,7 @@ func preRestore(env *Env, req action.Request) (*Restore, error) {
 	}
 	r := newRestore(c)
 	r.record().Conns = cp.Conns
+	r.record().Images, _ = os.Readlink(dir) // where there is none, a new settler cannot read them
 	r.record().Addressed = cp.NetNS == criuimg.External
 	if err := r.prepare(cp, ct); err != nil {
 		r.Close()

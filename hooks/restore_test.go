@@ -13,7 +13,6 @@ import (
 
 	"github.com/criu-netfreeze/criu-netfreeze/internal/config"
 	"github.com/criu-netfreeze/criu-netfreeze/internal/criuimg"
-	"github.com/criu-netfreeze/criu-netfreeze/internal/netns"
 	"github.com/criu-netfreeze/criu-netfreeze/internal/netns/nstest"
 	"github.com/criu-netfreeze/criu-netfreeze/internal/record"
 )
@@ -310,36 +309,6 @@ func TestRestoreSparesQueue(t *testing.T) {
 	}))
 	if got := s.story("pre-restore"); !strings.Contains(got, "waits in a listening queue") || !strings.Contains(got, "nothing was changed") {
 		t.Errorf("got %s", got)
-	}
-}
-
-// TestRestoreNudges prepares what is to be sent before the thaw, by a handle of its
-// own: leaving the namespace, or closing the transaction, must not take it away.
-func TestRestoreNudges(t *testing.T) {
-	s := newTarget(t)
-	s.cfg.Resume, s.cfg.AnnounceCount, s.cfg.AnnounceInterval = config.Nudge, 2, 10*time.Millisecond
-	s.story("pre-restore")
-	r := s.tx.(*Restore)
-	first := r.nudger.prepared
-	if first == nil || first.ns.FD() == r.freeze.NetNS().FD() {
-		t.Fatal("what is sent at the thaw has no handle of its own")
-	}
-	must(t, r.freeze.Leave()) // as at post-setup-namespaces, while the first one is still being prepared
-	other, err := netns.OpenPID(s.tree.Process.Pid, 0)
-	must(t, err)
-	must(t, r.freeze.Open(other))
-	r.announceFrozen()
-	if r.nudger.prepared == first {
-		t.Error("what was prepared for another namespace is sent")
-	}
-	s.story("network-unlock", "post-resume")
-	if !r.Finished() {
-		t.Fatalf("not finished: %s", s.log)
-	}
-	r.Close()
-	s.tx = nil
-	if strings.Contains(s.log.String(), "bad file descriptor") {
-		t.Errorf("a closed namespace was used: %s", s.log)
 	}
 }
 

@@ -13,6 +13,7 @@ import (
 	"errors"
 	"os"
 	"strconv"
+	"strings"
 	"syscall"
 
 	"github.com/criu-netfreeze/criu-netfreeze/internal/action"
@@ -57,7 +58,11 @@ Install it with: netfreeze install
 // forward passes the action on to the settler of the CRIU process that executed the
 // script, and returns the settler's exit code.
 func forward(r action.Request) (code int, err error) {
-	id, err := identify(os.Getppid())
+	criu, err := parent()
+	if err != nil {
+		return 1, err
+	}
+	id, err := identify(criu)
 	if err != nil {
 		return 1, err
 	}
@@ -128,6 +133,39 @@ func retry(call func() error) error {
 			return err
 		}
 	}
+}
+
+// parent returns the pid of CRIU as /proc has it. That is the parent's, except in the
+// restore of a container in an external pid namespace (of a pod that shares one): CRIU
+// has entered that for its children (fork_with_pid in criu/cr-restore.c), so a script is
+// in it, and from there CRIU has no number (getppid(2) gives 0).
+func parent() (pid int, err error) {
+	if pid = os.Getppid(); pid != 0 {
+		return pid, nil
+	}
+	const path = "/proc/self/stat"
+	stat, err := os.ReadFile(path)
+	if err != nil {
+		return 0, failed("find the CRIU process", err)
+	}
+	if pid = parentIn(string(stat)); pid == 0 {
+		return 0, errors.New("find the CRIU process: " + path + " names no parent: is /proc that of the host?")
+	}
+	return pid, nil
+}
+
+// parentIn returns the parent in the content of /proc/PID/stat, 0 if there is none.
+func parentIn(stat string) int {
+	const ppid = 1 // the second field after the name, which may contain anything
+	f := strings.Fields(stat[strings.LastIndexByte(stat, ')')+1:])
+	if len(f) <= ppid {
+		return 0
+	}
+	pid, err := strconv.Atoi(f[ppid])
+	if err != nil || pid < 0 {
+		return 0
+	}
+	return pid
 }
 
 // identify names the transaction after the CRIU process whose pid is given (see

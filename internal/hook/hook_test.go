@@ -80,6 +80,30 @@ func TestStartHangs(t *testing.T) {
 	}
 }
 
+func TestParentIn(t *testing.T) {
+	for stat, want := range map[string]int{
+		"12 (sh) S 7 12 12 0 -1":         7,
+		"12 (a) S 1 (b) R 42 12":         42,
+		"12 (sh) S 0 12":                 0,
+		"12 (sh) S":                      0,
+		"12 (sh":                         0,
+		"":                               0,
+		"12 (sh) S -1 12":                0,
+		"12 (sh) S 99999999999999999999": 0,
+	} {
+		if got := parentIn(stat); got != want {
+			t.Errorf("%q: %d, want %d", stat, got, want)
+		}
+	}
+	stat, err := os.ReadFile("/proc/self/stat")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := parentIn(string(stat)); got != os.Getppid() {
+		t.Errorf("our own parent: %d, want %d", got, os.Getppid())
+	}
+}
+
 func TestIdentify(t *testing.T) {
 	id, err := identify(os.Getpid())
 	if err != nil {

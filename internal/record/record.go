@@ -93,6 +93,9 @@ type Record struct {
 	Note          string     `json:"note,omitempty"`
 	Network       string     `json:"network,omitempty"` // CNI: the name of the network at whose ADD it was made
 
+	// Images is, of a restore, the directory of the images, as far as it has a path. CRIU's
+	// own word for it, CRTOOLS_IMAGE_DIR, is right only at the first action.
+	Images string `json:"images,omitempty"`
 	// Addressed says, of a restore, that the caller of CRIU gives the namespace
 	// its addresses before CRIU starts.
 	Addressed bool `json:"addressed,omitempty"`

@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"strconv"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -47,6 +48,11 @@ func Check() error {
 		}
 	} else if st.Ino != initUserNS {
 		return fmt.Errorf("this process is in a user namespace: %w", ErrRootless)
+	}
+	if self, err := os.Readlink("/proc/self"); err != nil {
+		return fmt.Errorf("look up our own number in /proc: %w", err)
+	} else if self != strconv.Itoa(os.Getpid()) {
+		return errors.New("this process is in another pid namespace than that of /proc, and would take the wrong processes by the numbers there: run it in the host's")
 	}
 	header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
 	var data [2]unix.CapUserData // version 3 has 64 bits, in two words
