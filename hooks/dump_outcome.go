@@ -130,6 +130,10 @@ func checkWorkDir(criu proc.Ref, remembers bool) error {
 	if err != nil {
 		return fmt.Errorf("look at CRIU's working directory: %w", err)
 	}
+	daemon := 0 // of criu service, which dumps nothing itself
+	if st, err := proc.ReadStat(criu.PID); err == nil {
+		daemon = st.PPID
+	}
 	dirs, err := filepath.Glob("/proc/[0-9]*/cwd")
 	if err != nil {
 		return err
@@ -140,7 +144,7 @@ func checkWorkDir(criu proc.Ref, remembers bool) error {
 			continue
 		}
 		st, err := proc.ReadStat(pid)
-		if err != nil || st.Comm != "criu" || st.PPID == criu.PID {
+		if err != nil || st.Comm != "criu" || st.PPID == criu.PID || pid == daemon {
 			continue
 		}
 		if other, err := os.Stat(dir); err == nil && os.SameFile(own, other) {

@@ -26,7 +26,7 @@ func preDump(env *Env, req action.Request) (*Dump, error) {
 	// Nobody who is not CRIU gets this far: a script whose CRIU was killed before it
 	// asked for its parent has another process above it, for which nothing would ever
 	// be settled.
-	if _, err := imageDir(req, env.CRIU.Ref); err != nil {
+	if err := checkCaller(req, env.CRIU.Ref); err != nil {
 		return nil, err
 	}
 	root, err := openRoot(req)

@@ -3,8 +3,14 @@
 package hooks
 
 import (
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
+	"time"
 
 	"github.com/criu-netfreeze/criu-netfreeze/internal/action"
 	"github.com/criu-netfreeze/criu-netfreeze/internal/proc"
@@ -31,6 +37,53 @@ func TestEnvironment(t *testing.T) {
 		if _, err := imageDir(req, criu); !fits(err, tc.dirErr) {
 			t.Errorf("%s: image directory: %v", tc.name, err)
 		}
+	}
+}
+
+// TestServiceImages finds the image directory of a worker of criu service, whose
+// CRTOOLS_IMAGE_DIR names the daemon and no descriptor.
+func TestServiceImages(t *testing.T) {
+	dir := func(inventory bool, age time.Duration) *os.File {
+		dir := t.TempDir()
+		if inventory {
+			path := filepath.Join(dir, "inventory.img")
+			must(t, os.WriteFile(path, nil, 0o600))
+			must(t, os.Chtimes(path, time.Time{}, time.Now().Add(-age)))
+		}
+		f, err := os.Open(dir)
+		must(t, err)
+		t.Cleanup(func() { _ = f.Close() })
+		return f
+	}
+	start := func(dirs ...*os.File) (worker proc.Ref, daemon int) {
+		cmd := exec.Command("sh", "-c", "sleep 3600 & echo $!; wait")
+		cmd.ExtraFiles = dirs
+		out, err := cmd.StdoutPipe()
+		must(t, err)
+		must(t, cmd.Start())
+		_, err = fmt.Fscan(out, &worker.PID)
+		must(t, err)
+		t.Cleanup(func() {
+			_ = syscall.Kill(worker.PID, syscall.SIGKILL)
+			_ = cmd.Wait()
+		})
+		return worker, cmd.Process.Pid
+	}
+	worker, daemon := start(dir(false, 0))
+	req := action.Request{ImageDir: fmt.Sprintf("/proc/%d/fd/-1", daemon)}
+	must(t, checkCaller(req, worker))
+	if dir, err := imageDir(req, worker); !fits(err, "has images") || err == nil {
+		t.Errorf("no images: %q, %v", dir, err)
+	}
+	if err := checkCaller(action.Request{ImageDir: fmt.Sprintf("/proc/%d/fd/-1", worker.PID)}, worker); !fits(err, "does not belong") || err == nil {
+		t.Errorf("of the worker itself: %v", err)
+	}
+	want := dir(true, 0)
+	worker, daemon = start(dir(true, time.Hour), want, dir(false, 0)) // the first is of a former dump
+	got, err := imageDir(action.Request{ImageDir: fmt.Sprintf("/proc/%d/fd/-1", daemon)}, worker)
+	must(t, err)
+	if real, err := os.Readlink(got); err != nil || real != want.Name() {
+		t.Errorf("found %s, %v, want %s", real, err, want.Name())
 	}
 }
 

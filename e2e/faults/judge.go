@@ -254,7 +254,7 @@ func (r *run) soothe() {
 func (r *run) judgeBack(p *pod) {
 	now := time.Now()
 	limit := r.limit()
-	if r.outlived {
+	if r.outlived || r.starved() {
 		limit = patience // nobody was there to nudge the peers, whose timers have backed off
 	}
 	for _, t := range p.trees {
@@ -288,6 +288,13 @@ func (r *run) judgeBack(p *pod) {
 	if r.excused == "" {
 		r.judgePackets(p)
 	}
+}
+
+// starved reports whether a program of ours may have lacked what it needs for a nudge.
+func (r *run) starved() bool {
+	return slices.ContainsFunc(r.combos(), func(c combo) bool {
+		return strings.HasPrefix(c.fault.name, "limit ") || strings.HasPrefix(c.fault.name, "inject ")
+	})
 }
 
 // judgePackets judges what the peer has seen.

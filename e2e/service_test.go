@@ -1,0 +1,124 @@
+// SPDX-License-Identifier: Apache-2.0
+
+//go:build e2e
+
+package e2e
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/checkpoint-restore/go-criu/v7/rpc"
+	"google.golang.org/protobuf/proto"
+)
+
+// serviceCRIU is criu service, which forks a worker for each request. A restore into an
+// existing namespace needs a descriptor, which the service cannot be given.
+type serviceCRIU struct {
+	plainCRIU
+	socket string
+}
+
+func (serviceCRIU) String() string { return "service" }
+
+// startService starts the daemon.
+func startService(t *testing.T) serviceCRIU {
+	t.Helper()
+	s := serviceCRIU{socket: filepath.Join(t.TempDir(), "criu.sock")}
+	cmd := newCommand(context.Background(), "", "criu", "service", "--address", s.socket)
+	cmd.Dir = t.TempDir()
+	if err := cmd.start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		_ = cmd.Process.Kill()
+		_ = cmd.Wait()
+	})
+	poll(t, patience, "criu service", func() error {
+		fd, err := s.dial()
+		if err == nil {
+			_ = syscall.Close(fd)
+		}
+		return err
+	})
+	return s
+}
+
+func (s serviceCRIU) dial() (int, error) {
+	fd, err := syscall.Socket(syscall.AF_UNIX, syscall.SOCK_SEQPACKET|syscall.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return -1, err
+	}
+	if err := syscall.Connect(fd, &syscall.SockaddrUnix{Name: s.socket}); err != nil {
+		_ = syscall.Close(fd)
+		return -1, err
+	}
+	return fd, nil
+}
+
+func (s serviceCRIU) dump(k *task, leaveRunning bool, _ ...string) error {
+	var ns syscall.Stat_t
+	if err := syscall.Stat(netnsPath(k.host.netns), &ns); err != nil {
+		return err
+	}
+	dir, err := os.Open(k.images())
+	if err != nil {
+		return err
+	}
+	defer dir.Close()
+	request, err := proto.Marshal(&rpc.CriuReq{
+		Type: rpc.CriuReqType_DUMP.Enum(),
+		Opts: &rpc.CriuOpts{
+			ImagesDirFd: proto.Int32(int32(dir.Fd())), Pid: proto.Int32(int32(k.pid)),
+			LogLevel: proto.Int32(4), LogFile: proto.String("dump.log"),
+			TcpEstablished: proto.Bool(true), LeaveRunning: proto.Bool(leaveRunning),
+			External: []string{fmt.Sprintf("net[%d]:%s", ns.Ino, netnsKey)},
+		},
+	})
+	if err != nil {
+		return err
+	}
+	fd, err := s.dial()
+	if err != nil {
+		return err
+	}
+	defer syscall.Close(fd)
+	if _, err := syscall.Write(fd, request); err != nil {
+		return err
+	}
+	buf := make([]byte, 64<<10)
+	n, err := syscall.Read(fd, buf)
+	if err != nil {
+		return err
+	}
+	var answer rpc.CriuResp
+	if err := proto.Unmarshal(buf[:n], &answer); err != nil {
+		return err
+	}
+	if !answer.GetSuccess() {
+		return withLog(fmt.Errorf("criu service: %s", answer.GetCrErrmsg()), filepath.Join(k.images(), "dump.log"))
+	}
+	return nil
+}
+
+// TestService dumps by criu service, twice by the same daemon. Its workers do not tell
+// the action-scripts where the images are.
+func TestService(t *testing.T) {
+	withNetfreeze(t, settings{policy: "hold"}, plainCRIU{})
+	e := startService(t)
+	p := newPair(t, e, true, few)
+	p.dump()
+	p.dumped.awaitStop()
+	mustRun(t, "", "", netfreeze, "thaw", fmt.Sprint(p.dumped.pid))
+	p.awaitTraffic(patience, time.Now())
+	p.dump()
+	p.dumped.awaitStop()
+	mustRun(t, "", "", netfreeze, "kill", fmt.Sprint(p.dumped.pid))
+	p.dumped.awaitEnd()
+	p.restore()
+}
