@@ -187,7 +187,7 @@ func TestNudgeBound(t *testing.T) {
 // receive and answer the packets, and may be busy otherwise: one of a few
 // attempts has to be in time.
 func TestNudgeMany(t *testing.T) {
-	const within, attempts = 50 * time.Millisecond, 3
+	const within, attempts = 50 * time.Millisecond, 6
 	log := filepath.Join(t.TempDir(), "log")
 	withNetfreeze(t, settings{policy: "kill", log: log, more: "announce-count = 0"}, plainCRIU{})
 	for range attempts {
