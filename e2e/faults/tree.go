@@ -117,7 +117,7 @@ func (t *tree) start(r *run, port int) error {
 	if r.ipv6 {
 		addrs = append(addrs, fmt.Sprintf("[%s]:%d", app6, port))
 	}
-	args := []string{"serve"}
+	args := append([]string{"serve"}, r.pace()...)
 	for _, a := range addrs {
 		args = append(args, "--listen", a)
 	}
@@ -135,9 +135,10 @@ func (t *tree) start(r *run, port int) error {
 	}
 	interval := ",interval=5ms"
 	if r.has(many) {
-		interval = ",interval=100ms" // their traffic is not to take all of a small machine
+		interval = ",interval=100ms"
 	}
-	args = []string{"connect", "--stats", t.data("peers"), "--log", t.data("peers.log"), "--conn", "push" + interval, "--conn", "reqrep" + interval}
+	args = append([]string{"connect"}, r.pace()...)
+	args = append(args, "--stats", t.data("peers"), "--log", t.data("peers.log"), "--conn", "push"+interval, "--conn", "reqrep"+interval)
 	if r.random.IntN(2) == 0 && !r.has(many) {
 		args = append(args, "--conn", "bulk,interval=50ms")
 	}
@@ -243,4 +244,12 @@ func (r *run) treeOf(criu int) *tree {
 		return nil
 	}
 	return all[i]
+}
+
+// pace has the programs of many pods at once leave the machine some time for the rest.
+func (r *run) pace() []string {
+	if r.has(many) {
+		return []string{"--beat", "20ms"}
+	}
+	return nil
 }

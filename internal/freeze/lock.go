@@ -45,7 +45,7 @@ func lockedIfPossible(ns *netns.Namespace, change func() error) error {
 }
 
 func lockError(ns *netns.Namespace, err error) error {
-	return fmt.Errorf("lock %s against other changes: %w (is another netfreeze at work there?)", ns, err)
+	return fmt.Errorf("lock %s against other changes: %w", ns, err)
 }
 
 func acquire(ns *netns.Namespace) (*record.Lock, error) {

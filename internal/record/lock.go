@@ -9,6 +9,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"time"
 
@@ -54,7 +55,10 @@ func AcquireFile(name string, patience time.Duration) (*Lock, error) {
 		if l != nil {
 			return l, nil
 		}
-		if err != nil && (!errors.Is(err, unix.EAGAIN) || time.Now().After(deadline)) {
+		switch late := time.Now().After(deadline); {
+		case errors.Is(err, unix.EAGAIN) && late:
+			return nil, fmt.Errorf("%w: %s has it; if that hangs, end it with kill -9", err, holder(path))
+		case err != nil && !errors.Is(err, unix.EAGAIN):
 			return nil, err
 		}
 		if err != nil {
@@ -80,7 +84,18 @@ func try(path string) (*Lock, error) {
 		_ = f.Close()
 		return nil, nil
 	}
+	_, _ = f.WriteAt([]byte(fmt.Sprintf("%-10d", os.Getpid())), 0) // for holder; a full disk has no room for it
 	return &Lock{f, path}, nil
+}
+
+// holder names the process that has a lock, as far as it is known.
+func holder(path string) string {
+	text, err := os.ReadFile(path)
+	pid := strings.TrimSpace(string(text))
+	if _, err2 := strconv.Atoi(pid); err != nil || err2 != nil {
+		return "another process"
+	}
+	return "process " + pid
 }
 
 // NoFile reports whether err, from [MakeDir], [Acquire] or [AcquireFile], says that the

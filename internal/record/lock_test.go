@@ -4,6 +4,7 @@ package record
 
 import (
 	"errors"
+	"fmt"
 	"os"
 	"strings"
 	"sync"
@@ -22,7 +23,8 @@ func TestLock(t *testing.T) {
 	f, err := Acquire("1@1")
 	must(t, err)
 	must(t, os.WriteFile(action.Socket("1@1"), nil, 0o600))
-	if _, err := Acquire("1@1"); !errors.Is(err, unix.EAGAIN) || !strings.Contains(err.Error(), "1@1") {
+	if _, err := Acquire("1@1"); !errors.Is(err, unix.EAGAIN) || !strings.Contains(err.Error(), "1@1") ||
+		!strings.Contains(err.Error(), fmt.Sprintf("process %d has it", os.Getpid())) {
 		t.Errorf("locked twice: %v", err)
 	}
 	another, err := Acquire("2@2")

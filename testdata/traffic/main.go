@@ -27,7 +27,7 @@ import (
 	"github.com/criu-netfreeze/criu-netfreeze/testdata/traffic/stats"
 )
 
-// beat is the time between two ticks of an idle program.
+// beat is the usual time between two ticks of an idle program.
 const beat = time.Millisecond
 
 // program is what all connections of one process share.
@@ -53,6 +53,7 @@ func run(args []string) error {
 	flags := flag.NewFlagSet("traffic "+args[0], flag.ContinueOnError)
 	statsPath := flags.String("stats", "", "`FILE` of counters to create")
 	logPath := flags.String("log", "", "`FILE` to append events to (default standard error)")
+	pause := flags.Duration("beat", beat, "`TIME` between two ticks")
 	busy := flags.Bool("busy", false, "tick without a pause, which keeps one processor busy")
 	var addrs, conns list
 	var firstID uint
@@ -85,7 +86,7 @@ func run(args []string) error {
 		return err
 	}
 	p := &program{stats: file, log: eventLog{path: *logPath}}
-	go p.tick(*busy)
+	go p.tick(*busy, *pause)
 	if err := start(p); err != nil {
 		return err
 	}
@@ -110,11 +111,11 @@ func (p *program) obey(signals <-chan os.Signal) {
 }
 
 // tick shows that the program runs. When busy, it ticks without a pause.
-func (p *program) tick(busy bool) {
+func (p *program) tick(busy bool, pause time.Duration) {
 	for {
 		p.stats.Tick()
 		if !busy {
-			time.Sleep(beat)
+			time.Sleep(pause)
 		}
 	}
 }
