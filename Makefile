@@ -44,7 +44,9 @@ build: ## build the programs and the scripts' links into build/
 	$(GOBUILD) -o build/netfreeze-oci ./cmd/netfreeze-oci
 	@for s in $(SCRIPTS); do ln -sf netfreeze-hook build/$$s; done
 
-install: build ## install below DESTDIR and PREFIX (CRIU's configuration: netfreeze install)
+# What is built is installed as it is: root may have no Go.
+install: ## install below DESTDIR and PREFIX (CRIU's configuration: netfreeze install)
+	@test -x build/netfreeze-hook || $(MAKE) --no-print-directory build
 	install -d $(DESTDIR)$(BINDIR) $(DESTDIR)$(LIBEXECDIR) $(DESTDIR)$(SYSCONFDIR) $(DESTDIR)$(CNIBINDIR) $(DESTDIR)$(DATADIR)
 	install -m 0755 build/netfreeze $(DESTDIR)$(BINDIR)/netfreeze
 	install -m 0755 build/netfreeze-hook $(DESTDIR)$(LIBEXECDIR)/netfreeze-hook

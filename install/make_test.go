@@ -14,10 +14,10 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-// makeIn runs the Makefile with a target and a DESTDIR.
-func makeIn(t *testing.T, dest, target string) {
+// makeIn runs the Makefile with a target, a DESTDIR and other variables.
+func makeIn(t *testing.T, dest, target string, vars ...string) {
 	t.Helper()
-	cmd := exec.Command("make", "-C", "..", target, "DESTDIR="+dest)
+	cmd := exec.Command("make", append([]string{"-C", "..", target, "DESTDIR=" + dest}, vars...)...)
 	// What a make around the tests was told is not meant for this one.
 	cmd.Env = slices.DeleteFunc(os.Environ(), func(v string) bool {
 		name, _, _ := strings.Cut(v, "=")
@@ -100,7 +100,7 @@ func TestMake(t *testing.T) {
 		t.Errorf("left by uninstall: %v", left)
 	}
 
-	makeIn(t, dest, "install")
+	makeIn(t, dest, "install", "GO=/nonexistent") // what is built needs no Go
 	const changed = "policy = \"run\"\n"
 	if err := os.WriteFile(filepath.Join(dest, toml), []byte(changed), 0o600); err != nil {
 		t.Fatal(err)

@@ -70,7 +70,7 @@ criu command reads default.conf, and so does every CRIU that a runtime starts.`,
 	f.StringVar(&policy, "stop-after-dump", "", "the policy to write into "+config.Path+": hold, run, isolate or kill")
 	f.StringVar(&o.NetworkLock, "network-lock", "skip", "CRIU's own lock: "+strings.Join(install.NetworkLocks(), ", ")+", or "+criusLock+" for no line, so that CRIU or its caller chooses;\nour freeze needs none beside it")
 	f.StringVar(&o.ManageCgroups, "manage-cgroups", "", "how CRIU treats cgroups, such as ignore (default: no line)")
-	f.StringVar(&o.LogFile, "log-file", "", "an absolute path for CRIU's log, overwritten by each run (default: no line)")
+	f.StringVar(&o.LogFile, "log-file", "", "an absolute path for CRIU's log, overwritten by each run; callers that keep\nor pack CRIU's log, such as containerd, do not find it then (default: no line)")
 	f.BoolVar(&o.Split, "split", false, "list pre-dump, post-dump, pre-restore and post-resume instead of netfreeze-hook; slower")
 	f.StringVar(&o.Hook, "hook", "", "the path of netfreeze-hook (default: the one installed with this command)")
 	return cmd

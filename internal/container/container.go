@@ -48,7 +48,8 @@ func Runtime(criu int) (*Container, error) {
 	if c.Bundle == "" && cmd.verb == "checkpoint" {
 		c.Bundle = bundleFromState(cmd)
 	}
-	if c.Bundle == "" && cmd.verb == "restore" {
+	guessed := c.Bundle == "" && cmd.verb == "restore"
+	if guessed {
 		c.Bundle = "." // the runtimes' default: their working directory
 	}
 	if c.Bundle == "" {
@@ -61,7 +62,9 @@ func Runtime(criu int) (*Container, error) {
 		}
 		c.Bundle = filepath.Join(cwd, c.Bundle)
 	}
-	if err := c.readBundle(); err != nil {
+	if err := c.readBundle(); guessed && errors.Is(err, os.ErrNotExist) {
+		return nil, nil // another program with such a command line
+	} else if err != nil {
 		return nil, fmt.Errorf("read the bundle of container %s: %w", c.ID, err)
 	}
 	return c, nil

@@ -4,7 +4,9 @@ package container
 
 import (
 	"bytes"
+	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -182,4 +184,51 @@ func FuzzBundle(f *testing.F) {
 			t.Errorf("%s: got %+v", data, c)
 		}
 	})
+}
+
+// TestOtherCaller takes no program for a runtime that only has a command line like one,
+// and asks the runtime that it is for its bundle.
+func TestOtherCaller(t *testing.T) {
+	for name, tc := range map[string]struct {
+		bundle string // in the caller's directory, "" for none
+		args   []string
+		known  bool
+	}{
+		"an RPC client":              {"", []string{"restore", "-", "images"}, false},
+		"a runtime in its bundle":    {"{}", []string{"restore", "web"}, true},
+		"a runtime without a bundle": {"", []string{"restore", "--bundle", "/nonexistent", "web"}, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			dir := t.TempDir()
+			if tc.bundle != "" {
+				if err := os.WriteFile(filepath.Join(dir, "config.json"), []byte(tc.bundle), 0o600); err != nil {
+					t.Fatal(err)
+				}
+			}
+			// The shell is the caller, and its child stands for CRIU.
+			cmd := exec.Command("/bin/sh", append([]string{"-c", "sleep 3600 & echo $!; wait"}, tc.args...)...)
+			cmd.Args = append([]string{"client", "-c", "sleep 3600 & echo $!; wait"}, tc.args...)
+			cmd.Dir = dir
+			out, err := cmd.StdoutPipe()
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := cmd.Start(); err != nil {
+				t.Fatal(err)
+			}
+			var criu int
+			_, err = fmt.Fscan(out, &criu)
+			t.Cleanup(func() {
+				_ = unix.Kill(criu, unix.SIGKILL)
+				_ = cmd.Wait()
+			})
+			if err != nil {
+				t.Fatal(err)
+			}
+			c, err := Runtime(criu)
+			if (c != nil || err != nil) != tc.known {
+				t.Errorf("got %+v, %v", c, err)
+			}
+		})
+	}
 }
