@@ -9,6 +9,7 @@ import (
 
 	"github.com/criu-netfreeze/criu-netfreeze/internal/action"
 	"github.com/criu-netfreeze/criu-netfreeze/internal/config"
+	"github.com/criu-netfreeze/criu-netfreeze/internal/freeze"
 	"github.com/criu-netfreeze/criu-netfreeze/internal/record"
 )
 
@@ -93,6 +94,12 @@ func (d *Dump) Finished() bool { return false }
 
 // Polls implements Transaction: a caller may keep CRIU for more requests.
 func (d *Dump) Polls() bool { return d.record().Phase == record.Committed }
+
+// Watch implements Transaction.
+func (d *Dump) Watch() (w freeze.Watch, ok bool) {
+	w = freeze.Watch{ThenKill: d.set.HoldThenKill, Sigterm: d.set.HoldSigterm == config.EndHeld}
+	return w, d.record().Phase == record.Held && (w.ThenKill > 0 || w.Sigterm)
+}
 
 // Concluded implements Transaction.
 func (d *Dump) Concluded() bool {

@@ -4,6 +4,7 @@ package hooks
 
 import (
 	"errors"
+	"fmt"
 	"time"
 
 	"github.com/criu-netfreeze/criu-netfreeze/internal/config"
@@ -97,7 +98,7 @@ func (d *Dump) applyPolicy(tree proc.Tree) error {
 		}
 		return d.ended(tree, "ended silently")
 	default:
-		return d.hold(tree, "policy")
+		return d.hold(tree, d.noteHold())
 	}
 }
 
@@ -152,6 +153,14 @@ func (d *Dump) hold(tree proc.Tree, why string) error {
 	r := d.record()
 	d.env.Log.Infof("%s is held: stopped, frozen until %s; netfreeze thaw or netfreeze kill %s ends that", r.Describe(), clock(r.Ends()), r.ThawTarget())
 	return errors.Join(err, d.finish())
+}
+
+// noteHold says why a tree is held, and when that ends.
+func (d *Dump) noteHold() string {
+	if d.set.HoldThenKill == 0 {
+		return "policy"
+	}
+	return fmt.Sprintf("policy; it is ended without a packet at %s, unless somebody thaws it", clock(time.Now().Add(d.set.HoldThenKill)))
 }
 
 // renew counts the time to live from here, where the dump is complete. If that does

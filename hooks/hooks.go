@@ -58,6 +58,9 @@ type Transaction interface {
 	// Settle ends the transaction once CRIU has ended, or is done with it. What cannot
 	// be taken back now is tried again until the kernel has done it.
 	Settle() error
+	// Watch returns what is to end the hold that the settlement has left, and whether
+	// there is anything to watch.
+	Watch() (w freeze.Watch, ok bool)
 	// Close lets go of everything. Rules and record stay as they are.
 	Close()
 }

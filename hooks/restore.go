@@ -2,7 +2,10 @@
 
 package hooks
 
-import "github.com/criu-netfreeze/criu-netfreeze/internal/action"
+import (
+	"github.com/criu-netfreeze/criu-netfreeze/internal/action"
+	"github.com/criu-netfreeze/criu-netfreeze/internal/freeze"
+)
 
 // restoreState is how far a restore has got.
 type restoreState int
@@ -84,6 +87,9 @@ func (r *Restore) Polls() bool { return false }
 
 // Concluded implements Transaction.
 func (r *Restore) Concluded() bool { return false }
+
+// Watch implements Transaction.
+func (r *Restore) Watch() (w freeze.Watch, ok bool) { return w, false }
 
 // Close implements Transaction. It waits until all that is to be sent was sent.
 func (r *Restore) Close() {

@@ -74,6 +74,21 @@ func Resumes() []Resume { return []Resume{Nudge, None} }
 // RestoreFailures returns all values of restore-failure, the default one first.
 func RestoreFailures() []RestoreFailure { return []RestoreFailure{Thaw, Keep} }
 
+// HoldSigterm says what a held tree does that is asked to end by SIGTERM, which it
+// cannot see as long as it is stopped.
+type HoldSigterm string
+
+const (
+	// EndHeld ends it without a packet, as netfreeze kill does.
+	EndHeld HoldSigterm = "kill"
+	// WaitHeld leaves the signal pending: whoever stops the container waits for its
+	// whole grace period.
+	WaitHeld HoldSigterm = "wait"
+)
+
+// HoldSigterms returns all values of hold-sigterm, the default one first.
+func HoldSigterms() []HoldSigterm { return []HoldSigterm{EndHeld, WaitHeld} }
+
 // LogLevels returns the log levels, from the fewest messages to the most: those
 // that logrus.ParseLevel accepts.
 func LogLevels() []string {
@@ -115,6 +130,8 @@ type Config struct {
 	RestoreFailure RestoreFailure
 	// Resuming is how traffic is started again after a thaw.
 	Resuming
+	// Holding is how a hold ends by itself.
+	Holding
 	// Annotations says whether [PolicyAnnotation] may choose the policy.
 	Annotations bool
 	// Log says where messages go, and how many of them are written.
@@ -125,7 +142,16 @@ type Config struct {
 	name string // the file, for Settings.Why
 }
 
-// Resuming is how traffic is started again after a thaw.after a thaw.
+// Holding is how a hold ends by itself.
+type Holding struct {
+	// HoldThenKill is after which time a held tree is ended without a packet, unless
+	// somebody thaws it before; 0 is never.
+	HoldThenKill time.Duration
+	// HoldSigterm is what a held tree does at SIGTERM.
+	HoldSigterm HoldSigterm
+}
+
+// Resuming is how traffic is started again after a thaw.
 type Resuming struct {
 	// Resume says whether connections are nudged.
 	Resume Resume
@@ -178,6 +204,7 @@ func Default() *Config {
 			Resume: Nudge, NudgePackets: 16,
 			AnnounceCount: 3, AnnounceInterval: 200 * time.Millisecond,
 		},
+		Holding:     Holding{HoldSigterm: EndHeld},
 		Annotations: false,
 		Log:         Log{Level: "info"},
 		name:        "built-in defaults",

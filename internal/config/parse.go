@@ -58,6 +58,8 @@ func Parse(data []byte, name string) (*Config, error) {
 		{"nudge-packets", p.number(&c.NudgePackets, 1, MaxNudgePackets)},
 		{"announce-count", p.number(&c.AnnounceCount, 0, MaxAnnounceCount)},
 		{"announce-interval", p.duration(&c.AnnounceInterval, MinAnnounceInterval, MaxAnnounceInterval)},
+		{"hold-then-kill", p.duration(&c.HoldThenKill, 0, MaxTTL)},
+		{"hold-sigterm", word(&p, &c.HoldSigterm, HoldSigterms())},
 		{"annotations", p.boolean(&c.Annotations)},
 		{"log", p.log(&c.Log)},
 		{"container", p.rules(&c.Containers)},

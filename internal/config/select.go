@@ -21,6 +21,7 @@ type Settings struct {
 	RestoreFailure RestoreFailure
 
 	Resuming
+	Holding
 	// Why says what chose the policy, for the log and for netfreeze status.
 	Why string
 }
@@ -37,6 +38,7 @@ func (c *Config) For(t identity.Container) (Settings, error) {
 		RestoreFailure: c.RestoreFailure,
 
 		Resuming: c.Resuming,
+		Holding:  c.Holding,
 		Why:      c.name,
 	}
 	for i := range c.Containers {

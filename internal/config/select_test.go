@@ -36,7 +36,7 @@ policy = "run"
 	if err != nil {
 		t.Fatal(err)
 	}
-	general := Settings{Backend: "auto", Policy: Hold, TTL: 5 * time.Minute, Drain: 100 * time.Millisecond, RestoreFailure: Thaw, Resuming: Default().Resuming, Why: "f"}
+	general := Settings{Backend: "auto", Policy: Hold, TTL: 5 * time.Minute, Drain: 100 * time.Millisecond, RestoreFailure: Thaw, Resuming: Default().Resuming, Holding: Default().Holding, Why: "f"}
 	with := func(change func(*Settings)) Settings {
 		s := general
 		change(&s)

@@ -231,6 +231,21 @@ func (r Ref) Traced() bool {
 	return len(tracer) == 1 && tracer[0] != "0"
 }
 
+// Pending reports whether the process has been sent this signal and has not taken it
+// yet, because it is stopped or blocks it (SigPnd and ShdPnd in proc_pid_status(5)).
+func (r Ref) Pending(sig unix.Signal) bool {
+	if !r.Alive() {
+		return false
+	}
+	for _, set := range status(r.PID, "SigPnd", "ShdPnd") {
+		bits, err := strconv.ParseUint(set, 16, 64)
+		if err == nil && bits&(1<<(sig-1)) != 0 {
+			return true
+		}
+	}
+	return false
+}
+
 // status returns the values of the named lines of /proc/PID/status.
 func status(pid int, names ...string) (values []string) {
 	data, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))

@@ -36,7 +36,7 @@ const linger = 2 * time.Second
 
 // Run is the settler's whole life: it does the actions of the one CRIU process that id
 // names (PID@START), in the order in which they come, and settles the transaction when
-// CRIU has ended. To ready it writes "ok" once actions can be sent, or else one line
+// CRIU has ended; then it looks after the hold that this may have left. To ready it writes "ok" once actions can be sent, or else one line
 // that says why not. From then on the process ignores signals (see ignoreSignals).
 func Run(id string, ready *os.File) error {
 	ignoreSignals()
@@ -46,12 +46,19 @@ func Run(id string, ready *os.File) error {
 		_ = ready.Close()
 		return err
 	}
-	defer s.close()
 	_, err = ready.WriteString("ok")
 	if err := errors.Join(err, ready.Close()); err != nil {
+		s.close()
 		return fmt.Errorf("say that the settler is ready: %w", err)
 	}
-	return s.loop()
+	err = s.loop()
+	s.close() // whoever wants to undo a hold must find it free
+	if s.tx != nil {
+		if w, ok := s.tx.Watch(); ok {
+			s.env.Keeper.Watch(s.id, w, s.env.Log)
+		}
+	}
+	return err
 }
 
 // settler serves one transaction.

@@ -1,0 +1,49 @@
+// SPDX-License-Identifier: Apache-2.0
+
+//go:build e2e
+
+package e2e
+
+import (
+	"testing"
+	"time"
+)
+
+// TestHoldEnds has a hold end by itself: at once where the runtime asks the container to
+// stop, whose grace period would pass in vain otherwise, or after the configured time.
+// Either way not a packet tells the peers, and a restore goes on with the connections.
+func TestHoldEnds(t *testing.T) {
+	for name, tc := range map[string]struct {
+		more string
+		do   func(t *testing.T, p *pair)
+	}{
+		"SIGTERM": {"", func(t *testing.T, p *pair) {
+			mustRun(t, "", "", p.dumped.engine.String(), "kill", p.dumped.id, "TERM")
+		}},
+		"hold-then-kill": {`hold-then-kill = "1s"`, func(*testing.T, *pair) {}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			withNetfreeze(t, settings{policy: "hold", more: tc.more}, runtimeEngine("runc"), runtimeEngine("crun"))
+			for _, e := range []engine{runtimeEngine("runc"), runtimeEngine("crun")} {
+				t.Run(e.String(), func(t *testing.T) {
+					t.Parallel()
+					p := newPair(t, e, true, few)
+					p.dump()
+					p.dumped.awaitStop()
+					time.Sleep(500 * time.Millisecond) // a signal that comes earlier counts for nothing
+					asked := time.Now()
+					tc.do(t, p)
+					p.dumped.awaitEnd()
+					if took := time.Since(asked); took > 3*time.Second {
+						t.Errorf("it has ended after %v", took)
+					}
+					if err := p.packets.since(p.from).stray(); err != nil {
+						t.Error(err)
+					}
+					p.dumped.engine.remove(p.dumped)
+					p.restore()
+				})
+			}
+		})
+	}
+}
