@@ -47,3 +47,21 @@ func TestHoldEnds(t *testing.T) {
 		})
 	}
 }
+
+// TestRestartInPlace starts another container in the namespace of one that a dump has
+// ended, as kubelet does: it gets its network, though nobody has restored or thawed.
+func TestRestartInPlace(t *testing.T) {
+	withNetfreeze(t, settings{policy: "kill"}, runtimeEngine("runc"))
+	e := runtimeEngine("runc")
+	p := newPair(t, e, true, few)
+	p.dump()
+	p.dumped.awaitEnd()
+	p.dumped.engine.remove(p.dumped)
+	if status(t, p.app.netns) == "" {
+		t.Fatal("the namespace is not frozen")
+	}
+	ends := endpoints{server: serve(t, e, p.app)}
+	awaitRelease(t, patience, p.app.netns, p.rules)
+	ends.client = connect(t, plainCRIU{}, p.peer, p.app, few)
+	ends.awaitTraffic(patience, time.Now())
+}

@@ -97,8 +97,12 @@ func (d *Dump) Polls() bool { return d.record().Phase == record.Committed }
 
 // Watch implements Transaction.
 func (d *Dump) Watch() (w freeze.Watch, ok bool) {
-	w = freeze.Watch{ThenKill: d.set.HoldThenKill, Sigterm: d.set.HoldSigterm == config.EndHeld}
-	return w, d.record().Phase == record.Held && (w.ThenKill > 0 || w.Sigterm)
+	w = freeze.Watch{
+		ThenKill: d.set.HoldThenKill, Sigterm: d.set.HoldSigterm == config.EndHeld,
+		Newcomers: d.set.Restart == config.ThawRestart,
+	}
+	phase := d.record().Phase
+	return w, phase == record.Held || phase == record.Ended
 }
 
 // Concluded implements Transaction.

@@ -89,6 +89,20 @@ const (
 // HoldSigterms returns all values of hold-sigterm, the default one first.
 func HoldSigterms() []HoldSigterm { return []HoldSigterm{EndHeld, WaitHeld} }
 
+// Restart says what happens when a container starts in a namespace that is frozen for
+// the restore of another one.
+type Restart string
+
+const (
+	// ThawRestart gives it its network: what runs goes before what might be restored.
+	ThawRestart Restart = "thaw"
+	// KeepRestart keeps the namespace frozen.
+	KeepRestart Restart = "keep"
+)
+
+// Restarts returns all values of restart, the default one first.
+func Restarts() []Restart { return []Restart{ThawRestart, KeepRestart} }
+
 // LogLevels returns the log levels, from the fewest messages to the most: those
 // that logrus.ParseLevel accepts.
 func LogLevels() []string {
@@ -142,13 +156,15 @@ type Config struct {
 	name string // the file, for Settings.Why
 }
 
-// Holding is how a hold ends by itself.
+// Holding is how a hold, or the freeze that it leaves, ends by itself.
 type Holding struct {
 	// HoldThenKill is after which time a held tree is ended without a packet, unless
 	// somebody thaws it before; 0 is never.
 	HoldThenKill time.Duration
 	// HoldSigterm is what a held tree does at SIGTERM.
 	HoldSigterm HoldSigterm
+	// Restart is what happens when another container starts where one has ended.
+	Restart Restart
 }
 
 // Resuming is how traffic is started again after a thaw.
@@ -204,7 +220,7 @@ func Default() *Config {
 			Resume: Nudge, NudgePackets: 16,
 			AnnounceCount: 3, AnnounceInterval: 200 * time.Millisecond,
 		},
-		Holding:     Holding{HoldSigterm: EndHeld},
+		Holding:     Holding{HoldSigterm: EndHeld, Restart: ThawRestart},
 		Annotations: false,
 		Log:         Log{Level: "info"},
 		name:        "built-in defaults",

@@ -22,6 +22,7 @@ func (c *Config) TOML() string {
 	fmt.Fprintf(&b, "announce-interval = %s\n", quote(FormatDuration(c.AnnounceInterval)))
 	fmt.Fprintf(&b, "hold-then-kill = %s\n", quote(FormatDuration(c.HoldThenKill)))
 	fmt.Fprintf(&b, "hold-sigterm = %s\n", quote(string(c.HoldSigterm)))
+	fmt.Fprintf(&b, "restart = %s\n", quote(string(c.Restart)))
 	fmt.Fprintf(&b, "annotations = %t\n", c.Annotations)
 	fmt.Fprintf(&b, "\n[log]\nlevel = %s\nfile = %s\n", quote(c.Log.Level), quote(c.Log.File))
 	for i := range c.Containers {

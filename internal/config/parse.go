@@ -60,6 +60,7 @@ func Parse(data []byte, name string) (*Config, error) {
 		{"announce-interval", p.duration(&c.AnnounceInterval, MinAnnounceInterval, MaxAnnounceInterval)},
 		{"hold-then-kill", p.duration(&c.HoldThenKill, 0, MaxTTL)},
 		{"hold-sigterm", word(&p, &c.HoldSigterm, HoldSigterms())},
+		{"restart", word(&p, &c.Restart, Restarts())},
 		{"annotations", p.boolean(&c.Annotations)},
 		{"log", p.log(&c.Log)},
 		{"container", p.rules(&c.Containers)},

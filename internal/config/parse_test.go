@@ -28,6 +28,7 @@ announce-count = 5
 announce-interval = "1s"
 hold-then-kill = "30s"
 hold-sigterm = "wait"
+restart = "keep"
 annotations = true
 
 [log]
@@ -56,12 +57,12 @@ func TestParse(t *testing.T) {
 		Drain:          0,
 		RestoreFailure: Keep,
 		Resuming:       Resuming{Resume: None, NudgePackets: 8, AnnounceCount: 5, AnnounceInterval: time.Second},
-		Holding:        Holding{HoldThenKill: 30 * time.Second, HoldSigterm: WaitHeld},
+		Holding:        Holding{HoldThenKill: 30 * time.Second, HoldSigterm: WaitHeld, Restart: KeepRestart},
 		Annotations:    true,
 		Log:            Log{Level: "debug", File: "/var/log/netfreeze.log"},
 		Containers: []Rule{
-			{ID: "3f2a", Policy: Kill, TTL: ptr(time.Hour), Line: 19},
-			{Pod: "kube-system/*", Name: "db-[0-9]", Backend: "nftables", Drain: ptr(5 * time.Second), Line: 24},
+			{ID: "3f2a", Policy: Kill, TTL: ptr(time.Hour), Line: 20},
+			{Pod: "kube-system/*", Name: "db-[0-9]", Backend: "nftables", Drain: ptr(5 * time.Second), Line: 25},
 		},
 	}
 	got, err := Parse([]byte(full), "f")
@@ -96,13 +97,13 @@ func TestParseProblems(t *testing.T) {
 		want     []string
 	}{
 		{"unknown key", "\npolcy = \"run\"\n", []string{
-			`f:2: unknown key "polcy" (did you mean "policy"?); allowed here: backend, policy, ttl, drain, restore-failure, resume, nudge-packets, announce-count, announce-interval, hold-then-kill, hold-sigterm, annotations, log, container`,
+			`f:2: unknown key "polcy" (did you mean "policy"?); allowed here: backend, policy, ttl, drain, restore-failure, resume, nudge-packets, announce-count, announce-interval, hold-then-kill, hold-sigterm, restart, annotations, log, container`,
 		}},
 		{"unknown key in a table", "[log]\n\n  levle = 1", []string{
 			`f:3: unknown key "levle" (did you mean "level"?); allowed here: level, file`,
 		}},
 		{"unknown table", "ttl = \"1m\"\n[logg.x]\na=1", []string{
-			`f:2: unknown key "logg" (did you mean "log"?); allowed here: backend, policy, ttl, drain, restore-failure, resume, nudge-packets, announce-count, announce-interval, hold-then-kill, hold-sigterm, annotations, log, container`,
+			`f:2: unknown key "logg" (did you mean "log"?); allowed here: backend, policy, ttl, drain, restore-failure, resume, nudge-packets, announce-count, announce-interval, hold-then-kill, hold-sigterm, restart, annotations, log, container`,
 		}},
 		{"bad word", `policy = "hodl"`, []string{
 			`f:1: policy = "hodl": not one of "hold", "run", "isolate", "kill" (did you mean "hold"?)`,
@@ -140,7 +141,7 @@ func TestParseProblems(t *testing.T) {
 			`f:1: policy = "x": not one of "hold", "run", "isolate", "kill"`,
 		}},
 		{"dotted", "a.b = '''\n\n'''\nlog.level = \"loud\"", []string{
-			`f:1: unknown key "a"; allowed here: backend, policy, ttl, drain, restore-failure, resume, nudge-packets, announce-count, announce-interval, hold-then-kill, hold-sigterm, annotations, log, container`,
+			`f:1: unknown key "a"; allowed here: backend, policy, ttl, drain, restore-failure, resume, nudge-packets, announce-count, announce-interval, hold-then-kill, hold-sigterm, restart, annotations, log, container`,
 			`f:4: level = "loud": not one of "panic", "fatal", "error", "warning", "info", "debug", "trace"`,
 		}},
 		{"log file", "[log]\nfile = \"x.log\"", []string{

@@ -13,50 +13,81 @@ import (
 	"github.com/criu-netfreeze/criu-netfreeze/internal/record"
 )
 
-// Watch is what ends a hold by itself, without a packet.
+// Watch is what changes a hold, or what is left of one, without a command.
 type Watch struct {
-	ThenKill time.Duration // how long the hold lasts at most; 0 is for ever
-	Sigterm  bool          // a SIGTERM that its root task gets ends it
+	ThenKill time.Duration // how long a hold lasts at most; 0 is for ever
+	Sigterm  bool          // a SIGTERM that the root task gets ends a hold
+	// Newcomers thaws a namespace that waits for a restore when another container
+	// starts in it; else that is only said.
+	Newcomers bool
 }
 
-// watchInterval is how often a hold is looked at.
-const watchInterval = 200 * time.Millisecond
+// The intervals at which it is looked: a hold, and a namespace for newcomers, for which
+// all processes have to be looked at.
+const (
+	watchInterval    = 200 * time.Millisecond
+	newcomerInterval = time.Second
+)
 
-// Watch looks after the hold that the record called id stands for, until somebody ends
-// it, or it ends it itself. A stopped task never sees a SIGTERM, so whoever stops a
-// container would wait for all of its grace period. A signal that was pending before
-// does not count: the task blocks it.
+// Watch looks after the hold, or the freeze that waits for a restore, that the record
+// called id stands for, until somebody ends that, or it ends it itself.
 func (k *Keeper) Watch(id string, w Watch, log *logrus.Logger) {
-	began, pending := time.Now(), true
-	for first := true; ; first = false {
+	h := holdWatch{Watch: w, keeper: k, log: log, began: time.Now(), first: true}
+	var n *newcomers
+	for {
 		r, err := record.Load(id)
 		switch {
 		case errors.Is(err, os.ErrNotExist):
 			return
 		case err != nil: // it is being written, or damaged, and then nobody knows what to end
 			time.Sleep(watchInterval)
-			continue
-		case r.Phase != record.Held || len(r.Tree) == 0 || !r.Tree[0].Alive():
-			return
-		}
-		before := pending
-		pending = w.Sigterm && r.Tree[0].Pending(unix.SIGTERM)
-		why := ""
-		switch {
-		case pending && !before && !first:
-			why = "it got a SIGTERM (hold-sigterm = \"wait\" leaves it held)"
-		case w.ThenKill > 0 && time.Since(began) >= w.ThenKill:
-			why = "nobody has thawed it (hold-then-kill)"
-		}
-		if why != "" {
-			err := k.Kill(r)
-			if err == nil {
-				log.Infof("%s was held and is ended without a packet: %s", r.Describe(), why)
+		case r.Phase == record.Held && len(r.Tree) > 0 && r.Tree[0].Alive():
+			h.look(r)
+			time.Sleep(watchInterval)
+		case r.Phase == record.Ended && r.Scope == record.NetNS && r.Waits():
+			if n == nil {
+				n = lookForNewcomers(r.NetNS)
+			}
+			if k.meet(n, r, w.Newcomers, log) {
 				return
 			}
-			log.Errorf("end the held tree of %s: %v", r.Describe(), err)
-			pending = false // once more
+			time.Sleep(newcomerInterval)
+		default:
+			return
 		}
-		time.Sleep(watchInterval)
 	}
+}
+
+// holdWatch looks after one hold.
+type holdWatch struct {
+	Watch
+	keeper  *Keeper
+	log     *logrus.Logger
+	began   time.Time
+	first   bool
+	pending bool // a SIGTERM was, when it was looked last
+}
+
+// look ends the hold if it is time. A stopped task never sees a SIGTERM, so whoever
+// stops a container would wait for all of its grace period. A signal that was pending
+// from the beginning does not count: the task blocks it.
+func (h *holdWatch) look(r *record.Record) {
+	pending := h.Sigterm && r.Tree[0].Pending(unix.SIGTERM)
+	why := ""
+	switch {
+	case pending && !h.pending && !h.first:
+		why = "it got a SIGTERM (hold-sigterm = \"wait\" leaves it held)"
+	case h.ThenKill > 0 && time.Since(h.began) >= h.ThenKill:
+		why = "nobody has thawed it (hold-then-kill)"
+	}
+	h.first = false
+	if why == "" {
+		h.pending = pending
+		return
+	}
+	if err := h.keeper.Kill(r); err != nil { // once more, next time
+		h.log.Errorf("end the held tree of %s: %v", r.Describe(), err)
+		return
+	}
+	h.log.Infof("%s was held and is ended without a packet: %s", r.Describe(), why)
 }

@@ -4,7 +4,10 @@ package freeze
 
 import (
 	"bytes"
+	"fmt"
+	"os/exec"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -12,6 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/criu-netfreeze/criu-netfreeze/internal/netns/nstest"
+	"github.com/criu-netfreeze/criu-netfreeze/internal/proc"
 	"github.com/criu-netfreeze/criu-netfreeze/internal/record"
 	"github.com/criu-netfreeze/criu-netfreeze/rules/fake"
 )
@@ -54,6 +58,17 @@ func TestWatch(t *testing.T) {
 			if tc.do != nil {
 				must(t, tc.do(k, f))
 			}
+			if tc.ends {
+				for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(time.Millisecond) {
+					if r, err := record.Load(f.Record.ID); err == nil && r.Phase == record.Ended {
+						break
+					}
+					if time.Now().After(deadline) {
+						t.Fatal("it is held for ever")
+					}
+				}
+				must(t, f.Record.Remove()) // as a restore does
+			}
 			select {
 			case <-done:
 			case <-time.After(10 * time.Second):
@@ -64,9 +79,6 @@ func TestWatch(t *testing.T) {
 			}
 			if !strings.Contains(said.String(), tc.says) {
 				t.Errorf("log: %s", said.String())
-			}
-			if r, err := record.Load(f.Record.ID); tc.ends && (err != nil || r.Phase != record.Ended) {
-				t.Errorf("record: %+v, %v", r, err)
 			}
 		})
 	}
@@ -93,4 +105,62 @@ func TestWatchPendingBefore(t *testing.T) {
 	}
 	must(t, f.Record.Remove())
 	<-done
+}
+
+// TestWatchNewcomers has a container start in a namespace that is frozen for a restore
+// of another one. A command that enters the namespace is none.
+func TestWatchNewcomers(t *testing.T) {
+	for _, thaw := range []bool{true, false} {
+		t.Run(fmt.Sprint(thaw), func(t *testing.T) {
+			fresh(t)
+			filter := fake.New()
+			k, ns := New(filter), nstest.New(t)
+			start := func(flags uintptr) proc.Ref {
+				cmd := exec.Command("sleep", "3600")
+				cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: flags}
+				must(t, ns.Do(cmd.Start))
+				t.Cleanup(func() {
+					_ = cmd.Process.Kill()
+					_ = cmd.Wait()
+				})
+				return proc.Ref{PID: cmd.Process.Pid}
+			}
+			start(unix.CLONE_NEWPID) // the pod's pause process
+			f := newFreeze(t, k, ns, record.Record{ID: "1@1", Op: record.Dump, Phase: record.Ended})
+			must(t, f.Arm())
+			var said bytes.Buffer
+			log := logrus.New()
+			log.SetOutput(&said)
+			done := make(chan struct{})
+			go func() {
+				defer close(done)
+				k.Watch(f.Record.ID, Watch{Newcomers: thaw}, log)
+			}()
+			time.Sleep(newcomerInterval / 2)
+			start(0)
+			time.Sleep(5 * newcomerInterval / 2)
+			if filter.String() == "" {
+				t.Fatalf("thawed for a command: %s", said.String())
+			}
+			p := start(unix.CLONE_NEWPID)
+			if thaw {
+				<-done
+				if filter.String() != "" {
+					t.Errorf("in force: %s", filter)
+				}
+			} else {
+				time.Sleep(5 * newcomerInterval / 2)
+				r, err := record.Load("1@1")
+				must(t, err)
+				if !strings.Contains(r.Note, fmt.Sprintf("pid %d has started", p.PID)) || filter.String() == "" {
+					t.Errorf("note %q, in force %s", r.Note, filter)
+				}
+				must(t, r.Remove())
+				<-done
+			}
+			if !strings.Contains(said.String(), fmt.Sprintf("pid %d has started", p.PID)) {
+				t.Errorf("log: %s", said.String())
+			}
+		})
+	}
 }

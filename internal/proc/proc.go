@@ -231,6 +231,16 @@ func (r Ref) Traced() bool {
 	return len(tracer) == 1 && tracer[0] != "0"
 }
 
+// IsInit reports whether the process is the first one of a pid namespace below that of
+// /proc (NSpid in proc_pid_status(5)).
+func IsInit(pid int) bool {
+	for _, pids := range status(pid, "NSpid") {
+		f := strings.Fields(pids)
+		return len(f) > 1 && f[len(f)-1] == "1"
+	}
+	return false
+}
+
 // Pending reports whether the process has been sent this signal and has not taken it
 // yet, because it is stopped or blocks it (SigPnd and ShdPnd in proc_pid_status(5)).
 func (r Ref) Pending(sig unix.Signal) bool {
