@@ -24,9 +24,11 @@ func TestSettlerSignals(t *testing.T) {
 			p := newPair(t, plainCRIU{}, true, few)
 			seen := filepath.Join(t.TempDir(), "settlers")
 			// The same process is there before and after the signals.
-			do := fmt.Sprintf(`pidof netfreeze >> %[1]s
-for s in TERM HUP INT QUIT USR1 USR2 PIPE ALRM ABRT TSTP TTIN TTOU CONT TERM; do kill -$s $(pidof netfreeze); done
-sleep 0.1; pidof netfreeze >> %[1]s; kill -TERM $(pidof netfreeze)`, seen)
+			// Those of other transactions may still look after a hold.
+			do := fmt.Sprintf(`settler() { grep -alE "$PPID[@]" /proc/[0-9]*/cmdline 2>/dev/null | cut -d/ -f3; }
+settler >> %[1]s
+for s in TERM HUP INT QUIT USR1 USR2 PIPE ALRM ABRT TSTP TTIN TTOU CONT TERM; do kill -$s $(settler); done
+sleep 0.1; settler >> %[1]s; kill -TERM $(settler)`, seen)
 			p.dump(scripted(script(t, action, do), true)...)
 			pids, err := os.ReadFile(seen)
 			if err != nil {
