@@ -154,9 +154,18 @@ func PlanInstall(o Options) (*Plan, error) {
 			continue
 		}
 		c := f.confs[r]
+		needs := r == "crun" && o.ManageCgroups == "" && unified(o.root())
 		if r == "crun" && c.Before == nil && f.confs["runc"].After != nil {
 			errs = append(errs, p.leaveToRunc(f))
+			if needs {
+				p.Notes = append(p.Notes, "on this host's cgroup v2 crun's restores need manage-cgroups ignore, which then holds for runc as well: --manage-cgroups ignore adds it")
+			}
 			continue
+		}
+		b.ManageCgroups = o.ManageCgroups
+		if needs {
+			b.ManageCgroups = "ignore"
+			p.Notes = append(p.Notes, c.Path+" gets manage-cgroups ignore, which crun's restores need on cgroup v2")
 		}
 		b.Origin = Origin{File: c.Before == nil, Dir: c.Before == nil && ours}
 		after, warnings, err := Add(c.Before, b)
@@ -182,6 +191,13 @@ func PlanInstall(o Options) (*Plan, error) {
 	}
 	p.Changes = f.all()
 	return p, nil
+}
+
+// unified reports whether there is nothing but cgroup v2, where a restore by crun fails
+// if CRIU treats control groups as it does by default.
+func unified(root string) bool {
+	_, err := os.Stat(filepath.Join(root, "sys/fs/cgroup/cgroup.controllers"))
+	return err == nil
 }
 
 // leaveToRunc decides what to do if there is a runc.conf but no crun.conf. Making

@@ -288,3 +288,54 @@ func TestDiff(t *testing.T) {
 		t.Errorf("created: got %q", got)
 	}
 }
+
+// TestCrunManagesCgroups gives crun, and nobody else, the line without which its
+// restores fail on cgroup v2.
+func TestCrunManagesCgroups(t *testing.T) {
+	const line = "manage-cgroups=ignore\n"
+	v2 := func(t *testing.T) tree {
+		tr := newTree(t)
+		tr.write("/sys/fs/cgroup/cgroup.controllers", "cpu memory\n", 0o444)
+		return tr
+	}
+	lines := func(tr tree, runtime string) int {
+		content, err := os.ReadFile(tr.path(conf(runtime)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return strings.Count(string(content), line)
+	}
+
+	tr := v2(t)
+	tr.write(conf("runc"), "", 0o644)
+	tr.write(conf("crun"), "", 0o644)
+	p := tr.install(tr.options(Runtimes()...))
+	if n := []int{lines(tr, "runc"), lines(tr, "crun"), lines(tr, "default")}; n[0] != 0 || n[1] != 1 || n[2] != 0 {
+		t.Errorf("lines in runc.conf, crun.conf and default.conf: %v", n)
+	}
+	if !strings.Contains(strings.Join(p.Notes, "\n"), "which crun's restores need") {
+		t.Errorf("notes: %q", p.Notes)
+	}
+
+	tr = v2(t) // crun reads runc.conf
+	p = tr.install(tr.options("runc", "crun"))
+	if n := lines(tr, "runc"); n != 0 || !strings.Contains(strings.Join(p.Notes, "\n"), "--manage-cgroups ignore adds it") {
+		t.Errorf("%d lines, notes: %q", n, p.Notes)
+	}
+
+	tr = v2(t)
+	tr.write(conf("crun"), "", 0o644)
+	o := tr.options("crun")
+	o.ManageCgroups = "soft"
+	tr.install(o)
+	if n := lines(tr, "crun"); n != 0 {
+		t.Error("what the user asked for was changed")
+	}
+
+	tr = newTree(t) // without cgroup v2
+	tr.write(conf("crun"), "", 0o644)
+	tr.install(tr.options("crun"))
+	if n := lines(tr, "crun"); n != 0 {
+		t.Error("added where nobody needs it")
+	}
+}
