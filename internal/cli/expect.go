@@ -144,7 +144,9 @@ func (o *expectOptions) show(w io.Writer) error {
 		}
 		return errors.Join(err, encodeJSON(w, all))
 	}
-	if len(all) == 0 {
+	unmet, err2 := expect.Unmet()
+	err = errors.Join(err, err2)
+	if len(all) == 0 && len(unmet) == 0 {
 		_, werr := fmt.Fprintln(w, "nothing is expected")
 		return errors.Join(err, werr)
 	}
@@ -158,5 +160,17 @@ func (o *expectOptions) show(w io.Writer) error {
 		_, _ = fmt.Fprintf(tw, "%s\t%s\t%s\t%s\t%s\n", e, e.Since.Local().Format("15:04:05"),
 			time.Until(e.Until).Round(time.Second), dash(met), dash(e.By))
 	}
-	return errors.Join(err, tw.Flush())
+	for i := range unmet {
+		_, _ = fmt.Fprintf(tw, "%s\t%s\tended\tnever\t-\n", &unmet[i], unmet[i].Since.Local().Format("15:04:05"))
+	}
+	if err := errors.Join(err, tw.Flush()); err != nil || len(unmet) == 0 {
+		return err
+	}
+	_, werr := fmt.Fprintln(w, unmetNote)
+	return werr
 }
+
+// unmetNote says what may have gone wrong.
+const unmetNote = "Nothing of what was expected and never met was set up while the CNI plugin or the OCI hook could see it. " +
+	"An address is seen only if the runtime asks for it (CNI's \"ips\", which CRI-O does not pass) or if the plugin stands last; " +
+	"expect the pod or the container by name instead, and see that the plugin or the hook is installed. --cancel forgets one."

@@ -11,6 +11,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/criu-netfreeze/criu-netfreeze/internal/expect"
 	"github.com/criu-netfreeze/criu-netfreeze/internal/freeze"
 	"github.com/criu-netfreeze/criu-netfreeze/internal/printable"
 )
@@ -32,6 +33,8 @@ are shown too.`,
 				return err
 			}
 			list, err := keeper().List()
+			unmet, err2 := unmetStatus()
+			list, err = append(list, unmet...), errors.Join(err, err2)
 			if output == outputJSON {
 				if list == nil {
 					list = []freeze.Status{} // an empty list, not null
@@ -43,6 +46,25 @@ are shown too.`,
 	}
 	addOutputFlag(cmd, &output)
 	return cmd
+}
+
+// unmetStatus lists what was expected, and never came.
+func unmetStatus() (list []freeze.Status, err error) {
+	all, err := expect.Unmet()
+	for _, e := range all {
+		list = append(list, freeze.Status{
+			ID: "expectation", Container: e.Container, Pod: e.Pod, Address: addressOf(e),
+			State: "unmet", Since: e.Since, Note: unmetNote,
+		})
+	}
+	return list, err
+}
+
+func addressOf(e expect.Expectation) string {
+	if !e.Address.IsValid() {
+		return ""
+	}
+	return e.Address.String()
 }
 
 func writeTable(w io.Writer, list []freeze.Status) error {

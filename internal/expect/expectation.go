@@ -153,9 +153,27 @@ func (e Expectation) Cancel() (bool, error) {
 }
 
 // Expectations returns those that are in force, the next one to end first.
-// Files of those whose time is over are removed. Unreadable ones are reported
-// beside the others.
+// Files of those whose time is over are removed, but for those of [Unmet].
+// Unreadable ones are reported beside the others.
 func Expectations() ([]Expectation, error) {
+	all, err := recorded()
+	return slices.DeleteFunc(all, func(e Expectation) bool { return e.over() }), err
+}
+
+// Unmet returns those whose time has ended, not more than a day ago, and that nothing
+// has met: what was expected came otherwise than expected, or not at all.
+func Unmet() ([]Expectation, error) {
+	all, err := recorded()
+	return slices.DeleteFunc(all, func(e Expectation) bool { return !e.over() }), err
+}
+
+// remembered is how long what was not met is told of.
+const remembered = 24 * time.Hour
+
+func (e *Expectation) over() bool { return time.Now().After(e.Until) }
+
+// recorded returns those in force and those of Unmet.
+func recorded() ([]Expectation, error) {
 	entries, err := os.ReadDir(expectDir)
 	if errors.Is(err, os.ErrNotExist) {
 		return nil, nil
@@ -183,7 +201,7 @@ func Expectations() ([]Expectation, error) {
 		switch {
 		case err != nil:
 			errs = append(errs, fmt.Errorf("read the expectation %s: %w (remove the file and expect again)", path, err))
-		case time.Now().After(e.Until):
+		case e.over() && (!e.Matched.IsZero() || time.Since(e.Until) > remembered):
 			errs = append(errs, removeExpired(path, data))
 		default:
 			all = append(all, e)

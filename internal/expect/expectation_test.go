@@ -125,6 +125,18 @@ func TestExpectations(t *testing.T) {
 			t.Fatalf("an expectation whose time is over is still there: %s", list(t))
 		}
 	}
+	// Nothing has met it, which is told of for a day.
+	unmet, err := Unmet()
+	must(t, err)
+	if len(unmet) != 1 || unmet[0].String() != "address 192.0.2.1" {
+		t.Errorf("unmet: %v", unmet)
+	}
+	old := unmet[0]
+	old.Until = time.Now().Add(-25 * time.Hour)
+	must(t, old.save())
+	if unmet, err := Unmet(); len(unmet) > 0 || err != nil {
+		t.Errorf("unmet a day later: %v, %v", unmet, err)
+	}
 	// Records of freezes are something else.
 	if records, err := record.All(); len(records) > 0 || err != nil {
 		t.Errorf("records: %v, %v", records, err)
