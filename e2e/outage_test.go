@@ -138,7 +138,20 @@ func (o *outages) measure(t *testing.T, length time.Duration) {
 			worst = max(worst, at.Sub(from[d.from]))
 		}
 		o.note(key(length, d.name), worst)
+		if d.from == sinceThaw && worst > soon && length > time.Second {
+			t.Logf("%s: first byte %v after the thaw at %s; what netfreeze said:\n%s", d.name, worst, from[sinceThaw].Format("15:04:05.000000"), o.said(t))
+		}
 	}
+}
+
+// said returns what the settlers have logged so far.
+func (o *outages) said(t *testing.T) string {
+	t.Helper()
+	log, err := os.ReadFile(o.log)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(log)
 }
 
 // dump starts a pair, dumps the app and moves it to its new namespace.

@@ -44,7 +44,7 @@ func (r *run) undo(p *pod) {
 		}
 	}
 	switch {
-	case !thawNetNS && r.harms() && r.leftovers() != nil:
+	case !thawNetNS && r.harms() && (r.leftovers() != nil || r.has(clearsDir)):
 		// The kernel has ended it; what is left has to be tidied away.
 		r.soothe()
 		if _, err := r.command("thaw", p.app); err != nil {

@@ -45,6 +45,10 @@ func (k *Keeper) Watch(id string, w Watch, log *logrus.Logger) {
 			h.look(r)
 			time.Sleep(watchInterval)
 		case r.Phase == record.Ended && r.Scope == record.NetNS && r.Waits():
+			if lost(r) {
+				_ = k.discard(r) // another namespace may have its inode by now
+				return
+			}
 			if n == nil {
 				n = lookForNewcomers(r.NetNS)
 			}

@@ -56,7 +56,8 @@ Install it with: netfreeze install
 `
 
 // forward passes the action on to the settler of the CRIU process that executed the
-// script, and returns the settler's exit code.
+// script, and returns the settler's exit code. A settler that is killed meanwhile leaves
+// the action to the next one: each may come twice.
 func forward(r action.Request) (code int, err error) {
 	criu, err := parent()
 	if err != nil {
@@ -66,13 +67,28 @@ func forward(r action.Request) (code int, err error) {
 	if err != nil {
 		return 1, err
 	}
+	if code, err = ask(id, r); err == errNoAnswer {
+		code, err = ask(id, r)
+	}
+	return code, err
+}
+
+// errNoAnswer says that the settler has ended in the middle.
+var errNoAnswer = errors.New(action.NoAnswer)
+
+// ask has the settler of the transaction called id do the action.
+func ask(id string, r action.Request) (code int, err error) {
 	fd, err := connect(id, r.Action)
 	if err != nil {
 		return 1, err
 	}
 	defer closeFD(fd)
 	message := []byte(r.String())
-	if err := retry(func() error { return syscall.Sendto(fd, message, syscall.MSG_NOSIGNAL, nil) }); err != nil {
+	err = retry(func() error { return syscall.Sendto(fd, message, syscall.MSG_NOSIGNAL, nil) })
+	if errors.Is(err, syscall.EPIPE) || errors.Is(err, syscall.ECONNRESET) {
+		return 1, errNoAnswer
+	}
+	if err != nil {
 		return 1, failed("the settler does not take the action", err)
 	}
 	buf := make([]byte, action.MaxMessage)
@@ -82,10 +98,12 @@ func forward(r action.Request) (code int, err error) {
 		case errors.Is(err, syscall.EINTR):
 		case errors.Is(err, syscall.EAGAIN):
 			return 1, errors.New(action.LateAnswer)
+		case errors.Is(err, syscall.ECONNRESET):
+			return 1, errNoAnswer
 		case err != nil:
 			return 1, failed("the settler does not answer", err)
 		case n == 0:
-			return 1, errors.New(action.NoAnswer)
+			return 1, errNoAnswer
 		case buf[0] == action.AnswerLine:
 			say(string(buf[1:n]))
 		case buf[0] == action.AnswerEnd:

@@ -83,9 +83,10 @@ func do(r *action.Request) {
 		sys(syscall.SYS_CLOSE, fd, 0, 0, 0, 0)
 		return
 	}
-	// The settler has the action now. From here on nothing may be left to main, which
-	// would send it a second time.
+	// The settler has the action now. It is left to main, which sends it a second time,
+	// only if the settler has ended since.
 	receive(fd, r)
+	sys(syscall.SYS_CLOSE, fd, 0, 0, 0, 0)
 }
 
 // identify returns the id of the CRIU process that executed the script (see
@@ -153,7 +154,8 @@ func send(fd int, r *action.Request) bool {
 	return !m.Full() && sys(syscall.SYS_SENDTO, fd, at(&message[0]), m.Len(), syscall.MSG_NOSIGNAL, 0) >= 0
 }
 
-// receive passes on the settler's answer and exits.
+// receive passes on the settler's answer and exits; it returns if the settler has ended
+// without one.
 //
 //go:nosplit
 //go:noinline
@@ -169,8 +171,8 @@ func receive(fd int, r *action.Request) {
 		case n > 0:
 			exit(1)
 		case n == -int(syscall.EINTR): // stopped by a signal, and continued
-		case n == 0:
-			complain(r, action.NoAnswer)
+		case n == 0, n == -int(syscall.ECONNRESET):
+			return
 		case n == -int(syscall.EAGAIN):
 			complain(r, action.LateAnswer)
 		default:

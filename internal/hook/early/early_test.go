@@ -83,11 +83,11 @@ func buildHook(t *testing.T, arch string, early bool) string {
 	if built[path] != "" {
 		return path
 	}
-	args := []string{"build", "-o", path}
+	flags := "-X " + module + "/internal/hook.Program=/nonexistent/netfreeze" // no settler of this machine
 	if early {
-		args = append(args, "-ldflags", "-E "+entry)
+		flags += " -E " + entry
 	}
-	cmd := exec.Command("go", append(args, module+"/cmd/netfreeze-hook")...)
+	cmd := exec.Command("go", "build", "-o", path, "-ldflags", flags, module+"/cmd/netfreeze-hook")
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOOS=linux", "GOARCH="+arch)
 	if out, err := cmd.CombinedOutput(); err != nil {
 		t.Fatalf("build: %v\n%s", err, out)
@@ -225,6 +225,7 @@ func testForward(t *testing.T, hook script, early bool) {
 	for _, tc := range []struct {
 		name    string
 		answers []string
+		next    []string // of the settler after it
 		said    string
 		code    int
 		env     []string // unless it is the usual one
@@ -236,8 +237,9 @@ func testForward(t *testing.T, hook script, early bool) {
 		{name: "nonsense", answers: []string{"E"}, code: 1},
 		{
 			name: "died", answers: []string{"Lone\n"}, code: 1,
-			said: "one\nnetfreeze: error: netfreeze-hook: post-dump: the settler ended without an answer (was it killed?)\n",
+			said: "one\nnetfreeze: error: netfreeze-hook: post-dump: start the settler: fork/exec /nonexistent/netfreeze: no such file or directory (is criu-netfreeze installed completely?)\n",
 		},
+		{name: "died, and the next one does it", answers: []string{"Lone\n"}, next: []string{"Ltwo\n", "E0"}, said: "one\ntwo\n"},
 		{name: "variables twice", answers: []string{"E0"}, env: append(slices.Clone(env), again...)},
 		{name: "empty entry", answers: []string{"E0"}, env: slices.Insert(slices.Clone(env), 1, "")},
 	} {
@@ -250,7 +252,10 @@ func testForward(t *testing.T, hook script, early bool) {
 			go func() {
 				_ = l.SetDeadline(time.Now().Add(10 * time.Second))
 				c, err := l.Accept()
-				_ = l.Close() // a second call finds no settler
+				defer l.Close()
+				if tc.next == nil {
+					_ = l.Close() // a second call finds no settler
+				}
 				if err != nil {
 					asked <- err.Error()
 					return
@@ -261,6 +266,20 @@ func testForward(t *testing.T, hook script, early bool) {
 				threads = countThreads(c.(*net.UnixConn))
 				asked <- string(buf[:n])
 				for _, a := range tc.answers {
+					_, _ = c.Write([]byte(a))
+				}
+				_ = c.Close()
+				if tc.next == nil {
+					return
+				}
+				if c, err = l.Accept(); err != nil {
+					return
+				}
+				defer c.Close()
+				if again, _ := c.Read(buf[n:]); string(buf[:n]) != string(buf[n:n+again]) {
+					_, _ = c.Write([]byte("Lanother request\n"))
+				}
+				for _, a := range tc.next {
 					_, _ = c.Write([]byte(a))
 				}
 			}()
