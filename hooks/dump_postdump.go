@@ -13,9 +13,11 @@ import (
 	"github.com/criu-netfreeze/criu-netfreeze/internal/action"
 	"github.com/criu-netfreeze/criu-netfreeze/internal/config"
 	"github.com/criu-netfreeze/criu-netfreeze/internal/criuimg"
+	"github.com/criu-netfreeze/criu-netfreeze/internal/nudge"
 	"github.com/criu-netfreeze/criu-netfreeze/internal/proc"
 	"github.com/criu-netfreeze/criu-netfreeze/internal/record"
 	"github.com/criu-netfreeze/criu-netfreeze/internal/tcp"
+	"github.com/criu-netfreeze/criu-netfreeze/rules"
 )
 
 // postDump commits: the images are complete. Where the policy says so the
@@ -65,9 +67,10 @@ type dumped struct {
 	err     error        // why not all is known
 }
 
-// holdImages makes the images readable later. Some callers pack and remove them at the
-// moment when CRIU ends, so they are read now, beside CRIU; not where the tasks are
-// waiting for it to let them run on.
+// holdImages makes the images readable later, and acknowledges what they say was received.
+// Some callers pack and remove them at the moment when CRIU ends, and remove the namespace
+// when the tasks have, so both is done now, beside CRIU; not where the tasks are waiting
+// for it to let them run on.
 func (d *Dump) holdImages() {
 	dir := fmt.Sprintf("/proc/self/fd/%d", d.images.Fd())
 	d.read = sync.OnceValue(func() (got dumped) {
@@ -77,8 +80,35 @@ func (d *Dump) holdImages() {
 		return got
 	})
 	if d.set.Policy != config.Run {
-		d.background.Go(func() { d.read() })
+		d.background.Go(func() {
+			if err := d.acknowledge(d.read().streams); err != nil {
+				d.env.Log.Debug(err)
+			}
+		})
 	}
+}
+
+// acknowledge repeats the last acknowledgement of each connection in the images.
+// The freeze may have dropped one that the kernel had put off. With this the peers
+// know how far their bytes have come, and we know what they wait for: the errors of
+// a nudge must name it exactly. It has CRIU's mark, with which it passes the freeze.
+func (d *Dump) acknowledge(streams []tcp.Stream) error {
+	if d.set.Resume != config.Nudge || d.freeze.NetNS() == nil {
+		return nil
+	}
+	acks := nudge.Acks(nudge.Remote(streams))
+	if len(acks) == 0 {
+		return nil
+	}
+	sender, err := nudge.Open(d.freeze.NetNS())
+	if err != nil {
+		return err
+	}
+	defer sender.Close()
+	if err := sender.Mark(rules.Mark); err != nil {
+		return err
+	}
+	return sender.Send(acks, 0)
 }
 
 // makeSureOfFreeze makes sure that nothing gets in or out from here on, and has not

@@ -8,11 +8,9 @@ import (
 	"time"
 
 	"github.com/criu-netfreeze/criu-netfreeze/internal/config"
-	"github.com/criu-netfreeze/criu-netfreeze/internal/nudge"
 	"github.com/criu-netfreeze/criu-netfreeze/internal/proc"
 	"github.com/criu-netfreeze/criu-netfreeze/internal/record"
 	"github.com/criu-netfreeze/criu-netfreeze/internal/tcp"
-	"github.com/criu-netfreeze/criu-netfreeze/rules"
 )
 
 // Settle implements Transaction: a dump that succeeded gets what the policy says,
@@ -93,6 +91,7 @@ func (d *Dump) applyPolicy(tree proc.Tree) error {
 	case config.Isolate:
 		return d.isolate(tree)
 	case config.Kill:
+		d.background.Wait() // with the tasks, the namespace may go, and the way to the peers
 		if err := d.freeze.End(tree); err != nil {
 			return errors.Join(err, d.hold(tree, "the tasks could not be ended"))
 		}
@@ -175,13 +174,14 @@ func (d *Dump) renew() {
 // finish is what is left to do for tasks that stay behind the freeze, or have gone: the
 // record is saved, and once the last packet with CRIU's mark is out, none passes.
 func (d *Dump) finish() error {
+	d.background.Wait()
 	return errors.Join(d.saveThenReadImages(), d.freeze.Seal())
 }
 
 // saveThenReadImages saves the record of what the policy has made of the dump, and
 // then, since that takes longer, reads the images: a sibling in the pod that gets
-// its network back leaves the connections in them silent. The peers are told, see
-// acknowledge. Nothing depends on the second part.
+// its network back leaves the connections in them silent. Nothing depends on the second
+// part.
 func (d *Dump) saveThenReadImages() error {
 	err := d.freeze.Save()
 	if err != nil || d.read == nil {
@@ -200,31 +200,5 @@ func (d *Dump) saveThenReadImages() error {
 			d.env.Log.Warn(err)
 		}
 	}
-	if err := d.acknowledge(got.streams); err != nil {
-		d.env.Log.Debug(err)
-	}
 	return nil
-}
-
-// acknowledge repeats the last acknowledgement of each connection in the images.
-// The freeze may have dropped one that the kernel had put off. With this the peers
-// know how far their bytes have come, and we know what they wait for: the errors of
-// a nudge must name it exactly. It has CRIU's mark, with which it passes the freeze.
-func (d *Dump) acknowledge(streams []tcp.Stream) error {
-	if d.set.Resume != config.Nudge || d.freeze.NetNS() == nil {
-		return nil
-	}
-	acks := nudge.Acks(nudge.Remote(streams))
-	if len(acks) == 0 {
-		return nil
-	}
-	sender, err := nudge.Open(d.freeze.NetNS())
-	if err != nil {
-		return err
-	}
-	defer sender.Close()
-	if err := sender.Mark(rules.Mark); err != nil {
-		return err
-	}
-	return sender.Send(acks, 0)
 }
