@@ -67,7 +67,7 @@ func forward(r action.Request) (code int, err error) {
 	if err != nil {
 		return 1, err
 	}
-	if code, err = ask(id, r); err == errNoAnswer {
+	if code, err = ask(id, r); errors.Is(err, errNoAnswer) {
 		code, err = ask(id, r)
 	}
 	return code, err
