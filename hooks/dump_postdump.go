@@ -108,6 +108,7 @@ func (d *Dump) acknowledge(streams []tcp.Stream) error {
 	if err := sender.Mark(rules.Mark); err != nil {
 		return err
 	}
+	d.env.Log.Debugf("repeating the last acknowledgement of %d connections", len(acks))
 	return sender.Send(acks, 0)
 }
 
