@@ -131,12 +131,23 @@ func retry(call func() (int, error)) (int, error) {
 	}
 }
 
-// act parses a request and does the action.
+// hangTime is after which time an action hangs: the action-script has given up by then,
+// and so has CRIU.
+var hangTime = (action.Patience + 2) * time.Second
+
+// act parses a request and does the action. A settler that hangs in one ends, since it
+// would keep everybody from undoing what it has done: the locks go with it, and its
+// record tells the next one.
 func (s *settler) act(message string) error {
 	req, err := parseRequest(message)
 	if err != nil {
 		return err
 	}
+	late := time.AfterFunc(hangTime, func() {
+		s.env.Log.Errorf("%s: the settler hangs, and ends; netfreeze status shows what it leaves", req.Action)
+		os.Exit(1)
+	})
+	defer late.Stop()
 	if err := s.do(req); err != nil {
 		return fmt.Errorf("%s: %w", req.Action, err)
 	}

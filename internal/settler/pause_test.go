@@ -3,11 +3,45 @@
 package settler
 
 import (
+	"os"
+	"os/exec"
+	"strings"
 	"testing"
 	"time"
 
+	"github.com/sirupsen/logrus"
+
+	"github.com/criu-netfreeze/criu-netfreeze/hooks"
+	"github.com/criu-netfreeze/criu-netfreeze/internal/action"
 	"github.com/criu-netfreeze/criu-netfreeze/internal/record"
 )
+
+// hangs is the value of roleEnv for a settler that hangs in an action.
+const hangs = "hangs"
+
+// hanging is a transaction whose actions never end.
+type hanging struct{ hooks.Transaction }
+
+func (hanging) Do(action.Request) error { select {} }
+
+func hang() {
+	hangTime = 100 * time.Millisecond
+	s := &settler{env: &hooks.Env{Log: logrus.New()}, tx: hanging{}}
+	_ = s.act(action.Request{Script: action.Hook, Action: action.PostDump}.String())
+	os.Exit(0)
+}
+
+// TestHangs has a settler end that hangs in an action, with the locks that it has.
+func TestHangs(t *testing.T) {
+	cmd := exec.Command("/proc/self/exe")
+	cmd.Env = append(os.Environ(), roleEnv+"="+hangs)
+	late := time.AfterFunc(10*time.Second, func() { _ = cmd.Process.Kill() })
+	defer late.Stop()
+	said, err := cmd.CombinedOutput()
+	if cmd.ProcessState.ExitCode() != 1 || !strings.Contains(string(said), "post-dump: the settler hangs") {
+		t.Errorf("%v: %s", err, said)
+	}
+}
 
 // TestPause lets a command have the record of a settlement that does not work out, and
 // hears of it.
