@@ -23,13 +23,7 @@ func TestCollapsed(t *testing.T) {
 	var took []time.Duration
 	for range runs {
 		p := newPair(t, plainCRIU{}, true, []string{"pull=6,size=8,interval=1ms"})
-		slow := scripted(script(t, "network-lock", "sleep 1.3"), true)
-		if err := p.dumped.engine.dump(p.dumped, true, slow...); err != nil {
-			t.Fatalf("dump: %v", err)
-		}
-		p.dumped.awaitEnd()
-		p.dumped.engine.remove(p.dumped)
-		p.app.move(p.app.nextNetns(freeze(t)))
+		p.dumpAndMove(freeze(t), scripted(script(t, "network-lock", "sleep 1.3"), true)...)
 		time.Sleep(outage - time.Since(p.from))
 		if err := p.dumped.engine.restore(p.dumped); err != nil {
 			t.Fatalf("restore: %v", err)

@@ -241,6 +241,24 @@ func (p *pair) dump(options ...string) {
 	}
 }
 
+// holdAndThaw dumps by policy hold, and has netfreeze undo that.
+func (p *pair) holdAndThaw() {
+	p.dumped.t.Helper()
+	p.dump()
+	p.dumped.awaitStop()
+	mustRun(p.dumped.t, "", "", netfreeze, "thaw", fmt.Sprint(p.dumped.pid))
+	p.awaitTraffic(patience, time.Now())
+}
+
+// holdAndKill dumps by policy hold, and has netfreeze end what is held.
+func (p *pair) holdAndKill() {
+	p.dumped.t.Helper()
+	p.dump()
+	p.dumped.awaitStop()
+	mustRun(p.dumped.t, "", "", netfreeze, "kill", fmt.Sprint(p.dumped.pid))
+	p.dumped.awaitEnd()
+}
+
 // restore restores into the host's current namespace, and checks that the
 // connections continue as if nothing had happened.
 func (p *pair) restore() {

@@ -41,9 +41,9 @@ func (p *pair) moveAway() {
 
 // dumpAndMove dumps and moves the host to a new namespace. It calls birth with
 // the new namespace before that is connected.
-func (p *pair) dumpAndMove(birth func(netns string)) {
+func (p *pair) dumpAndMove(birth func(netns string), options ...string) {
 	p.dumped.t.Helper()
-	p.dump()
+	p.dump(options...)
 	p.dumped.awaitEnd()
 	p.dumped.engine.remove(p.dumped)
 	p.app.move(p.app.nextNetns(birth))

@@ -11,7 +11,6 @@ import (
 	"path/filepath"
 	"syscall"
 	"testing"
-	"time"
 
 	"github.com/checkpoint-restore/go-criu/v7/rpc"
 	"google.golang.org/protobuf/proto"
@@ -112,13 +111,7 @@ func TestService(t *testing.T) {
 	withNetfreeze(t, settings{policy: "hold"}, plainCRIU{})
 	e := startService(t)
 	p := newPair(t, e, true, few)
-	p.dump()
-	p.dumped.awaitStop()
-	mustRun(t, "", "", netfreeze, "thaw", fmt.Sprint(p.dumped.pid))
-	p.awaitTraffic(patience, time.Now())
-	p.dump()
-	p.dumped.awaitStop()
-	mustRun(t, "", "", netfreeze, "kill", fmt.Sprint(p.dumped.pid))
-	p.dumped.awaitEnd()
+	p.holdAndThaw()
+	p.holdAndKill()
 	p.restore()
 }

@@ -28,15 +28,8 @@ func TestSoak(t *testing.T) {
 	withNetfreeze(t, settings{policy: "hold"}, plainCRIU{})
 	p := newPair(t, plainCRIU{}, true, few)
 	round := func(i int) {
-		p.dump()
-		p.dumped.awaitStop()
-		mustRun(t, "", "", netfreeze, "thaw", fmt.Sprint(p.dumped.pid))
-		p.awaitTraffic(patience, time.Now())
-
-		p.dump()
-		p.dumped.awaitStop()
-		mustRun(t, "", "", netfreeze, "kill", fmt.Sprint(p.dumped.pid))
-		p.dumped.awaitEnd()
+		p.holdAndThaw()
+		p.holdAndKill()
 		p.dumped.engine.remove(p.dumped)
 		if err := p.dumped.engine.restore(p.dumped); err != nil {
 			t.Fatalf("round %d: restore: %v", i, err)
