@@ -4,7 +4,6 @@ package freeze
 
 import (
 	"errors"
-	"fmt"
 	"os"
 	"slices"
 	"time"
@@ -65,7 +64,7 @@ func (k *Keeper) manual(ns *netns.Isolated, r *record.Record, o Options) (err er
 	}
 	err = f.Freeze(ttl)
 	if err == nil && o.Sealed {
-		err = k.sealManual(ns, f, r)
+		err = sealManual(ns, f, r)
 	}
 	if err != nil {
 		if former != nil && before.Frozen {
@@ -79,17 +78,14 @@ func (k *Keeper) manual(ns *netns.Isolated, r *record.Record, o Options) (err er
 	return nil
 }
 
-func (k *Keeper) sealManual(ns *netns.Isolated, f rules.Freezer, r *record.Record) error {
-	working, err := worksFor(ns.Namespace, r.ID)
-	if working || err != nil {
+// sealManual seals a freeze by hand; what cannot be sealed the record's note says.
+func sealManual(ns *netns.Isolated, f rules.Freezer, r *record.Record) error {
+	note, err := sealFor(ns.Namespace, r.ID, f.Seal)
+	if note == "" || err != nil {
 		return err
 	}
-	err = f.Seal()
-	if errors.Is(err, rules.ErrPacketSockets) {
-		r.Note = fmt.Sprintf("a program with CAP_NET_RAW can still send from packet sockets: %v", err)
-		return r.Save()
-	}
-	return err
+	r.Note = note
+	return r.Save()
 }
 
 // InForce reports whether the freeze of ns that the record called id stands for is

@@ -30,13 +30,31 @@ func (f *Freeze) Seal() error {
 
 // seal is Seal under the namespace's lock.
 func (f *Freeze) seal() error {
-	if working, err := worksFor(f.ns, f.Record.ID); working || err != nil {
-		return err
-	}
+	seal := func() error { return f.whole.Seal() }
 	if f.conns != nil {
-		return f.conns.Seal()
+		seal = f.conns.Seal
 	}
-	return f.sealed(f.whole.Seal())
+	note, err := sealFor(f.ns, f.Record.ID, seal)
+	if note != "" {
+		f.log.Warn(note)
+	}
+	if errors.Is(err, rules.ErrNotFrozen) {
+		return nil
+	}
+	return err
+}
+
+// sealFor has seal close a freeze of ns, unless CRIU is at work there for another
+// transaction than id. What can only in part be sealed note says, for people. The caller
+// has the namespace's lock.
+func sealFor(ns *netns.Namespace, id string, seal func() error) (note string, err error) {
+	if working, err := worksFor(ns, id); working || err != nil {
+		return "", err
+	}
+	if err = seal(); errors.Is(err, rules.ErrPacketSockets) {
+		return fmt.Sprintf("a program with CAP_NET_RAW can still send from packet sockets: %v", err), nil
+	}
+	return "", err
 }
 
 // sealAgain seals what stays frozen for somebody else: this transaction, which ends,
@@ -48,18 +66,6 @@ func (f *Freeze) sealAgain() {
 	if err := f.seal(); err != nil {
 		f.log.Warn(err)
 	}
-}
-
-// sealed is what is left of an error of sealing a whole namespace.
-func (f *Freeze) sealed(err error) error {
-	switch {
-	case errors.Is(err, rules.ErrNotFrozen):
-		return nil
-	case errors.Is(err, rules.ErrPacketSockets):
-		f.log.Warnf("a program with CAP_NET_RAW can still send from packet sockets: %v", err)
-		return nil
-	}
-	return err
 }
 
 // worksFor reports whether CRIU is at work in ns for another transaction than id.
