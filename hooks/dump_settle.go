@@ -174,8 +174,9 @@ func (d *Dump) renew() {
 // finish is what is left to do for tasks that stay behind the freeze, or have gone: the
 // record is saved, and once the last packet with CRIU's mark is out, none passes.
 func (d *Dump) finish() error {
+	err := d.saveThenReadImages()
 	d.background.Wait()
-	return errors.Join(d.saveThenReadImages(), d.freeze.Seal())
+	return errors.Join(err, d.freeze.Seal())
 }
 
 // saveThenReadImages saves the record of what the policy has made of the dump, and
