@@ -25,15 +25,15 @@ const ReadyFD = 3
 var startTime = action.Patience * time.Second
 
 // start starts the settler, and waits until it listens; if that takes too long the hook
-// ends, which makes CRIU give up. The settler gets a session of
-// its own, so that it outlives CRIU and no terminal's signal reaches it.
+// ends, which makes CRIU give up. The settler gets a session of its own, so that it
+// outlives CRIU and no terminal's signal reaches it.
 func start(id, act string) error {
-	// A script that CRIU executes has descriptor 0 closed. Whatever was opened next
-	// would get that number, and become the settler's standard input.
 	late := time.AfterFunc(startTime, func() {
 		os.Exit(fail(action.Base(os.Args[0]), act+": start the settler: "+action.LateAnswer))
 	})
 	defer late.Stop()
+	// A script that CRIU executes has descriptor 0 closed. Whatever was opened next
+	// would get that number, and become the settler's standard input.
 	null, err := os.OpenFile("/dev/null", os.O_RDWR, 0)
 	if err != nil {
 		return failed("start the settler", err)

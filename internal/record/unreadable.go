@@ -33,9 +33,6 @@ func (e *UnreadableError) Error() string {
 // Unwrap returns why the record cannot be used.
 func (e *UnreadableError) Unwrap() error { return e.err }
 
-// Path returns the record's file.
-func (e *UnreadableError) Path() string { return path(e.ID) }
-
 // Remove deletes the record's file. It is no error if there is none.
 func (e *UnreadableError) Remove() error { return (&Record{ID: e.ID}).Remove() }
 

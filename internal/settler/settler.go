@@ -36,8 +36,9 @@ const linger = 2 * time.Second
 
 // Run is the settler's whole life: it does the actions of the one CRIU process that id
 // names (PID@START), in the order in which they come, and settles the transaction when
-// CRIU has ended; then it looks after the hold that this may have left. To ready it writes "ok" once actions can be sent, or else one line
-// that says why not. From then on the process ignores signals (see ignoreSignals).
+// CRIU has ended; then it looks after the hold, or the freeze that waits for a restore,
+// that this may have left. To ready it writes "ok" once actions can be sent, or else one
+// line that says why not. From then on the process ignores signals (see ignoreSignals).
 func Run(id string, ready *os.File) error {
 	ignoreSignals()
 	s, err := newSettler(id)
