@@ -84,14 +84,21 @@ func drive(args []string) error {
 		close(done)
 	}()
 	t := newTable()
+	var wrong []result
 	for r := range done {
 		t.add(r)
+		if len(r.Broken) > 0 || r.Failed != "" {
+			wrong = append(wrong, r)
+		}
 		if !o.quiet || len(r.Broken) > 0 || r.Failed != "" {
 			fmt.Println(r)
 		}
 	}
 	fmt.Print(t)
 	fmt.Printf("%d runs in %s\n", t.total.runs, time.Since(begun).Round(time.Second))
+	for _, r := range wrong { // once more, where a long log ends
+		fmt.Println(r)
+	}
 	if t.total.broken > 0 || t.total.failed > 0 {
 		return fmt.Errorf("%d runs broke a promise, %d could not be carried out; logs are in %s, and SEED=N RUNS=1 repeats a run",
 			t.total.broken, t.total.failed, keep)
