@@ -99,7 +99,7 @@ func (b *Buffer) Stat(pid int) {
 func (b *Buffer) Socket(id string) {
 	b.Text(Dir + "/")
 	b.Text(id)
-	b.Text(".sock")
+	b.Text(SocketSuffix)
 }
 
 // Request adds a request as it is sent.

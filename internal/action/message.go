@@ -15,6 +15,8 @@ const (
 	MaxMessage = 32 << 10
 	// Dir is where the settlers' sockets are, and the records of package record.
 	Dir = "/run/criu-netfreeze"
+	// SocketSuffix ends the names of the sockets there.
+	SocketSuffix = ".sock"
 	// Patience is how long a script waits for an answer, in seconds; LateAnswer
 	// quotes it. It exceeds every bound that the configuration allows (10 s for the
 	// drain before a dump).
@@ -35,7 +37,7 @@ const (
 // Socket returns the path of the socket on which the settler of one CRIU process
 // accepts actions; id is that process's, PID@START (see ID).
 func Socket(id string) string {
-	return text(len(Dir)+len(id)+len("/.sock"), func(b *Buffer) { b.Socket(id) })
+	return text(len(Dir)+len("/")+len(id)+len(SocketSuffix), func(b *Buffer) { b.Socket(id) })
 }
 
 // ID names the transaction after the CRIU process that runs it: PID@START, where

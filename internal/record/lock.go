@@ -147,14 +147,17 @@ func Sweep() {
 			_ = os.Remove(file)
 		}
 	}
-	locks, _ := filepath.Glob(filepath.Join(Dir, "*"+lockSuffix))
-	for _, file := range locks {
-		id := strings.TrimSuffix(filepath.Base(file), lockSuffix)
-		if _, err := os.Stat(path(id)); !errors.Is(err, os.ErrNotExist) {
-			continue
-		}
-		if l, err := try(file); err == nil && l != nil {
-			Release(id, l)
+	// A settler that could not lock its transaction again leaves a socket without a lock.
+	for _, suffix := range []string{lockSuffix, action.SocketSuffix} {
+		files, _ := filepath.Glob(filepath.Join(Dir, "*"+suffix))
+		for _, file := range files {
+			id := strings.TrimSuffix(filepath.Base(file), suffix)
+			if _, err := os.Stat(path(id)); !errors.Is(err, os.ErrNotExist) {
+				continue
+			}
+			if l, err := try(filepath.Join(Dir, id+lockSuffix)); err == nil && l != nil {
+				Release(id, l)
+			}
 		}
 	}
 }
