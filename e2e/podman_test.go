@@ -166,28 +166,6 @@ func (e *podmanEngine) remove(k *task) {
 	}
 }
 
-// newPodmanPair is like newPair, but podman runs the server, and the peer is
-// connected to podman's bridge.
-func newPodmanPair(e *podmanEngine) *pair {
-	topo := e.topo
-	topo.t.Helper()
-	p := &pair{app: topo.describeHost("app"), peer: topo.describeHost("peer")}
-	p.server = serve(topo.t, e, p.app)
-	p.peer.netns = topo.newNetns("peer")
-	port := fmt.Sprintf("t%d-port", topo.n)
-	topo.ip("", fmt.Sprintf("link add %s type veth peer name %s address %s netns %s", port, iface, p.peer.mac, p.peer.netns),
-		fmt.Sprintf("link set %s master %s up", port, e.bridge))
-	topo.ip(p.peer.netns,
-		fmt.Sprintf("addr add %s/24 dev %s", p.peer.v4, iface), fmt.Sprintf("addr add %s/64 dev %s nodad", p.peer.v6, iface),
-		"link set "+iface+" up")
-	p.client = connect(topo.t, plainCRIU{}, p.peer, p.app, everyMillisecond)
-	p.dumped = p.server
-	p.awaitTraffic(patience, time.Now())
-	p.packets = startCapture(topo.t, p.peer.netns, iface)
-	p.from = time.Now()
-	return p
-}
-
 // guard has resets from a host's addresses dropped in a node's namespace until
 // the test's end, and checks that nothing is left then.
 func guard(t *testing.T, node string, h *host) {
@@ -218,7 +196,7 @@ func guard(t *testing.T, node string, h *host) {
 func TestPodman(t *testing.T) {
 	withNetfreeze(t, settings{policy: "kill"})
 	e := newPodman(newTopology(t), false)
-	p := newPodmanPair(e)
+	p := newCalledPair(e.topo, e, e.bridge, everyMillisecond)
 	guard(t, "", p.app)
 	for range 4 {
 		if err := e.dump(p.dumped, false); err != nil {
@@ -243,7 +221,7 @@ func TestPodmanPod(t *testing.T) {
 	for _, expected := range []bool{true, false} {
 		t.Run(map[bool]string{true: "expected", false: "not expected"}[expected], func(t *testing.T) {
 			e := newPodman(newTopology(t), true)
-			p := newPodmanPair(e)
+			p := newCalledPair(e.topo, e, e.bridge, everyMillisecond)
 			if err := e.dump(p.dumped, false); err != nil {
 				t.Fatal(err)
 			}

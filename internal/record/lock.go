@@ -16,6 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/criu-netfreeze/criu-netfreeze/internal/action"
+	"github.com/criu-netfreeze/criu-netfreeze/internal/safefile"
 )
 
 // Lock is a lock on a file in Dir, which is there only while somebody has the
@@ -135,15 +136,21 @@ func Busy(id string) bool {
 	return unix.FcntlFlock(f.Fd(), unix.F_OFD_GETLK, &lock) == nil && lock.Type != unix.F_UNLCK
 }
 
-// abandoned is after which time nobody writes to a file any more, which takes moments.
+// abandoned is after which time nobody writes to a file any more, which takes moments,
+// even if a process has the writer's pid.
 const abandoned = time.Minute
 
 // Sweep removes the locks and sockets of processes that were killed, where no
 // record is left for which another settler could go on, and what they had half written.
 func Sweep() {
-	half, _ := filepath.Glob(filepath.Join(Dir, ".*.json.netfreeze-*")) // see safefile.Write
+	half, _ := filepath.Glob(filepath.Join(Dir, ".*"))
 	for _, file := range half {
-		if info, err := os.Lstat(file); err == nil && time.Since(info.ModTime()).Abs() > abandoned {
+		pid, ok := safefile.Writer(file)
+		if !ok {
+			continue
+		}
+		_, err := os.Stat(fmt.Sprintf("/proc/%d", pid))
+		if info, err2 := os.Lstat(file); errors.Is(err, os.ErrNotExist) || err2 == nil && time.Since(info.ModTime()).Abs() > abandoned {
 			_ = os.Remove(file)
 		}
 	}

@@ -364,15 +364,27 @@ func TestOrphanWorks(t *testing.T) {
 // TestSweepHalfWritten removes what somebody who was killed had half written.
 func TestSweepHalfWritten(t *testing.T) {
 	fresh(t)
-	old, now := filepath.Join(Dir, ".1@1.json.netfreeze-1"), filepath.Join(Dir, ".2@2.json.netfreeze-2")
-	must(t, os.WriteFile(old, nil, 0o600))
-	must(t, os.WriteFile(now, nil, 0o600))
-	must(t, os.Chtimes(old, time.Time{}, time.Now().Add(-time.Hour)))
-	Sweep()
-	if _, err := os.Lstat(old); !errors.Is(err, os.ErrNotExist) {
-		t.Errorf("the old one is there: %v", err)
-	}
-	if _, err := os.Lstat(now); err != nil {
-		t.Errorf("the new one: %v", err)
+	killed, other := exec.Command("true"), exec.Command("sleep", "60")
+	must(t, killed.Run())
+	must(t, other.Start())
+	defer func() {
+		_ = other.Process.Kill()
+		_ = other.Wait()
+	}()
+	for pid, test := range map[int]struct {
+		age  time.Duration
+		left bool
+	}{
+		os.Getpid():               {0, true},
+		other.Process.Pid:         {time.Hour, false}, // has the pid by chance
+		killed.ProcessState.Pid(): {0, false},
+	} {
+		path := filepath.Join(Dir, fmt.Sprintf(".1@1.json.netfreeze-%d-7", pid))
+		must(t, os.WriteFile(path, nil, 0o600))
+		must(t, os.Chtimes(path, time.Time{}, time.Now().Add(-test.age)))
+		Sweep()
+		if _, err := os.Lstat(path); (err == nil) != test.left {
+			t.Errorf("%s, %v old: %v", path, test.age, err)
+		}
 	}
 }

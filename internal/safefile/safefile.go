@@ -10,6 +10,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"syscall"
 
@@ -82,9 +83,10 @@ func (s *Staged) rename() error {
 }
 
 // stage writes data to a new file in the directory of path. finish gives that file
-// what is missing besides. Nothing is left behind by an error.
+// what is missing besides. Nothing is left behind by an error; see Writer for what a
+// killed process leaves.
 func stage(path string, data []byte, finish func(*os.File) error) (*Staged, error) {
-	f, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+".netfreeze-*")
+	f, err := os.CreateTemp(filepath.Dir(path), fmt.Sprintf(".%s%s%d-*", filepath.Base(path), halfWritten, os.Getpid()))
 	if err != nil {
 		return nil, err
 	}
@@ -98,6 +100,18 @@ func stage(path string, data []byte, finish func(*os.File) error) (*Staged, erro
 		return nil, err
 	}
 	return s, nil
+}
+
+// halfWritten is in the name of a file that is being written, before its writer's pid.
+const halfWritten = ".netfreeze-"
+
+// Writer returns the pid of the process that writes, or was killed while it wrote, the
+// file of this name; ok is false if it is no such file.
+func Writer(name string) (pid int, ok bool) {
+	_, rest, ok := strings.Cut(filepath.Base(name), halfWritten)
+	text, _, ok2 := strings.Cut(rest, "-")
+	pid, err := strconv.Atoi(text)
+	return pid, ok && ok2 && err == nil && pid > 0
 }
 
 // copyProperties gives f the mode, owner and extended attributes of the file at
