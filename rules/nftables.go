@@ -19,8 +19,9 @@ import (
 // also after CRIU has restored them with the rest of a namespace.
 const tableName = "criu-netfreeze"
 
-// answerTime limits the wait for the kernel's answer. It usually answers at once,
-// but a kernel without nf_tables may not answer all messages of a batch.
+// answerTime limits the wait for the kernel to take a message, and to answer. It usually
+// does both at once, but a kernel without nf_tables may not answer all messages of a
+// batch, and Go waits for ever to send what the kernel has once refused with EAGAIN.
 const answerTime = 5 * time.Second
 
 // visitor is a namespace that functions can run in.
@@ -88,7 +89,7 @@ func (c *nftConn) generation() (uint32, error) {
 // has no attributes, and nf_tables itself never answers it with EINVAL
 // (nf_tables_getgen in net/netfilter/nf_tables_api.c).
 func (c *nftConn) getGeneration(subsystem uint16) (gen uint32, err error) {
-	if err := c.sock.SetReadDeadline(time.Now().Add(answerTime)); err != nil {
+	if err := c.sock.SetDeadline(time.Now().Add(answerTime)); err != nil {
 		return 0, err
 	}
 	answer, err := c.sock.Execute(netlink.Message{
@@ -154,7 +155,7 @@ func (c *nftConn) Close() error {
 // commit sends the batch, of which the kernel applies everything or nothing. After
 // a failure it replaces the socket, which may still hold answers to the batch.
 func (c *nftConn) commit(what string) error {
-	err := c.sock.SetReadDeadline(time.Now().Add(answerTime))
+	err := c.sock.SetDeadline(time.Now().Add(answerTime))
 	if err == nil {
 		err = c.Flush()
 	}
@@ -167,7 +168,7 @@ func (c *nftConn) commit(what string) error {
 // table returns the table with this name and family, or nil if there is none. It
 // asks for this very table, since a list of all could lack it, see consistent.
 func (c *nftConn) table(name string, family nftables.TableFamily) (*nftables.Table, error) {
-	err := c.sock.SetReadDeadline(time.Now().Add(answerTime))
+	err := c.sock.SetDeadline(time.Now().Add(answerTime))
 	if err == nil {
 		var t *nftables.Table
 		if t, err = c.ListTableOfFamily(name, family); err == nil {
