@@ -196,7 +196,7 @@ func guard(t *testing.T, node string, h *host) {
 func TestPodman(t *testing.T) {
 	withNetfreeze(t, settings{policy: "kill"})
 	e := newPodman(newTopology(t), false)
-	p := newCalledPair(e.topo, e, e.bridge, everyMillisecond)
+	p := newCalledPair(e, e.bridge, e.topo.describeHost("app"), everyMillisecond)
 	guard(t, "", p.app)
 	for range 4 {
 		if err := e.dump(p.dumped, false); err != nil {
@@ -221,7 +221,7 @@ func TestPodmanPod(t *testing.T) {
 	for _, expected := range []bool{true, false} {
 		t.Run(map[bool]string{true: "expected", false: "not expected"}[expected], func(t *testing.T) {
 			e := newPodman(newTopology(t), true)
-			p := newCalledPair(e.topo, e, e.bridge, everyMillisecond)
+			p := newCalledPair(e, e.bridge, e.topo.describeHost("app"), everyMillisecond)
 			if err := e.dump(p.dumped, false); err != nil {
 				t.Fatal(err)
 			}

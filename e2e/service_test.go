@@ -70,39 +70,48 @@ func (s serviceCRIU) dump(k *task, leaveRunning bool, _ ...string) error {
 		return err
 	}
 	defer dir.Close()
-	request, err := proto.Marshal(&rpc.CriuReq{
-		Type: rpc.CriuReqType_DUMP.Enum(),
-		Opts: &rpc.CriuOpts{
-			ImagesDirFd: proto.Int32(int32(dir.Fd())), Pid: proto.Int32(int32(k.pid)),
-			LogLevel: proto.Int32(4), LogFile: proto.String("dump.log"),
-			TcpEstablished: proto.Bool(true), LeaveRunning: proto.Bool(leaveRunning),
-			External: []string{fmt.Sprintf("net[%d]:%s", ns.Ino, netnsKey)},
-		},
-	})
-	if err != nil {
-		return err
-	}
 	fd, err := s.dial()
 	if err != nil {
 		return err
 	}
 	defer syscall.Close(fd)
+	_, err = call(fd, rpc.CriuReqType_DUMP, dumpOptions(k, dir, ns.Ino, leaveRunning))
+	return withLog(err, filepath.Join(k.images(), "dump.log"))
+}
+
+// dumpOptions are those of a dump to an open directory, of a task in the network
+// namespace with this inode.
+func dumpOptions(k *task, dir *os.File, netns uint64, leaveRunning bool) *rpc.CriuOpts {
+	return &rpc.CriuOpts{
+		ImagesDirFd: proto.Int32(int32(dir.Fd())), Pid: proto.Int32(int32(k.pid)),
+		LogLevel: proto.Int32(4), LogFile: proto.String("dump.log"),
+		TcpEstablished: proto.Bool(true), LeaveRunning: proto.Bool(leaveRunning),
+		External: []string{fmt.Sprintf("net[%d]:%s", netns, netnsKey)},
+	}
+}
+
+// call sends a request to CRIU and returns its answer.
+func call(fd int, what rpc.CriuReqType, opts *rpc.CriuOpts) (*rpc.CriuResp, error) {
+	request, err := proto.Marshal(&rpc.CriuReq{Type: &what, Opts: opts})
+	if err != nil {
+		return nil, err
+	}
 	if _, err := syscall.Write(fd, request); err != nil {
-		return err
+		return nil, err
 	}
 	buf := make([]byte, 64<<10)
 	n, err := syscall.Read(fd, buf)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	var answer rpc.CriuResp
 	if err := proto.Unmarshal(buf[:n], &answer); err != nil {
-		return err
+		return nil, err
 	}
 	if !answer.GetSuccess() {
-		return withLog(fmt.Errorf("criu service: %s", answer.GetCrErrmsg()), filepath.Join(k.images(), "dump.log"))
+		return nil, fmt.Errorf("%s by RPC: %s", what, answer.GetCrErrmsg())
 	}
-	return nil
+	return &answer, nil
 }
 
 // TestService dumps by criu service, twice by the same daemon. Its workers do not tell
