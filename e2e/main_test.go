@@ -10,6 +10,8 @@ import (
 	"os/exec"
 	"path/filepath"
 	"testing"
+
+	"github.com/criu-netfreeze/criu-netfreeze/e2e/internal/standstill"
 )
 
 // build is the directory, shared into the lab, that holds what was built on the
@@ -33,6 +35,7 @@ func TestMain(m *testing.M) {
 		fmt.Fprintln(os.Stderr, "e2e:", err)
 		os.Exit(1)
 	}
+	standstill.Watch()
 	os.Exit(m.Run())
 }
 

@@ -22,5 +22,6 @@ func (d *Dump) networkLock() error {
 		return fmt.Errorf("%w (the tasks go on as they were)", err)
 	}
 	d.to(dumpFrozen)
+	d.env.Log.Debugf("network-lock: frozen %s", d.record().NetNS)
 	return nil
 }

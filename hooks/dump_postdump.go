@@ -56,6 +56,7 @@ func (d *Dump) postDump(req action.Request) error {
 	if err := d.commit(tree); err != nil {
 		return err
 	}
+	d.env.Log.Debug("post-dump: the images are complete")
 	d.holdImages()
 	return nil
 }

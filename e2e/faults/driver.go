@@ -14,6 +14,8 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"github.com/criu-netfreeze/criu-netfreeze/e2e/internal/standstill"
 )
 
 // order is what the driver tells a world to do.
@@ -68,6 +70,7 @@ func drive(args []string) error {
 	if err := os.MkdirAll(keep, 0o755); err != nil {
 		return err
 	}
+	standstill.Watch()
 	begun := time.Now()
 	fmt.Printf("%d runs from seed %d, in %d worlds\n", len(seeds), o.seed, o.worlds)
 	work, done := make(chan uint64), make(chan result)
@@ -122,12 +125,18 @@ func (r result) String() string {
 	return fmt.Sprintf("seed %d %s (%.1f s): %s", r.Seed, s, r.Spent.Seconds(), state)
 }
 
+// attempts is how often a run is done that could not be carried out, or that found
+// something broken while a processor of the machine stood still. A world can be lost by
+// what the run before has left.
+const attempts = 3
+
 // handOut has one world after the other do runs until there are none left.
 func handOut(o options, work <-chan uint64, done chan<- result) {
 	var w *lab
 	for seed := range work {
 		var r result
-		for range 2 { // a world can be lost by what the run before has left
+		for range attempts {
+			begun := time.Now()
 			var err error
 			if w == nil {
 				w, err = startLab(o)
@@ -135,12 +144,18 @@ func handOut(o options, work <-chan uint64, done chan<- result) {
 			if err == nil {
 				r, err = w.do(seed, o.all)
 			}
-			if err == nil {
+			stood := standstill.Since(begun)
+			if err == nil && (len(r.Broken) == 0 || stood == 0) {
 				break
+			}
+			if err != nil {
+				r = result{Seed: seed, Failed: err.Error()}
+			}
+			if stood > 0 {
+				fmt.Printf("a processor stood still for %.1f s; %s\n", stood.Seconds(), r)
 			}
 			w.kill()
 			w = nil
-			r = result{Seed: seed, Failed: err.Error()}
 		}
 		if r.Retire || r.Failed != "" {
 			w.kill()
