@@ -5,6 +5,7 @@
 package e2e
 
 import (
+	"fmt"
 	"os"
 	"strings"
 	"testing"
@@ -23,7 +24,13 @@ type pod struct {
 func newPod(t *testing.T) *pod {
 	t.Helper()
 	topo := newTopology(t)
-	p := &pod{app: topo.newHost("app"), peer: topo.newHost("peer")}
+	return newPodOn(t, topo.newHost("app"), topo.newHost("peer"))
+}
+
+// newPodOn starts the servers and clients of a pod on two hosts.
+func newPodOn(t *testing.T, app, peer *host) *pod {
+	t.Helper()
+	p := &pod{app: app, peer: peer}
 	p.rules = ruleset(t, p.app.netns)
 	second := *p.app
 	second.port++
@@ -123,6 +130,58 @@ func TestPodRun(t *testing.T) {
 	awaitRelease(t, patience, p.app.netns, p.rules)
 	if err := p.packets.since(p.from).stray(); err != nil {
 		t.Error(err)
+	}
+}
+
+// TestPodMoved moves both containers of a pod into a new namespace, which is frozen at
+// its birth. It has to stay so until both are restored: after the first one's thaw the
+// kernel would reset the connections of the other.
+func TestPodMoved(t *testing.T) {
+	withNetfreeze(t, settings{policy: "kill"}, runtimeEngine("runc"))
+	for _, told := range []bool{true, false} {
+		t.Run(map[bool]string{true: "two are expected", false: "one is expected"}[told], func(t *testing.T) {
+			topo := newTopology(t)
+			n := newCNI(topo, "1.0.0", netfreezePlugin(""), bridgePlugin)
+			n.pod = fmt.Sprintf("shop/db-%d", topo.n)
+			p := newPodOn(t, n.newHost("app"), topo.newHost("peer"))
+			for _, ends := range []endpoints{p.a, p.b} {
+				p.dump(t, ends.server)
+				ends.server.awaitEnd()
+				ends.server.engine.remove(ends.server)
+			}
+			args := []string{"--pod", n.pod}
+			if told {
+				args = append(args, "--containers", "2")
+			}
+			expect(t, args...)
+			n.move(p.app)
+			p.b.server.host.netns = p.app.netns
+			if err := p.a.server.engine.restore(p.a.server); err != nil {
+				t.Fatal(err)
+			}
+			time.Sleep(live) // the peers keep retransmitting
+			if !told {
+				if seen := p.packets.since(p.from); seen.rst == 0 {
+					t.Error("no RST was captured: nothing was tested")
+				}
+				return
+			}
+			if s := status(t, p.app.netns); !strings.Contains(s, "waits for 1 of 2 restores") {
+				t.Errorf("status says %s", s)
+			}
+			if err := p.b.server.engine.restore(p.b.server); err != nil {
+				t.Fatal(err)
+			}
+			thawed := time.Now()
+			p.a.awaitTraffic(bothWays, thawed)
+			p.b.awaitTraffic(bothWays, thawed)
+			p.a.checkAllBytes()
+			p.b.checkAllBytes()
+			awaitRelease(t, patience, p.app.netns, p.rules)
+			if err := p.packets.since(p.from).stray(); err != nil {
+				t.Error(err)
+			}
+		})
 	}
 }
 

@@ -15,6 +15,9 @@ func (r *Restore) networkUnlock() error {
 		return err
 	}
 	r.to(restoreUnlocked)
+	if err := r.freeze.CountRestore(true); err != nil {
+		r.env.Log.Warn(err)
+	}
 	if r.record().Scope == record.Connections {
 		return nil // post-resume thaws these
 	}
@@ -33,6 +36,8 @@ func (r *Restore) release(thaw func() error) error {
 	r.takeOver()
 	if r.freeze.Lifted() {
 		r.startNudge()
+	} else {
+		r.nudgeLater()
 	}
 	return nil
 }

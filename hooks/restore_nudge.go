@@ -168,6 +168,23 @@ func (r *Restore) startNudge() {
 	})
 }
 
+// nudgeLater is startNudge for a namespace that stays frozen for another container of
+// the pod: when that one lets go of it.
+func (r *Restore) nudgeLater() {
+	n := r.nudger
+	if n == nil || n.started || n.prepared == nil {
+		return
+	}
+	n.started = true
+	p, keeper, deadline := n.prepared, r.env.Keeper, r.record().Ends()
+	n.background.Go(func() {
+		<-p.ready
+		if p.sender != nil && keeper.AwaitThaw(p.ns, deadline) {
+			n.send(p, time.Now())
+		}
+	})
+}
+
 // send announces the addresses, nudges each connection, and repeats both for a while.
 func (n *nudger) send(p *prepared, thawed time.Time) {
 	if p.times > 0 {

@@ -26,6 +26,9 @@ func (r *Restore) settleOnce() error {
 // configuration says so.
 func (r *Restore) giveUp() error {
 	rec, ns := r.record(), r.freeze.NetNS()
+	if err := r.freeze.CountRestore(false); err != nil {
+		return err
+	}
 	if ns == nil || r.freeze.Lifted() {
 		return r.freeze.Forget()
 	}

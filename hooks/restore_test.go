@@ -189,6 +189,33 @@ func TestRestoreAdopts(t *testing.T) {
 		post-resume: finished`)
 }
 
+// TestRestoreSeveral restores two containers into one namespace, frozen at its birth for
+// both. One whose restore fails does not count.
+func TestRestoreSeveral(t *testing.T) {
+	first := newTarget(t)
+	args := []string{"restore", "--join-ns", fmt.Sprintf("net:%d", first.tree.Process.Pid)}
+	frozen(t, first, time.Hour)
+	birth := &record.Record{ID: "birth", Op: record.Manual, Phase: record.Frozen, Scope: record.NetNS, NetNS: first.ns.ID(), Until: time.Now().Add(time.Hour), Restores: 2}
+	must(t, birth.Save())
+	fails, second := first.another(args...), first.another(args...)
+	want(t, fails.story("pre-restore", "network-unlock", "settle"), `
+		pre-restore: frozen, record running, record frozen, whole nftables frozen 1h0m0s
+		network-unlock: unlocked, record running, record frozen, whole nftables frozen 1h0m0s sealed
+		settle: settled, record frozen, whole nftables frozen 1h0m0s sealed`)
+	want(t, first.story("pre-restore", "network-unlock", "network-unlock", "post-resume"), `
+		pre-restore: frozen, record running, record frozen, whole nftables frozen 1h0m0s
+		network-unlock: unlocked, record running, record frozen, whole nftables frozen 1h0m0s sealed
+		network-unlock: unlocked, record running, record frozen, whole nftables frozen 1h0m0s sealed
+		post-resume: finished, record frozen, whole nftables frozen 1h0m0s sealed`)
+	if now, err := record.Load("birth"); err != nil || now.MoreToCome() != 1 {
+		t.Errorf("after the first one: %+v, %v", now, err)
+	}
+	want(t, second.story("pre-restore", "network-unlock", "post-resume"), `
+		pre-restore: frozen, record running, record frozen, whole nftables frozen 1h0m0s
+		network-unlock: unlocked, record running, whole nftables prepared
+		post-resume: finished`)
+}
+
 // TestRestoreLosesSettler has the settler killed before each action.
 func TestRestoreLosesSettler(t *testing.T) {
 	want(t, newTarget(t).story("pre-restore", "lose-settler", "post-setup-namespaces", "lose-settler", "network-unlock", "lose-settler", "post-resume"), `

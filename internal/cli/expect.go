@@ -19,6 +19,7 @@ import (
 // expectOptions are those of netfreeze expect.
 type expectOptions struct {
 	pods, containers, addresses []string
+	number                      int
 	duration                    time.Duration
 	list, cancel                bool
 	output                      string
@@ -37,11 +38,16 @@ freeze the namespace that is expected when it is set up, for the time to live of
 netfreeze.toml; the restore adopts that freeze. Without one of the two an
 expectation has no effect.
 
+The containers of a pod share its namespace and are restored one after the other:
+with --containers N the pod stays frozen until N of them are there. Otherwise the
+first one's thaw would have the kernel reset the peers of the others.
+
 An expectation ends by itself after --for, however often it was met: a pod may
 be set up more than once until its restore succeeds. The same one again counts
 the time anew.`,
 		Example: `  netfreeze expect --pod shop/db-0 --for 2m
   netfreeze expect --address 10.244.1.7 --address fd00::7 --for 30s
+  netfreeze expect --pod shop/web-0 --containers 3 --for 5m
   netfreeze expect --list -o json
   netfreeze expect --pod shop/db-0 --cancel`,
 		Args: cobra.NoArgs,
@@ -59,12 +65,16 @@ the time anew.`,
 	f.StringArrayVar(&o.pods, "pod", nil, "NAMESPACE/NAME of a pod (may be given again)")
 	f.StringArrayVar(&o.containers, "container", nil, "id of a container, or its first 12 characters or more (may be given again)")
 	f.StringArrayVar(&o.addresses, "address", nil, "IPv4 or IPv6 address (may be given again)")
+	f.IntVar(&o.number, "containers", 1, fmt.Sprintf("how many containers are restored into it, 1 to %d", maxContainers))
 	f.DurationVar(&o.duration, "for", 0, fmt.Sprintf("how long to expect it, %v to %v", config.MinTTL, config.MaxTTL))
 	f.BoolVar(&o.list, "list", false, "show what is expected, and what was met")
 	f.BoolVar(&o.cancel, "cancel", false, "end the expectation")
 	addOutputFlag(cmd, &o.output)
 	return cmd
 }
+
+// maxContainers is more than any pod has.
+const maxContainers = 1000
 
 // check refuses what contradicts itself.
 func (o *expectOptions) check() error {
@@ -76,6 +86,8 @@ func (o *expectOptions) check() error {
 		return checkOutput(o.output)
 	case !named:
 		return errors.New("say what is expected: --pod, --container or --address (or --list)")
+	case o.number < 1 || o.number > maxContainers:
+		return fmt.Errorf("--containers %d is out of range: 1 to %d", o.number, maxContainers)
 	case o.cancel && o.duration != 0:
 		return errors.New("--cancel and --for exclude each other")
 	case !o.cancel && (o.duration < config.MinTTL || o.duration > config.MaxTTL):
@@ -124,6 +136,9 @@ func (o *expectOptions) run(cmd *cobra.Command) error {
 				return err
 			}
 			continue
+		}
+		if o.number > 1 {
+			e.Containers = o.number
 		}
 		if err := e.Expect(o.duration); err != nil {
 			return err

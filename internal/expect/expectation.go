@@ -34,8 +34,11 @@ type Expectation struct {
 	Pod       string     `json:"pod,omitempty"`       // namespace/name
 	Container string     `json:"container,omitempty"` // beginning of the id
 	Address   netip.Addr `json:"address,omitzero"`
-	Since     time.Time  `json:"since"`
-	Until     time.Time  `json:"until"`
+	// Containers is how many are restored into the namespace, one after the other; it
+	// stays frozen until the last one is there. 0 is one.
+	Containers int       `json:"containers,omitempty"`
+	Since      time.Time `json:"since"`
+	Until      time.Time `json:"until"`
 	// Matched is when a namespace was frozen for it last, By what did that.
 	Matched time.Time `json:"matched,omitzero"`
 	By      string    `json:"by,omitempty"`

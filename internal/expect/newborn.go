@@ -80,6 +80,9 @@ func Newborn(ns *netns.Namespace, n Newcomer, why *Reason, by string, r record.R
 	}
 	r.Container = identity.Container{ID: n.ID, Pod: n.Pod}
 	r.Note = fmt.Sprintf("frozen at its birth by %s: %s", by, why)
+	if why.Expected != nil {
+		r.Restores = why.Expected.Containers
+	}
 	done, err := freeze.New(rules.Kernel{}).Manual(ns, r, freeze.Options{Backend: set.Backend, TTL: set.TTL})
 	if err != nil {
 		return nil, err

@@ -111,7 +111,7 @@ func (k *Keeper) look(r *record.Record) (s Status, stale bool, err error) {
 	s = Status{
 		ID: r.ID, Container: r.Container.ID, Name: r.Container.Name, Pod: r.Container.Pod,
 		NetNS: r.NetNS.String(), Path: r.Path, Scope: string(r.Scope), Policy: r.Policy, Why: r.Why,
-		State: string(r.Phase), Backend: r.Backend, Since: r.Since, Note: r.Note,
+		State: string(r.Phase), Backend: r.Backend, Since: r.Since, Note: noteOf(r),
 	}
 	alive := r.Alive()
 	if alive {

@@ -55,6 +55,8 @@ func siblings(ns *netns.Namespace, ours []*record.Record) (holder *record.Record
 			taken = append(taken, r)
 		case known && !conns.Overlaps(r.Conns):
 			silent = append(silent, r)
+		case restore && r.MoreToCome() > 0:
+			holder = r // for the pod's other containers
 		case restore:
 			taken = append(taken, r) // what it restores, or a freeze made for it
 		case known:

@@ -80,6 +80,8 @@ func TestSiblings(t *testing.T) {
 		{"ended, restored now", restore, record.Record{Phase: record.Ended, Scope: netNS, Conns: mine[:1]}, false, false, taken},
 		{"ended, same connections", dump, record.Record{Phase: record.Ended, Scope: netNS, Conns: mine[:1]}, false, false, silent},
 		{"by hand, for this restore", restore, record.Record{Phase: record.Frozen, Scope: netNS}, false, false, taken},
+		{"for several restores", restore, record.Record{Phase: record.Frozen, Scope: netNS, Restores: 2, Restored: []string{"1@1"}}, false, false, holder},
+		{"for several restores, the last one", restore, record.Record{Phase: record.Frozen, Scope: netNS, Restores: 2, Restored: []string{"0@0", "1@1"}}, false, false, taken},
 		{"by hand, for a later one", dump, record.Record{Phase: record.Frozen, Scope: netNS}, false, false, holder},
 		{"connections, restored now", restore, record.Record{Phase: record.Ended, Scope: single, Conns: mine}, false, false, taken},
 		{"connections of others", restore, record.Record{Phase: record.Ended, Scope: single, Conns: theirs}, false, false, nothing},

@@ -93,6 +93,11 @@ type Record struct {
 	Note          string     `json:"note,omitempty"`
 	Network       string     `json:"network,omitempty"` // CNI: the name of the network at whose ADD it was made
 
+	// Restores is, of a freeze for restores to come, how many it waits for, 0 for one;
+	// Restored are the transactions among them that are done.
+	Restores int      `json:"restores,omitempty"`
+	Restored []string `json:"restored,omitempty"`
+
 	// Images is, of a restore, the directory of the images, as far as it has a path. CRIU's
 	// own word for it, CRTOOLS_IMAGE_DIR, is right only at the first action.
 	Images string `json:"images,omitempty"`
@@ -161,6 +166,9 @@ func (r *Record) Undoable() bool {
 	return (r.Stopped || r.Phase == Isolated || brokenOff) && r.Alive()
 }
 
+// MoreToCome returns how many restores a freeze that is for several still waits for.
+func (r *Record) MoreToCome() int { return max(r.Restores-len(r.Restored), 0) }
+
 // Over reports whether nobody needs the record any more: its time to live is
 // over, no settler has it, and no process of it lives.
 func (r *Record) Over() bool {
@@ -188,6 +196,8 @@ func (r *Record) DescribeHold() string {
 		Ended: "has ended", Frozen: "was frozen by hand",
 	}[r.Phase]
 	switch {
+	case r.MoreToCome() > 0:
+		return fmt.Sprintf("%s waits for %d of %d restores", r.NetNS, r.MoreToCome(), r.Restores)
 	case r.Container.ID != "":
 		return fmt.Sprintf("container %s %s", r.Container.ID, what)
 	case len(r.Tree) > 0:
