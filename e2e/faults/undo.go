@@ -19,8 +19,8 @@ import (
 func (r *run) undo(p *pod) {
 	thawNetNS := false
 	for _, t := range p.trees {
-		if frozen, armed := t.dumped.at("after:network-lock"); armed && t.state != runs && time.Since(frozen) > r.ttl()-2*time.Second {
-			r.excuse("the time to live was over before the tree came back")
+		if t.state != runs {
+			r.excuseLate(t, time.Now())
 		}
 		switch t.state {
 		case runs:
@@ -55,6 +55,14 @@ func (r *run) undo(p *pod) {
 		return
 	}
 	r.thaw(p)
+}
+
+// excuseLate does not judge connections whose freeze was over, or about to be, before
+// somebody could take it over.
+func (r *run) excuseLate(t *tree, taken time.Time) {
+	if frozen, armed := t.dumped.at("after:network-lock"); armed && taken.Sub(frozen) > r.ttl()-2*time.Second {
+		r.excuse("the time to live was over before the tree came back")
+	}
 }
 
 // thaw has netfreeze thaw undo what is left, and checks that it does what it says.
@@ -121,6 +129,9 @@ func (r *run) restore(t *tree) {
 			if err := wait(r.limit(), t.readPid); err != nil {
 				r.logf("%v", err)
 			}
+		}
+		if taken, frozen := a.at("after:pre-restore"); frozen {
+			r.excuseLate(t, taken) // on a machine that is slow enough
 		}
 		unlocked, opened := a.at("before:network-unlock")
 		if from, armed := a.at("after:pre-restore"); opened && a.exit == 0 {
