@@ -22,6 +22,8 @@ GOBUILD  = CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)'
 SCRIPTS  = pre-dump post-dump pre-restore post-resume
 LAB      = testdata/lab/lab
 CNI      = v1.3.1
+CRICTL   = v1.34.0
+CRANE    = v0.20.7
 # Go leaves directories called testdata out of ./...; testdata/netstack is a module
 # of its own.
 PACKAGES = ./... ./testdata/traffic/... ./testdata/demo ./bench/testdata/empty
@@ -29,7 +31,7 @@ NETSTACK = testdata/netstack
 # The linter, in a directory named by its version, so that another one is built anew.
 GOLANGCI = $(CURDIR)/build/tools/golangci-lint-v2.12.0/golangci-lint
 
-.PHONY: all help build install uninstall demo test unit vet lint e2e faults soak fuzz bench lab deps clean traffic netstack cnitool
+.PHONY: all help build install uninstall demo test unit vet lint e2e faults soak fuzz bench lab deps clean traffic netstack cnitool crictl crane
 
 all: build
 
@@ -105,7 +107,17 @@ lab: ## build the lab's root file system with a real CRIU, once (testdata/lab/la
 cnitool: # the CNI project's own runtime, for the end-to-end tests
 	@test -x build/cnitool || CGO_ENABLED=0 GOBIN=$(CURDIR)/build $(GO) install github.com/containernetworking/cni/cnitool@$(CNI)
 
-e2e: build lab traffic netstack cnitool ## run the end-to-end tests in the lab, as root (RUN=TestMove/nftables selects)
+crictl: # the kubelet's side of the CRI, for the end-to-end tests
+	@test -x build/crictl || CGO_ENABLED=0 GOBIN=$(CURDIR)/build $(GO) install sigs.k8s.io/cri-tools/cmd/crictl@$(CRICTL)
+
+crane: # a registry on localhost, and images for it, for the end-to-end tests
+	@test -x build/crane || CGO_ENABLED=0 GOBIN=$(CURDIR)/build $(GO) install github.com/google/go-containerregistry/cmd/crane@$(CRANE)
+
+build/limits.so: e2e/testdata/limits.c # for CRIU where root lacks CAP_SYS_RESOURCE
+	@mkdir -p build
+	gcc -O2 -Wall -shared -fPIC -o $@ $<
+
+e2e: build lab traffic netstack cnitool crictl crane build/limits.so ## run the end-to-end tests in the lab, as root (RUN=TestMove/nftables selects)
 	rm -rf build/dest
 	$(MAKE) --no-print-directory install DESTDIR=$(CURDIR)/build/dest PREFIX=/usr/local >/dev/null
 	CGO_ENABLED=0 $(GO) test -c -tags e2e -o build/e2e.test ./e2e

@@ -69,9 +69,12 @@ func (plainCRIU) start(k *task, args []string) {
 }
 
 func (plainCRIU) dump(k *task, leaveRunning bool, options ...string) error {
-	args := []string{
-		"criu", "dump", "-t", fmt.Sprint(k.pid), "-D", k.images(), "-o", "dump.log", "-v4", "--tcp-established",
-	}
+	return dumpBy([]string{"criu"}, k, leaveRunning, options...)
+}
+
+// dumpBy dumps with a command that runs CRIU.
+func dumpBy(criu []string, k *task, leaveRunning bool, options ...string) error {
+	args := append(criu, "dump", "-t", fmt.Sprint(k.pid), "-D", k.images(), "-o", "dump.log", "-v4", "--tcp-established")
 	if k.host.netns != "" {
 		var ns syscall.Stat_t
 		if err := syscall.Stat(netnsPath(k.host.netns), &ns); err != nil {
