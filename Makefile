@@ -31,7 +31,7 @@ NETSTACK = testdata/netstack
 # The linter, in a directory named by its version, so that another one is built anew.
 GOLANGCI = $(CURDIR)/build/tools/golangci-lint-v2.12.0/golangci-lint
 
-.PHONY: all help build install uninstall demo test unit vet lint e2e faults soak fuzz bench lab deps clean traffic netstack cnitool crictl crane
+.PHONY: all help build install uninstall demo test unit vet lint e2e callers faults soak fuzz bench lab deps clean traffic netstack cnitool crictl crane
 
 all: build
 
@@ -121,9 +121,15 @@ e2e: build lab traffic netstack cnitool crictl crane build/limits.so ## run the 
 	rm -rf build/dest
 	$(MAKE) --no-print-directory install DESTDIR=$(CURDIR)/build/dest PREFIX=/usr/local >/dev/null
 	CGO_ENABLED=0 $(GO) test -c -tags e2e -o build/e2e.test ./e2e
+	rm -rf build/docs && cp -a docs build/docs
 	@mkdir -p build/keep
 	NETFREEZE_KEEP=/opt/keep $(LAB) run --share $(CURDIR)/build:/opt/build --share $(CURDIR)/build/keep:/opt/keep:rw -- \
 		/opt/build/e2e.test -test.v -test.timeout 30m $(if $(RUN),-test.run '$(RUN)')
+
+callers: ## make the matrix in docs/callers.md anew, as root, about 4 minutes
+	$(MAKE) --no-print-directory e2e RUN='^TestCallers$$'
+	sed -i '/^<!-- matrix -->/q' docs/callers.md
+	(echo; sed 's/  */ /g' build/keep/callers.md) >>docs/callers.md
 
 faults: build lab traffic ## inject faults into dumps and restores in the lab, as root (RUNS=200 SEED= ONLY= WORLDS=4)
 	rm -rf build/dest

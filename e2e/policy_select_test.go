@@ -56,6 +56,14 @@ ttl = "90s"
 					annotations["io.criu.netfreeze.policy"] = test.annotation
 				}
 				k := newAnnotatedTask(t, e, app, annotations, "serve", "--listen", fmt.Sprintf("%s:%d", app.v4, app.port))
+				for _, target := range []string{k.id, fmt.Sprint(k.pid)} { // beforehand
+					said := mustRun(t, "", "", netfreeze, "policy", target, "-o", "json")
+					for _, want := range []string{fmt.Sprintf("%q: %q", "policy", test.policy), k.id, test.pod} {
+						if !strings.Contains(said, want) {
+							t.Errorf("netfreeze policy %s lacks %s: %s", target, want, said)
+						}
+					}
+				}
 				if err := e.dump(k, true); err != nil {
 					t.Fatalf("dump: %v", err)
 				}

@@ -9,6 +9,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"os"
 	"os/exec"
 	"runtime"
@@ -143,4 +144,13 @@ func end(t *testing.T, pid int) {
 		}
 		return nil
 	})
+}
+
+// dialOnce connects to an address and hangs up.
+func dialOnce(addr string) error {
+	conn, err := net.DialTimeout("tcp", addr, time.Second)
+	if err != nil {
+		return err
+	}
+	return conn.Close()
 }

@@ -122,6 +122,9 @@ type configView struct {
 	NudgePackets     int                   `json:"nudge-packets"`
 	AnnounceCount    int                   `json:"announce-count"`
 	AnnounceInterval string                `json:"announce-interval"`
+	HoldThenKill     string                `json:"hold-then-kill"`
+	HoldSigterm      config.HoldSigterm    `json:"hold-sigterm"`
+	Restart          config.Restart        `json:"restart"`
 	Annotations      bool                  `json:"annotations"`
 	Log              logView               `json:"log"`
 	Containers       []ruleView            `json:"container"`
@@ -154,6 +157,9 @@ func viewConfig(c *config.Config) *configView {
 		NudgePackets:     c.NudgePackets,
 		AnnounceCount:    c.AnnounceCount,
 		AnnounceInterval: config.FormatDuration(c.AnnounceInterval),
+		HoldThenKill:     config.FormatDuration(c.HoldThenKill),
+		HoldSigterm:      c.HoldSigterm,
+		Restart:          c.Restart,
 		Annotations:      c.Annotations,
 		Log:              logView(c.Log),
 		Containers:       []ruleView{},

@@ -24,6 +24,8 @@ type Settings struct {
 	Holding
 	// Why says what chose the policy, for the log and for netfreeze status.
 	Why string
+	// Rule is the rule of the file that matches the container, "" if none does.
+	Rule string
 }
 
 // For returns the settings that apply to a container: the file's general settings,
@@ -46,9 +48,9 @@ func (c *Config) For(t identity.Container) (Settings, error) {
 		if !r.matches(t) {
 			continue
 		}
+		s.Rule = fmt.Sprintf("%s:%d: container rule %d (%s)", c.name, r.Line, i+1, r.patterns())
 		if r.Policy != "" {
-			s.Policy = r.Policy
-			s.Why = fmt.Sprintf("%s:%d: container rule %d (%s)", c.name, r.Line, i+1, r.patterns())
+			s.Policy, s.Why = r.Policy, s.Rule
 		}
 		if r.Backend != "" {
 			s.Backend = r.Backend

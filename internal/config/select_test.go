@@ -42,6 +42,11 @@ policy = "run"
 		change(&s)
 		return s
 	}
+	const (
+		rule1 = `f:4: container rule 1 (id = "ab12")`
+		rule2 = `f:7: container rule 2 (name = "db", pod = "kube-*/*")`
+		rule4 = `f:16: container rule 4 (id = "*", name = "db")`
+	)
 	tests := []struct {
 		name string
 		in   identity.Container
@@ -50,21 +55,21 @@ policy = "run"
 		{"unknown container", identity.Container{}, general},
 		{"no rule", identity.Container{ID: "ffff", Name: "x"}, general},
 		{"id prefix", identity.Container{ID: "ab12cd", Name: "db"}, with(func(s *Settings) {
-			s.Policy, s.Why = Kill, `f:4: container rule 1 (id = "ab12")`
+			s.Policy, s.Why, s.Rule = Kill, rule1, rule1
 		})},
 		{"id not a prefix", identity.Container{ID: "ab1", Name: "x"}, general},
 		{"pod and name", identity.Container{ID: "cc", Name: "db", Pod: "kube-system/p"}, with(func(s *Settings) {
-			s.Policy, s.TTL, s.Why = Isolate, time.Hour, `f:7: container rule 2 (name = "db", pod = "kube-*/*")`
+			s.Policy, s.TTL, s.Why, s.Rule = Isolate, time.Hour, rule2, rule2
 		})},
 		{"pod, other name", identity.Container{ID: "cc", Name: "cache", Pod: "kube-system/p"}, general},
 		{"no pod, later rule", identity.Container{ID: "cc", Name: "db"}, with(func(s *Settings) {
-			s.Policy, s.Why = Run, `f:16: container rule 4 (id = "*", name = "db")`
+			s.Policy, s.Why, s.Rule = Run, rule4, rule4
 		})},
 		{"rule without policy", identity.Container{ID: "cc", Name: "web-1"}, with(func(s *Settings) {
-			s.Backend, s.Drain = "iptables", 0
+			s.Backend, s.Drain, s.Rule = "iptables", 0, `f:12: container rule 3 (name = "web-?")`
 		})},
 		{"annotation", identity.Container{ID: "ab12cd", Annotations: map[string]string{PolicyAnnotation: "run"}}, with(func(s *Settings) {
-			s.Policy, s.Why = Run, "annotation io.criu.netfreeze.policy"
+			s.Policy, s.Why, s.Rule = Run, "annotation io.criu.netfreeze.policy", rule1
 		})},
 	}
 	for _, tt := range tests {

@@ -60,9 +60,18 @@ func FindByID(prefix string) (proc.Ref, error) {
 	return proc.Ref{}, fmt.Errorf("%q fits %d containers (%s): give more of the id", prefix, len(found), strings.Join(ids, ", "))
 }
 
+// idOf returns the container's id in a component of a control group's path: systemd's
+// scopes are called RUNTIME-ID.scope, plain groups ID.
+func idOf(component string) string {
+	name, scope := strings.CutSuffix(component, ".scope")
+	if scope {
+		name = name[strings.LastIndexByte(name, '-')+1:]
+	}
+	return name
+}
+
 // idFromCgroup returns the container id that begins with prefix among the
-// components of a /proc/PID/cgroup file. systemd's scopes are called
-// RUNTIME-ID.scope, plain groups ID.
+// components of a /proc/PID/cgroup file.
 func idFromCgroup(data, prefix string) string {
 	for line := range strings.Lines(data) {
 		_, path, ok := strings.Cut(strings.TrimSpace(line), ":/")
@@ -70,12 +79,8 @@ func idFromCgroup(data, prefix string) string {
 			continue
 		}
 		for part := range strings.SplitSeq(path, "/") {
-			part, scope := strings.CutSuffix(part, ".scope")
-			if scope {
-				part = part[strings.LastIndexByte(part, '-')+1:]
-			}
-			if strings.HasPrefix(part, prefix) {
-				return part
+			if id := idOf(part); strings.HasPrefix(id, prefix) {
+				return id
 			}
 		}
 	}
