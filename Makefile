@@ -19,6 +19,7 @@ LDFLAGS  = -s -w -X $(MODULE)/internal/cli.Version=$(VERSION) \
 # Where the hook begins: before Go's runtime does (internal/hook/early).
 EARLY    = $(if $(filter amd64 arm64,$(shell $(GO) env GOARCH)),-E $(MODULE)/internal/hook/early.entry)
 GOBUILD  = CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)'
+OUT      = build
 SCRIPTS  = pre-dump post-dump pre-restore post-resume
 LAB      = testdata/lab/lab
 CNI      = v1.3.1
@@ -28,10 +29,12 @@ CRANE    = v0.20.7
 # of its own.
 PACKAGES = ./... ./testdata/traffic/... ./testdata/demo ./bench/testdata/empty
 NETSTACK = testdata/netstack
+# The test of the Kubernetes manifests, with Kubernetes' own types: another module.
+MANIFESTS = testdata/kubernetes
 # The linter, in a directory named by its version, so that another one is built anew.
 GOLANGCI = $(CURDIR)/build/tools/golangci-lint-v2.12.0/golangci-lint
 
-.PHONY: all help build install uninstall demo test unit vet lint e2e callers faults soak fuzz bench lab deps clean traffic netstack cnitool crictl crane
+.PHONY: all help build install uninstall demo test unit vet lint e2e callers faults soak fuzz bench lab deps clean traffic netstack cnitool crictl crane image build/image
 
 all: build
 
@@ -39,21 +42,21 @@ help: ## show this list
 	@grep -hE '^[a-z0-9]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 12
 
 build: ## build the programs and the scripts' links into build/
-	@mkdir -p build
-	$(GOBUILD) -o build/netfreeze ./cmd/netfreeze
-	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS) $(EARLY)' -o build/netfreeze-hook ./cmd/netfreeze-hook
-	$(GOBUILD) -o build/netfreeze-cni ./cmd/netfreeze-cni
-	$(GOBUILD) -o build/netfreeze-oci ./cmd/netfreeze-oci
-	@for s in $(SCRIPTS); do ln -sf netfreeze-hook build/$$s; done
+	@mkdir -p $(OUT)
+	$(GOBUILD) -o $(OUT)/netfreeze ./cmd/netfreeze
+	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS) $(EARLY)' -o $(OUT)/netfreeze-hook ./cmd/netfreeze-hook
+	$(GOBUILD) -o $(OUT)/netfreeze-cni ./cmd/netfreeze-cni
+	$(GOBUILD) -o $(OUT)/netfreeze-oci ./cmd/netfreeze-oci
+	@for s in $(SCRIPTS); do ln -sf netfreeze-hook $(OUT)/$$s; done
 
 # What is built is installed as it is: root may have no Go.
 install: ## install below DESTDIR and PREFIX (CRIU's configuration: netfreeze install)
-	@test -x build/netfreeze-hook || $(MAKE) --no-print-directory build
+	@test -x $(OUT)/netfreeze-hook || $(MAKE) --no-print-directory build
 	install -d $(DESTDIR)$(BINDIR) $(DESTDIR)$(LIBEXECDIR) $(DESTDIR)$(SYSCONFDIR) $(DESTDIR)$(CNIBINDIR) $(DESTDIR)$(DATADIR)
-	install -m 0755 build/netfreeze $(DESTDIR)$(BINDIR)/netfreeze
-	install -m 0755 build/netfreeze-hook $(DESTDIR)$(LIBEXECDIR)/netfreeze-hook
-	install -m 0755 build/netfreeze-oci $(DESTDIR)$(LIBEXECDIR)/netfreeze-oci
-	install -m 0755 build/netfreeze-cni $(DESTDIR)$(CNIBINDIR)/netfreeze-cni
+	install -m 0755 $(OUT)/netfreeze $(DESTDIR)$(BINDIR)/netfreeze
+	install -m 0755 $(OUT)/netfreeze-hook $(DESTDIR)$(LIBEXECDIR)/netfreeze-hook
+	install -m 0755 $(OUT)/netfreeze-oci $(DESTDIR)$(LIBEXECDIR)/netfreeze-oci
+	install -m 0755 $(OUT)/netfreeze-cni $(DESTDIR)$(CNIBINDIR)/netfreeze-cni
 	sed 's|/usr/local/libexec/criu-netfreeze|$(LIBEXECDIR)|' install/oci-hook.json >$(DESTDIR)$(DATADIR)/oci-hook.json
 	@for s in $(SCRIPTS); do ln -sf netfreeze-hook $(DESTDIR)$(LIBEXECDIR)/$$s; done
 	@if test -e $(DESTDIR)$(SYSCONFDIR)/netfreeze.toml; then \
@@ -73,6 +76,7 @@ lint: export GOLANGCI_LINT_CACHE = $(CURDIR)/build/lint
 lint: $(GOLANGCI) ## check style and common mistakes (the first time it compiles golangci-lint)
 	$(GOLANGCI) run $(PACKAGES)
 	cd $(NETSTACK) && $(GOLANGCI) run ./...
+	cd $(MANIFESTS) && $(GOLANGCI) run ./...
 	for f in testdata/lab/lab testdata/lab/deps e2e/zdtm.sh .ci/run; do bash -n $$f || exit 1; done
 
 $(GOLANGCI):
@@ -82,9 +86,11 @@ vet: ## run go vet on everything, the end-to-end tests included
 	$(GO) vet $(PACKAGES)
 	$(GO) vet -tags e2e ./e2e
 	$(GO) vet -C $(NETSTACK) ./...
+	$(GO) vet -C $(MANIFESTS) ./...
 
 unit: vet ## run go vet and the unit tests with the race detector (as root, in namespaces of their own)
 	CGO_ENABLED=1 $(GO) test -race $(PACKAGES)
+	$(GO) test -C $(MANIFESTS) ./...
 
 test: deps unit e2e ## run all tests (as root)
 	$(MAKE) --no-print-directory faults RUNS=200 SEED=1
@@ -94,6 +100,17 @@ deps: ## install what the tests and the demo need (Debian, as root; elsewhere it
 
 clean: ## remove build/, not the lab (testdata/lab/lab clean)
 	rm -rf build
+
+# The programs know each other by their paths, so that those of the image are built anew.
+IMAGE    = localhost/criu-netfreeze:latest
+build/image: # what the image contains
+	rm -rf build/image
+	$(MAKE) --no-print-directory build install OUT=build/image/programs DESTDIR=$(CURDIR)/build/image/root \
+		PREFIX=/opt/criu-netfreeze CNIBINDIR=/opt/criu-netfreeze/cni SYSCONFDIR=/opt/criu-netfreeze/share >/dev/null
+	cp install/image/Containerfile build/image
+
+image: build/image ## build the DaemonSet's image with buildah (IMAGE=registry/name:tag)
+	buildah bud --file build/image/Containerfile --tag $(IMAGE) build/image/root
 
 traffic: # the program that the end-to-end tests and the demo dump
 	CGO_ENABLED=0 $(GO) build -trimpath -o build/traffic ./testdata/traffic
@@ -117,7 +134,7 @@ build/limits.so: e2e/testdata/limits.c # for CRIU where root lacks CAP_SYS_RESOU
 	@mkdir -p build
 	gcc -O2 -Wall -shared -fPIC -o $@ $<
 
-e2e: build lab traffic netstack cnitool crictl crane build/limits.so ## run the end-to-end tests in the lab, as root (RUN=TestMove/nftables selects)
+e2e: build lab traffic netstack cnitool crictl crane build/limits.so build/image ## run the end-to-end tests in the lab, as root (RUN=TestMove/nftables selects)
 	rm -rf build/dest
 	$(MAKE) --no-print-directory install DESTDIR=$(CURDIR)/build/dest PREFIX=/usr/local >/dev/null
 	CGO_ENABLED=0 $(GO) test -c -tags e2e -o build/e2e.test ./e2e
