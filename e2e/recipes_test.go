@@ -197,7 +197,10 @@ func (k *kitchen) bundle() {
 		Process: &specs.Process{Args: append([]string{"/traffic"}, recipeArgs...), Cwd: "/"},
 		Mounts:  []specs.Mount{{Destination: "/proc", Type: "proc", Source: "proc"}},
 		Linux: &specs.Linux{CgroupsPath: "/web", Namespaces: []specs.LinuxNamespace{
-			{Type: specs.PIDNamespace}, {Type: specs.MountNamespace}, {Type: specs.IPCNamespace}, {Type: specs.UTSNamespace},
+			{Type: specs.PIDNamespace},
+			{Type: specs.MountNamespace},
+			{Type: specs.IPCNamespace},
+			{Type: specs.UTSNamespace},
 			{Type: specs.NetworkNamespace, Path: "/run/netns/web"},
 		}},
 	})

@@ -7,6 +7,9 @@
 #
 #	e2e/zdtm.sh TREE [REGEXP]
 #
+# The tests of CRIU's own lock (netns_lock_*) are left out: they want marked packets to get
+# through between a dump and its restore, which our freeze does not allow.
+#
 # REGEXP chooses tests by name. Variables: HOOK (our action-script), CRIU (its
 # executable), FLAVORS ("h ns"), TIMES (how often each test runs with the hook; 1).
 # Exit code 1: a test passes without the hook, and fails with it.
@@ -25,7 +28,7 @@ criu=${CRIU:-$tree/criu/criu}
 [ -x "$tree/test/zdtm.py" ] || fail "$tree has no test/zdtm.py: name a tree of CRIU's sources"
 [ -x "$criu" ] || fail "$criu is missing: build the tree (make), or name another one in CRIU"
 [ -x "$hook" ] || fail "$hook is missing: install criu-netfreeze, or name its hook in HOOK"
-mapfile -t tests < <(find "$tree/test/zdtm/static" -maxdepth 1 -type f -perm /1 -printf '%f\n' | grep -E "$wanted" | sort)
+mapfile -t tests < <(find "$tree/test/zdtm/static" -maxdepth 1 -type f -perm /1 -printf '%f\n' | grep -E "$wanted" | grep -v ^netns_lock_ | sort)
 [ ${#tests[@]} -gt 0 ] || fail "no built test matches $wanted: make -C $tree/test/zdtm"
 
 if [ -z "${ZDTM_APART:-}" ]; then

@@ -98,9 +98,14 @@ func showPolicy(w io.Writer, c identity.Container, output string) error {
 		return err
 	}
 	a := applied{Container: c, Policy: set.Policy, Why: set.Why, Rule: set.Rule, Settings: []setting{
-		{"backend", string(set.Backend)}, {"ttl", config.FormatDuration(set.TTL)}, {"drain", config.FormatDuration(set.Drain)},
-		{"hold-then-kill", config.FormatDuration(set.HoldThenKill)}, {"hold-sigterm", string(set.HoldSigterm)},
-		{"restart", string(set.Restart)}, {"restore-failure", string(set.RestoreFailure)}, {"resume", string(set.Resume)},
+		{"backend", string(set.Backend)},
+		{"ttl", config.FormatDuration(set.TTL)},
+		{"drain", config.FormatDuration(set.Drain)},
+		{"hold-then-kill", config.FormatDuration(set.HoldThenKill)},
+		{"hold-sigterm", string(set.HoldSigterm)},
+		{"restart", string(set.Restart)},
+		{"restore-failure", string(set.RestoreFailure)},
+		{"resume", string(set.Resume)},
 	}}
 	if output == outputJSON {
 		return encodeJSON(w, a)
