@@ -34,12 +34,12 @@ MANIFESTS = testdata/kubernetes
 # The linter, in a directory named by its version, so that another one is built anew.
 GOLANGCI = $(CURDIR)/build/tools/golangci-lint-v2.12.0/golangci-lint
 
-.PHONY: all help build install uninstall demo test unit vet lint e2e callers faults soak fuzz bench lab deps clean traffic netstack cnitool crictl crane image build/image
+.PHONY: all help build install uninstall demo test unit vet lint e2e e2e-kubelet callers faults soak fuzz bench lab deps clean traffic netstack cnitool crictl crane image build/image
 
 all: build
 
 help: ## show this list
-	@grep -hE '^[a-z0-9]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 12
+	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 12
 
 build: ## build the programs and the scripts' links into build/
 	@mkdir -p $(OUT)
@@ -84,7 +84,7 @@ $(GOLANGCI):
 
 vet: ## run go vet on everything, the end-to-end tests included
 	$(GO) vet $(PACKAGES)
-	$(GO) vet -tags e2e ./e2e
+	$(GO) vet -tags e2e,kubelet ./e2e
 	$(GO) vet -C $(NETSTACK) ./...
 	$(GO) vet -C $(MANIFESTS) ./...
 
@@ -142,6 +142,19 @@ e2e: build lab traffic netstack cnitool crictl crane build/limits.so build/image
 	@mkdir -p build/keep
 	NETFREEZE_KEEP=/opt/keep $(LAB) run --share $(CURDIR)/build:/opt/build --share $(CURDIR)/build/keep:/opt/keep:rw -- \
 		/opt/build/e2e.test -test.v -test.timeout 30m $(if $(RUN),-test.run '$(RUN)')
+
+KUBELET  = build/kubelet-v1.37.2
+$(KUBELET): # Kubernetes' own, a module of its own: large, and about 8 minutes on two processors
+	CGO_ENABLED=0 $(GO) build -C testdata/kubelet -trimpath -ldflags '-s -w' -o $(CURDIR)/$@ .
+
+e2e-kubelet: build lab traffic crictl crane $(KUBELET) ## have a real kubelet checkpoint and restore a pod over containerd, as root (builds the kubelet first)
+	rm -rf build/dest
+	$(MAKE) --no-print-directory install DESTDIR=$(CURDIR)/build/dest PREFIX=/usr/local >/dev/null
+	CGO_ENABLED=0 $(GO) test -c -tags e2e,kubelet -o build/e2e-kubelet.test ./e2e
+	ln -f $(KUBELET) build/kubelet
+	@mkdir -p build/keep
+	NETFREEZE_KEEP=/opt/keep $(LAB) run --share $(CURDIR)/build:/opt/build --share $(CURDIR)/build/keep:/opt/keep:rw -- \
+		/opt/build/e2e-kubelet.test -test.v -test.timeout 10m -test.run '^TestKubelet$$'
 
 callers: ## make the matrix in docs/callers.md anew, as root, about 4 minutes
 	$(MAKE) --no-print-directory e2e RUN='^TestCallers$$'

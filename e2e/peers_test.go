@@ -52,6 +52,8 @@ var peerKinds = []peerKind{
 	{name: "Linux"},
 	{name: "no timestamps", peer: []string{"tcp_timestamps=0"}},
 	{name: "no SACK", peer: []string{"tcp_sack=0"}},
+	// Which the peer collapses into larger ones when it retransmits, see TestCollapsed.
+	{name: "small segments", conns: []string{"pull,size=8,interval=1ms", "pull,size=16,interval=1ms"}},
 	{name: "tiny windows", peer: tiny, app: tiny, conns: floods},
 	{name: "tiny windows, no timestamps", peer: append(tiny, "tcp_timestamps=0"), app: tiny, conns: floods},
 	{name: "BBR", congestion: "bbr"},
