@@ -19,8 +19,8 @@ import (
 // CountRestore notes in the freezes that wait for several restores that this one is
 // done, or that it is not after all.
 func (f *Freeze) CountRestore(done bool) error {
-	if f.ns == nil {
-		return nil
+	if f.ns == nil || !f.Adopted() {
+		return nil // there was no freeze before, which could wait
 	}
 	return f.lockedIfPossible(func() error {
 		records, err := record.Of(f.ns)
