@@ -43,17 +43,21 @@ func (f *Freeze) CountRestore(done bool) error {
 	})
 }
 
-// lookAgain is how often AwaitThaw looks.
-const lookAgain = 20 * time.Millisecond
+// lookAgain is how long AwaitThaw waits at least until it looks again, and lookLast at
+// most: in between it is a hundredth of the time that has gone by.
+const (
+	lookAgain = 20 * time.Millisecond
+	lookLast  = time.Second
+)
 
 // AwaitThaw waits until nothing is frozen in ns any more, until a deadline at most. It
 // reports whether that was seen.
 func (k *Keeper) AwaitThaw(ns *netns.Namespace, deadline time.Time) bool {
-	for time.Now().Before(deadline) {
+	for begun := time.Now(); time.Now().Before(deadline); {
 		if st, err := k.filter.Look(ns); err == nil && !st.Frozen {
 			return true
 		}
-		time.Sleep(lookAgain)
+		time.Sleep(min(max(time.Since(begun)/100, lookAgain), lookLast))
 	}
 	return false
 }
