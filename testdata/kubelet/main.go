@@ -5,13 +5,13 @@
 package main
 
 import (
+	"context"
 	"os"
 
-	genericapiserver "k8s.io/apiserver/pkg/server"
 	"k8s.io/component-base/cli"
 	"k8s.io/kubernetes/cmd/kubelet/app"
 )
 
 func main() {
-	os.Exit(cli.Run(app.NewKubeletCommand(genericapiserver.SetupSignalContext())))
+	os.Exit(cli.Run(app.NewKubeletCommand(context.Background())))
 }
