@@ -15,7 +15,10 @@ import (
 )
 
 // topologies counts the topologies, so that each has its own names and addresses.
+// The first ones' are used again after maxTopologies: they have been removed by then.
 var topologies atomic.Int32
+
+const maxTopologies = 250
 
 // topology is a switch (a network namespace with a bridge) and the hosts that
 // are connected to it. It is removed at the end of the test.
@@ -48,7 +51,7 @@ const iface = "eth0"
 
 func newTopology(t *testing.T) *topology {
 	t.Helper()
-	topo := &topology{t: t, n: int(topologies.Add(1))}
+	topo := &topology{t: t, n: int(topologies.Add(1)-1)%maxTopologies + 1}
 	topo.switchNetns = topo.newNetns("switch")
 	// No spanning tree and no snooping: a port forwards from its first moment.
 	topo.ip(topo.switchNetns, "link add br0 type bridge stp_state 0 mcast_snooping 0", "link set br0 up")
