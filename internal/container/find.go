@@ -70,19 +70,30 @@ func idOf(component string) string {
 	return name
 }
 
-// idFromCgroup returns the container id that begins with prefix among the
-// components of a /proc/PID/cgroup file.
+// idFromCgroup returns the container id that begins with prefix among those of a
+// /proc/PID/cgroup file, "" if there is none.
 func idFromCgroup(data, prefix string) string {
+	for _, id := range idsFromCgroup(data) {
+		if strings.HasPrefix(id, prefix) {
+			return id
+		}
+	}
+	return ""
+}
+
+// idsFromCgroup returns the components of a /proc/PID/cgroup file that may be a
+// container's id, in their order: the outermost ones of each line first.
+func idsFromCgroup(data string) (ids []string) {
 	for line := range strings.Lines(data) {
 		_, path, ok := strings.Cut(strings.TrimSpace(line), ":/")
 		if !ok {
 			continue
 		}
 		for part := range strings.SplitSeq(path, "/") {
-			if id := idOf(part); strings.HasPrefix(id, prefix) {
-				return id
+			if id := idOf(part); id != "" {
+				ids = append(ids, id)
 			}
 		}
 	}
-	return ""
+	return ids
 }

@@ -6,8 +6,8 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
-	"strings"
 
 	"github.com/criu-netfreeze/criu-netfreeze/internal/identity"
 	"github.com/criu-netfreeze/criu-netfreeze/internal/proc"
@@ -37,7 +37,7 @@ func Running(target string) (*Container, error) {
 	if err != nil {
 		return nil, err
 	}
-	for _, id := range idsFromCgroup(string(groups)) {
+	for _, id := range slices.Backward(idsFromCgroup(string(groups))) { // the innermost first
 		for _, pattern := range stateRoots {
 			roots, _ := filepath.Glob(pattern) // the only error is a bad pattern
 			for _, root := range roots {
@@ -56,19 +56,4 @@ func Running(target string) (*Container, error) {
 		return &Container{}, nil
 	}
 	return &Container{Container: identity.Container{ID: idFromCgroup(string(groups), target)}}, nil
-}
-
-// idsFromCgroup returns the components of a /proc/PID/cgroup file that may be a
-// container's id, the innermost ones first.
-func idsFromCgroup(data string) (ids []string) {
-	for line := range strings.Lines(data) {
-		_, path, _ := strings.Cut(strings.TrimSpace(line), ":/")
-		parts := strings.Split(path, "/")
-		for i := len(parts) - 1; i >= 0; i-- {
-			if id := idOf(parts[i]); id != "" {
-				ids = append(ids, id)
-			}
-		}
-	}
-	return ids
 }
