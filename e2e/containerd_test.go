@@ -193,7 +193,15 @@ func (e *criEngine) run(k *task, image string, args []string) error {
 	if _, err = e.crictl("start", e.containers[k]); err != nil {
 		return err
 	}
-	pid := e.must(k.t, "inspect", "--output", "go-template", "--template", "{{.info.pid}}", e.containers[k])
+	return e.locate(k, e.containers[k])
+}
+
+// locate looks up a container's pid, and with it its namespace.
+func (e *criEngine) locate(k *task, container string) error {
+	pid, err := e.crictl("inspect", "--output", "go-template", "--template", "{{.info.pid}}", container)
+	if err != nil {
+		return err
+	}
 	if k.pid, err = strconv.Atoi(pid); err != nil {
 		return err
 	}

@@ -27,7 +27,7 @@ func (e *crioEngine) dump(k *task, _ bool, _ ...string) error {
 	if err := e.run("pause", k.id); err != nil {
 		return err
 	}
-	args := append([]string{"checkpoint", "--image-path", k.images(), "--work-path", k.images(), "--leave-running"}, e.fileLocks()...)
+	args := []string{"checkpoint", "--image-path", k.images(), "--work-path", k.images(), "--leave-running", "--file-locks"}
 	err := withLog(e.run(append(e.cgroups(args), k.id)...), k.images()+"/dump.log")
 	if err == nil {
 		err = e.archive(k)
@@ -37,9 +37,6 @@ func (e *crioEngine) dump(k *task, _ bool, _ ...string) error {
 	}
 	return err
 }
-
-// fileLocks is how CRI-O asks for file locks.
-func (e *crioEngine) fileLocks() []string { return []string{"--file-locks"} }
 
 // gone reports whether a runtime says that there is no container to resume: the policy
 // has ended it.

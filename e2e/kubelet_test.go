@@ -138,21 +138,13 @@ func (k *kubelet) run(task *task, image string, args []string) error {
 	}
 }
 
-// find looks up the container's pid.
+// find looks up the container that runs.
 func (k *kubelet) find(task *task) error {
 	id, err := k.crictl("ps", "--quiet", "--name", "^app$", "--state", "Running")
 	if err != nil || id == "" || strings.Contains(id, " ") {
 		return fmt.Errorf("no container runs: %s: %w", id, err)
 	}
-	pid, err := k.crictl("inspect", "--output", "go-template", "--template", "{{.info.pid}}", id)
-	if err != nil {
-		return err
-	}
-	if task.pid, err = strconv.Atoi(pid); err != nil {
-		return err
-	}
-	task.host.netns = fmt.Sprintf("/proc/%d/ns/net", task.pid)
-	return nil
+	return k.locate(task, id)
 }
 
 func (k *kubelet) start(task *task, args []string) {

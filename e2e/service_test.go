@@ -61,6 +61,19 @@ func (s serviceCRIU) dial() (int, error) {
 }
 
 func (s serviceCRIU) dump(k *task, leaveRunning bool, _ ...string) error {
+	return dumpByRPC(k, leaveRunning, func(opts *rpc.CriuOpts) error {
+		fd, err := s.dial()
+		if err != nil {
+			return err
+		}
+		defer syscall.Close(fd)
+		_, err = call(fd, rpc.CriuReqType_DUMP, opts)
+		return err
+	})
+}
+
+// dumpByRPC has ask, which takes CRIU's options, dump a task in its network namespace.
+func dumpByRPC(k *task, leaveRunning bool, ask func(*rpc.CriuOpts) error) error {
 	var ns syscall.Stat_t
 	if err := syscall.Stat(netnsPath(k.host.netns), &ns); err != nil {
 		return err
@@ -70,24 +83,13 @@ func (s serviceCRIU) dump(k *task, leaveRunning bool, _ ...string) error {
 		return err
 	}
 	defer dir.Close()
-	fd, err := s.dial()
-	if err != nil {
-		return err
-	}
-	defer syscall.Close(fd)
-	_, err = call(fd, rpc.CriuReqType_DUMP, dumpOptions(k, dir, ns.Ino, leaveRunning))
-	return withLog(err, filepath.Join(k.images(), "dump.log"))
-}
-
-// dumpOptions are those of a dump to an open directory, of a task in the network
-// namespace with this inode.
-func dumpOptions(k *task, dir *os.File, netns uint64, leaveRunning bool) *rpc.CriuOpts {
-	return &rpc.CriuOpts{
+	err = ask(&rpc.CriuOpts{
 		ImagesDirFd: proto.Int32(int32(dir.Fd())), Pid: proto.Int32(int32(k.pid)),
 		LogLevel: proto.Int32(4), LogFile: proto.String("dump.log"),
 		TcpEstablished: proto.Bool(true), LeaveRunning: proto.Bool(leaveRunning),
-		External: []string{fmt.Sprintf("net[%d]:%s", netns, netnsKey)},
-	}
+		External: []string{fmt.Sprintf("net[%d]:%s", ns.Ino, netnsKey)},
+	})
+	return withLog(err, filepath.Join(k.images(), "dump.log"))
 }
 
 // call sends a request to CRIU and returns its answer.

@@ -29,17 +29,7 @@ func (swrkCRIU) String() string { return "swrk" }
 
 // dump dumps with go-criu.
 func (swrkCRIU) dump(k *task, leaveRunning bool, _ ...string) error {
-	var ns syscall.Stat_t
-	if err := syscall.Stat(netnsPath(k.host.netns), &ns); err != nil {
-		return err
-	}
-	dir, err := os.Open(k.images())
-	if err != nil {
-		return err
-	}
-	defer dir.Close()
-	err = criu.MakeCriu().Dump(dumpOptions(k, dir, ns.Ino, leaveRunning), nil)
-	return withLog(err, filepath.Join(k.images(), "dump.log"))
+	return dumpByRPC(k, leaveRunning, func(opts *rpc.CriuOpts) error { return criu.MakeCriu().Dump(opts, nil) })
 }
 
 // restore starts CRIU itself, since go-criu gives it no descriptors, and hands it the
