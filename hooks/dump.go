@@ -10,6 +10,7 @@ import (
 	"github.com/criu-netfreeze/criu-netfreeze/internal/action"
 	"github.com/criu-netfreeze/criu-netfreeze/internal/config"
 	"github.com/criu-netfreeze/criu-netfreeze/internal/freeze"
+	"github.com/criu-netfreeze/criu-netfreeze/internal/nudge"
 	"github.com/criu-netfreeze/criu-netfreeze/internal/record"
 )
 
@@ -46,10 +47,11 @@ type Dump struct {
 	common
 	machine[dumpState]
 
-	stats      statsFile      // CRIU's last file, watched from the commit on
-	images     *os.File       // the image directory, which outlives CRIU's path to it
-	read       func() dumped  // reads the images once; nil before the commit, see holdImages
-	background sync.WaitGroup // whatever runs beside CRIU
+	stats      statsFile       // CRIU's last file, watched from the commit on
+	images     *os.File        // the image directory, which outlives CRIU's path to it
+	read       func() dumped   // reads the images once; nil before the commit, see holdImages
+	listener   *nudge.Listener // of a freeze after which acknowledge is called; otherwise nil
+	background sync.WaitGroup  // whatever runs beside CRIU
 
 	decided   outcome   // what has become of the dump, once it is settled
 	idleSince time.Time // since when CRIU has waited for another request, after the commit
@@ -116,6 +118,7 @@ func (d *Dump) Concluded() bool {
 // Close implements Transaction. It waits until all that is to be sent was sent.
 func (d *Dump) Close() {
 	d.background.Wait()
+	_, _ = d.listener.Stop() // what it heard is not needed any more
 	d.freeze.Close()
 	d.stats.close()
 	if d.images != nil {

@@ -6,6 +6,8 @@ import (
 	"fmt"
 
 	"github.com/criu-netfreeze/criu-netfreeze/internal/action"
+	"github.com/criu-netfreeze/criu-netfreeze/internal/config"
+	"github.com/criu-netfreeze/criu-netfreeze/internal/nudge"
 	"github.com/criu-netfreeze/criu-netfreeze/internal/record"
 )
 
@@ -23,5 +25,18 @@ func (d *Dump) networkLock() error {
 	}
 	d.to(dumpFrozen)
 	d.env.Log.Debugf("network-lock: frozen %s", d.record().NetNS)
+	d.listen()
 	return nil
+}
+
+// listen hears what the peers wait for, for acknowledge. Without it they may take
+// longer to go on.
+func (d *Dump) listen() {
+	if d.set.Resume != config.Nudge || d.set.Policy == config.Run || d.listener != nil {
+		return
+	}
+	var err error
+	if d.listener, err = nudge.Listen(d.freeze.NetNS()); err != nil {
+		d.env.Log.Debug(err)
+	}
 }

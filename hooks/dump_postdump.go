@@ -97,7 +97,11 @@ func (d *Dump) acknowledge(streams []tcp.Stream) error {
 	if d.set.Resume != config.Nudge || d.freeze.NetNS() == nil {
 		return nil
 	}
-	acks := nudge.Acks(nudge.Remote(streams))
+	heard, err := d.listener.Stop()
+	if err != nil {
+		d.env.Log.Debug(err)
+	}
+	acks := nudge.Acks(nudge.Remote(streams), heard, d.set.NudgePackets)
 	if len(acks) == 0 {
 		return nil
 	}

@@ -87,11 +87,7 @@ func toPeer(s tcp.Stream, limit int) [][]byte {
 		return nil
 	}
 	var all [][]byte
-	addErrors := func(seq uint32) {
-		for range min(errorsPerPeer, limit-len(all)) {
-			all = append(all, unreachable(s.Remote.Addr(), s.Local.Addr(), s.Remote, s.Local, seq))
-		}
-	}
+	addErrors := func(seq uint32) { all = append(all, errorsAbout(s, seq, limit-len(all))...) }
 	const ackLen = 1 // one packet is for the ACK, without which nothing is certain
 	if s.RcvAcked != s.RcvNxt && limit > errorsPerPeer+ackLen {
 		addErrors(s.RcvAcked)
@@ -122,13 +118,34 @@ func toOwnKernel(s tcp.Stream, n int) [][]byte {
 	return all
 }
 
-// Acks returns, for each connection, an ACK of all that has been received.
-func Acks(streams []tcp.Stream) [][]byte {
+// errorsAbout returns errors for the peer about the segment that begins with seq, at
+// most limit.
+func errorsAbout(s tcp.Stream, seq uint32, limit int) (all [][]byte) {
+	for range min(errorsPerPeer, limit) {
+		all = append(all, unreachable(s.Remote.Addr(), s.Local.Addr(), s.Remote, s.Local, seq))
+	}
+	return all
+}
+
+// Acks returns, for each connection, an ACK of all that has been received. If the
+// peer was heard to wait for less, errors about that come first, at most limit
+// packets in all. Until its timer expires once more it heeds no others (see toPeer),
+// and it may have backed off far: with these that takes one time-out, as if it had
+// begun to wait now.
+//
+// That matters where the ACK ends within a segment. Small segments become a larger
+// one when they are retransmitted (tcp_retrans_try_collapse in net/ipv4/tcp_output.c),
+// and while none is acknowledged wholly the peer leaves its timer as it was.
+func Acks(streams []tcp.Stream, heard Oldest, limit int) [][]byte {
 	var all [][]byte
 	for _, s := range streams {
-		if canAck(s) {
-			all = append(all, ack(s))
+		if !canAck(s) {
+			continue
 		}
+		if seq, ok := heard[s.Tuple]; ok && int32(s.RcvNxt-seq) > 0 {
+			all = append(all, errorsAbout(s, seq, limit-1)...)
+		}
+		all = append(all, ack(s))
 	}
 	return all
 }
