@@ -6,6 +6,7 @@ import (
 	"errors"
 	"time"
 
+	"github.com/criu-netfreeze/criu-netfreeze/internal/code"
 	"github.com/criu-netfreeze/criu-netfreeze/internal/config"
 	"github.com/criu-netfreeze/criu-netfreeze/internal/nudge"
 	"github.com/criu-netfreeze/criu-netfreeze/internal/proc"
@@ -76,7 +77,7 @@ func awaitRelease(root proc.Ref) {
 func (d *Dump) nudgeByImages() {
 	got := d.read()
 	if got.err != nil {
-		d.env.Log.Warnf("not every connection is nudged, the others wait for their peers' timers: %v", got.err)
+		d.env.Log.Warnf("not every connection is nudged, the others wait for their peers' timers: %v", code.Wrap(code.Images, got.err))
 	}
 	d.nudge(got.streams)
 }
@@ -118,7 +119,7 @@ func (d *Dump) seizedStreams() []tcp.Stream {
 	reuse, err := tcp.EnterRepair(tree)
 	_, streams, err2 := tcp.LeaveRepair(tree, reuse)
 	if err := errors.Join(err, err2); err != nil {
-		d.env.Log.Warnf("not every connection can be nudged: %v", err)
+		d.env.Log.Warnf("not every connection can be nudged: %v", code.Any(err))
 	}
 	return streams
 }

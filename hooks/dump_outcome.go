@@ -9,6 +9,7 @@ import (
 	"strconv"
 	"time"
 
+	"github.com/criu-netfreeze/criu-netfreeze/internal/code"
 	"github.com/criu-netfreeze/criu-netfreeze/internal/proc"
 	"github.com/criu-netfreeze/criu-netfreeze/internal/record"
 )
@@ -148,7 +149,7 @@ func checkWorkDir(criu proc.Ref, remembers bool) error {
 			continue
 		}
 		if other, err := os.Stat(dir); err == nil && os.SameFile(own, other) {
-			return fmt.Errorf("CRIU's process %d has the same working directory, and this kernel (before 6.15) does not tell which of the two succeeds: give each dump a work directory of its own (criu --work-dir)", pid)
+			return code.New(code.SharedWorkDir, fmt.Sprintf("CRIU's process %d has the same working directory, and this kernel (before 6.15) does not tell which of the two succeeds: give each dump a work directory of its own (criu --work-dir)", pid))
 		}
 	}
 	return nil

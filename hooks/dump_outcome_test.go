@@ -196,7 +196,7 @@ func TestDumpHeldTree(t *testing.T) {
 	held := s.env.CRIU
 	again := s.another()
 	want(t, again.story("pre-dump"), `
-		pre-dump: no transaction, record held, stopped, whole nftables frozen 15m0s sealed; error: cannot freeze the network of pid TREE: the tree of pid TREE is held: end that first, with netfreeze thaw TREE, then dump again; nothing was changed`)
+		pre-dump: no transaction, record held, stopped, whole nftables frozen 15m0s sealed; error: cannot freeze the network of pid TREE: the tree of pid TREE is held: end that first, with netfreeze thaw TREE, then dump again; nothing was changed [NF403]`)
 	_ = held
 }
 

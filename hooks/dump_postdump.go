@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/criu-netfreeze/criu-netfreeze/internal/action"
+	"github.com/criu-netfreeze/criu-netfreeze/internal/code"
 	"github.com/criu-netfreeze/criu-netfreeze/internal/config"
 	"github.com/criu-netfreeze/criu-netfreeze/internal/criuimg"
 	"github.com/criu-netfreeze/criu-netfreeze/internal/nudge"
@@ -125,7 +126,7 @@ func (d *Dump) acknowledge(streams []tcp.Stream) error {
 func (d *Dump) makeSureOfFreeze(dir string, tree proc.Tree) error {
 	left := d.record().Left()
 	if d.now == dumpFrozen && left <= 0 {
-		return fmt.Errorf("the freeze of %s ended before the images were complete, after its time to live of %v: traffic may have come in that they lack, so the dump fails and the tasks go on; raise ttl in netfreeze.toml", d.record().NetNS, d.set.TTL)
+		return code.New(code.Expired, fmt.Sprintf("the freeze of %s ended before the images were complete, after its time to live of %v: traffic may have come in that they lack, so the dump fails and the tasks go on; raise ttl in netfreeze.toml", d.record().NetNS, d.set.TTL))
 	}
 	var err error
 	switch {
@@ -196,8 +197,8 @@ func (d *Dump) armNew(dir string, tree proc.Tree) (err error) {
 func checkMissedBytes(dumped []tcp.Stream, now map[tcp.Tuple]uint32) error {
 	for _, s := range dumped {
 		if next, ok := now[s.Tuple]; ok && next != s.RcvNxt {
-			return fmt.Errorf("%d bytes, or an end, came in on the connection %s, made after pre-dump, while it was dumped: the images lack them, so the dump fails and the tasks go on; dump again, or have CRIU lock such connections itself (netfreeze install --network-lock nftables)",
-				next-s.RcvNxt, s.Tuple)
+			return code.New(code.NewConnection, fmt.Sprintf("%d bytes, or an end, came in on the connection %s, made after pre-dump, while it was dumped: the images lack them, so the dump fails and the tasks go on; dump again, or have CRIU lock such connections itself (netfreeze install --network-lock nftables)",
+				next-s.RcvNxt, s.Tuple))
 		}
 	}
 	return nil

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/criu-netfreeze/criu-netfreeze/internal/action"
+	"github.com/criu-netfreeze/criu-netfreeze/internal/code"
 	"github.com/criu-netfreeze/criu-netfreeze/internal/netns"
 	"github.com/criu-netfreeze/criu-netfreeze/internal/proc"
 	"github.com/criu-netfreeze/criu-netfreeze/internal/record"
@@ -109,7 +110,7 @@ func (d *Dump) lookAtTree() error {
 	}
 	for _, other := range records {
 		if other.ID != r.ID && other.Stopped && slices.ContainsFunc(tree.Refs(), func(p proc.Ref) bool { return slices.Contains(other.Tree, p) }) {
-			return fmt.Errorf("%s: end that first, with netfreeze thaw %s, then dump again; nothing was changed", other.DescribeHold(), other.ThawTarget())
+			return code.New(code.AlreadyHeld, fmt.Sprintf("%s: end that first, with netfreeze thaw %s, then dump again; nothing was changed", other.DescribeHold(), other.ThawTarget()))
 		}
 	}
 	r.StoppedBefore, err = tree.Stopped()
@@ -144,7 +145,7 @@ func (d *Dump) drain() error {
 			return nil
 		}
 		if !time.Now().Before(deadline) {
-			d.env.Log.Warnf("%d handshakes are still pending after %v; CRIU fails on them unless skip-in-flight is set (drain in netfreeze.toml sets the time)", pending, d.set.Drain)
+			d.env.Log.Warn(code.New(code.Handshakes, fmt.Sprintf("%d handshakes are still pending after %v; CRIU fails on them unless skip-in-flight is set (drain in netfreeze.toml sets the time)", pending, d.set.Drain)))
 			return nil
 		}
 		time.Sleep(step)

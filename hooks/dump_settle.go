@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/criu-netfreeze/criu-netfreeze/internal/code"
 	"github.com/criu-netfreeze/criu-netfreeze/internal/config"
 	"github.com/criu-netfreeze/criu-netfreeze/internal/proc"
 	"github.com/criu-netfreeze/criu-netfreeze/internal/record"
@@ -44,7 +45,7 @@ func (d *Dump) decide() error {
 	}
 	switch {
 	case d.decided == undecided:
-		return errors.New("CRIU is still at work")
+		return code.New(code.OtherTransaction, "CRIU is still at work")
 	case d.decided == failed:
 		return d.rollback(tree)
 	case d.decided == ended || ending(tree):
@@ -72,7 +73,7 @@ func (d *Dump) rollback(tree proc.Tree) error {
 	if err != nil {
 		return err
 	}
-	d.env.Log.Warnf("the dump of %s did not succeed: everything was taken back (%d sockets were in repair mode)", d.record().Describe(), n)
+	d.env.Log.Warn(code.New(code.DumpFailed, fmt.Sprintf("the dump of %s did not succeed: everything was taken back (%d sockets were in repair mode)", d.record().Describe(), n)))
 	switch {
 	case !nudges || !d.freeze.Lifted():
 	case d.read != nil: // the images are complete
@@ -167,7 +168,7 @@ func (d *Dump) noteHold() string {
 // makeSureOfFreeze.
 func (d *Dump) renew() {
 	if err := d.freeze.Arm(); err != nil {
-		d.env.Log.Warnf("the time to live was not renewed after the dump: %v", err)
+		d.env.Log.Warnf("the time to live was not renewed after the dump: %v", code.Any(err))
 	}
 }
 
@@ -190,7 +191,7 @@ func (d *Dump) saveThenReadImages() error {
 	}
 	got := d.read()
 	if got.err != nil {
-		d.env.Log.Warnf("the images could not be read after the dump, so peers may wait for their timers after the restore: %v", got.err)
+		d.env.Log.Warnf("the images could not be read after the dump, so peers may wait for their timers after the restore: %v", code.Wrap(code.Images, got.err))
 	}
 	if got.Checkpoint == nil {
 		return nil
@@ -198,7 +199,7 @@ func (d *Dump) saveThenReadImages() error {
 	if d.record().Scope == record.NetNS {
 		d.record().Conns = got.Conns
 		if err := d.freeze.Save(); err != nil {
-			d.env.Log.Warn(err)
+			d.env.Log.Warn(code.Any(err))
 		}
 	}
 	return nil

@@ -138,39 +138,39 @@ func TestDumpRefuses(t *testing.T) {
 		step   string
 		story  string
 	}{
-		{"nothing came before", nil, "network-lock", "no transaction; error: no pre-dump or pre-restore came before from this CRIU; nothing was changed (is the script listed for all actions? see netfreeze install)"},
+		{"nothing came before", nil, "network-lock", "no transaction; error: no pre-dump or pre-restore came before from this CRIU; nothing was changed (is the script listed for all actions? see netfreeze install) [NF601]"},
 		{
 			"post-dump after the dump failed",
 			[]string{"pre-dump", "network-lock", "network-unlock"},
 			"post-dump",
-			"failed, record running, whole nftables prepared; error: post-dump cannot come when the transaction is failed; nothing was changed",
+			"failed, record running, whole nftables prepared; error: post-dump cannot come when the transaction is failed; nothing was changed [NF602]",
 		},
 		{
 			"network-lock after the dump failed",
 			[]string{"pre-dump", "network-unlock"},
 			"network-lock",
-			"failed, record running, whole nftables prepared; error: network-lock cannot come when the transaction is failed; nothing was changed",
+			"failed, record running, whole nftables prepared; error: network-lock cannot come when the transaction is failed; nothing was changed [NF602]",
 		},
 		{
 			"network-lock after the commit",
 			[]string{"pre-dump", "network-lock", "post-dump"},
 			"network-lock",
-			"committed, record committed, stopped, whole nftables frozen 15m0s; error: network-lock cannot come when the transaction is committed; nothing was changed",
+			"committed, record committed, stopped, whole nftables frozen 15m0s; error: network-lock cannot come when the transaction is committed; nothing was changed [NF602]",
 		},
 		{
 			"post-dump after network-unlock",
 			[]string{"pre-dump", "network-lock", "post-dump", "network-unlock"},
 			"post-dump",
-			"released, record committed, stopped, whole nftables frozen 15m0s; error: post-dump cannot come when the transaction is released; nothing was changed",
+			"released, record committed, stopped, whole nftables frozen 15m0s; error: post-dump cannot come when the transaction is released; nothing was changed [NF602]",
 		},
 		{
 			"a second dump",
 			[]string{"pre-dump", "network-lock", "post-dump"},
 			"pre-dump",
-			"committed, record committed, stopped, whole nftables frozen 15m0s; error: this CRIU has a transaction under way already; nothing was changed",
+			"committed, record committed, stopped, whole nftables frozen 15m0s; error: this CRIU has a transaction under way already; nothing was changed [NF602]",
 		},
-		{"a restore", []string{"pre-dump"}, "pre-restore", ready + "; error: this CRIU has a transaction under way already; nothing was changed"},
-		{"a restore's action", []string{"pre-dump"}, "post-resume", ready + "; error: this action does not belong to a dump, which this CRIU began; nothing was changed"},
+		{"a restore", []string{"pre-dump"}, "pre-restore", ready + "; error: this CRIU has a transaction under way already; nothing was changed [NF602]"},
+		{"a restore's action", []string{"pre-dump"}, "post-resume", ready + "; error: this action does not belong to a dump, which this CRIU began; nothing was changed [NF602]"},
 		{"the other one of the split scripts", []string{"pre-dump"}, "network-unlock by post-resume", ready},
 	} {
 		t.Run(tc.name, func(t *testing.T) {

@@ -23,6 +23,7 @@ import (
 	"github.com/sirupsen/logrus"
 
 	"github.com/criu-netfreeze/criu-netfreeze/internal/action"
+	"github.com/criu-netfreeze/criu-netfreeze/internal/code"
 	"github.com/criu-netfreeze/criu-netfreeze/internal/config"
 	"github.com/criu-netfreeze/criu-netfreeze/internal/container"
 	"github.com/criu-netfreeze/criu-netfreeze/internal/freeze"
@@ -86,14 +87,14 @@ func Begin(env *Env, req action.Request) (Transaction, error) {
 func Reopen(env *Env) (Transaction, error) {
 	rec, err := record.Load(env.CRIU.String())
 	if errors.Is(err, os.ErrNotExist) {
-		return nil, errors.New("no pre-dump or pre-restore came before from this CRIU; nothing was changed (is the script listed for all actions? see netfreeze install)")
+		return nil, code.New(code.NoTransaction, "no pre-dump or pre-restore came before from this CRIU; nothing was changed (is the script listed for all actions? see netfreeze install)")
 	}
 	if err != nil {
 		return nil, err
 	}
 	cfg, err := env.Config()
 	if err != nil {
-		env.Log.Warnf("going on without the configuration: %v", err)
+		env.Log.Warnf("going on without the configuration: %v", code.Wrap(code.Config, err))
 		cfg = config.Default() // what matters is in the record
 	}
 	set, err := cfg.For(identity.Container{})
@@ -111,7 +112,7 @@ func Reopen(env *Env) (Transaction, error) {
 	if err := c.freeze.Reopen(); err != nil {
 		return nil, err
 	}
-	env.Log.Warn("the settler was gone; a new one goes on with the transaction")
+	env.Log.Warn(code.New(code.NoSettler, "the settler was gone; a new one goes on with the transaction"))
 	if rec.Op == record.Restore {
 		return reopenRestore(c), nil
 	}
@@ -160,7 +161,7 @@ func begin(env *Env, op record.Op, ct *container.Container) (common, error) {
 func findContainer(env *Env) *container.Container {
 	c, err := container.Runtime(env.CRIU.PID)
 	if err != nil {
-		env.Log.Warnf("the container is not known by name, only the general settings apply: %v", err)
+		env.Log.Warnf("the container is not known by name, only the general settings apply: %v", code.Any(err))
 	}
 	return c
 }
@@ -188,12 +189,12 @@ func (c *common) settle(once func() error, enough func() bool) error {
 			return nil
 		}
 		r := c.record()
-		c.env.Log.Error(fmt.Errorf("settle the %s of %s: %w", r.Op, r.Describe(), err))
+		c.env.Log.Error(code.Any(fmt.Errorf("settle the %s of %s: %w", r.Op, r.Describe(), err)))
 		if enough() || r.Expired() {
 			return err
 		}
 		if !c.env.Pause(tryAgain) {
-			c.env.Log.Warnf("the %s of %s was undone by somebody else", r.Op, r.Describe())
+			c.env.Log.Warn(code.New(code.OtherTransaction, fmt.Sprintf("the %s of %s was undone by somebody else", r.Op, r.Describe())))
 			return nil
 		}
 	}
@@ -202,9 +203,9 @@ func (c *common) settle(once func() error, enough func() bool) error {
 // foreign is the answer to an action that is none of the transaction's.
 func (c *common) foreign(req action.Request) error {
 	if req.Action == action.PreDump || req.Action == action.PreRestore {
-		return errors.New("this CRIU has a transaction under way already; nothing was changed")
+		return code.New(code.OtherTransaction, "this CRIU has a transaction under way already; nothing was changed")
 	}
-	return fmt.Errorf("this action does not belong to a %s, which this CRIU began; nothing was changed", c.record().Op)
+	return code.New(code.OtherTransaction, fmt.Sprintf("this action does not belong to a %s, which this CRIU began; nothing was changed", c.record().Op))
 }
 
 func clock(t time.Time) string { return t.Format("15:04:05") }

@@ -3,7 +3,6 @@
 package hooks
 
 import (
-	"errors"
 	"fmt"
 	"os"
 	"strconv"
@@ -11,6 +10,7 @@ import (
 	"time"
 
 	"github.com/criu-netfreeze/criu-netfreeze/internal/action"
+	"github.com/criu-netfreeze/criu-netfreeze/internal/code"
 	"github.com/criu-netfreeze/criu-netfreeze/internal/proc"
 )
 
@@ -30,11 +30,11 @@ func openRoot(req action.Request) (*proc.Process, error) {
 // rootPID parses CRTOOLS_INIT_PID.
 func rootPID(req action.Request) (int, error) {
 	if req.InitPID == "" {
-		return 0, errors.New("CRTOOLS_INIT_PID is not set: CRIU sets it, so this was called by something else; nothing was changed")
+		return 0, code.New(code.NotByCRIU, "CRTOOLS_INIT_PID is not set: CRIU sets it, so this was called by something else; nothing was changed")
 	}
 	pid, err := strconv.Atoi(req.InitPID)
 	if err != nil || pid <= 0 {
-		return 0, fmt.Errorf("CRTOOLS_INIT_PID is %q, not a process id; nothing was changed", req.InitPID)
+		return 0, code.New(code.NotByCRIU, fmt.Sprintf("CRTOOLS_INIT_PID is %q, not a process id; nothing was changed", req.InitPID))
 	}
 	return pid, nil
 }
@@ -59,7 +59,7 @@ const noDescriptor = "/fd/-1"
 // checkCaller makes sure that it was this CRIU that executed the script.
 func checkCaller(req action.Request, criu proc.Ref) error {
 	if req.ImageDir == "" {
-		return errors.New("CRTOOLS_IMAGE_DIR is not set: CRIU sets it, so this was called by something else; nothing was changed")
+		return code.New(code.NotByCRIU, "CRTOOLS_IMAGE_DIR is not set: CRIU sets it, so this was called by something else; nothing was changed")
 	}
 	fd, ok := strings.CutPrefix(req.ImageDir, fmt.Sprintf("/proc/%d/fd/", criu.PID))
 	if _, err := strconv.ParseUint(fd, 10, 31); ok && err == nil {
@@ -68,7 +68,7 @@ func checkCaller(req action.Request, criu proc.Ref) error {
 	if st, err := proc.ReadStat(criu.PID); err == nil && st.PPID > 1 && req.ImageDir == fmt.Sprintf("/proc/%d", st.PPID)+noDescriptor {
 		return nil
 	}
-	return fmt.Errorf("CRTOOLS_IMAGE_DIR is %q, which does not belong to the calling process %d; nothing was changed", req.ImageDir, criu.PID)
+	return code.New(code.ImageDir, fmt.Sprintf("CRTOOLS_IMAGE_DIR is %q, which does not belong to the calling process %d; nothing was changed", req.ImageDir, criu.PID))
 }
 
 // serviceImages returns the directory with images that CRIU has open, the one in which
@@ -90,7 +90,7 @@ func serviceImages(criu proc.Ref) (string, error) {
 		}
 	}
 	if dir == "" {
-		return "", fmt.Errorf("CRTOOLS_IMAGE_DIR does not name the image directory, and none of the directories that CRIU's process %d has open has images (criu service does not tell; call criu swrk, or the criu command, instead)", criu.PID)
+		return "", code.New(code.ImageDir, fmt.Sprintf("CRTOOLS_IMAGE_DIR does not name the image directory, and none of the directories that CRIU's process %d has open has images (criu service does not tell; call criu swrk, or the criu command, instead)", criu.PID))
 	}
 	return dir, nil
 }

@@ -14,6 +14,7 @@ import (
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
+	"github.com/criu-netfreeze/criu-netfreeze/internal/code"
 	"github.com/criu-netfreeze/criu-netfreeze/internal/container"
 	"github.com/criu-netfreeze/criu-netfreeze/internal/criuimg"
 	"github.com/criu-netfreeze/criu-netfreeze/internal/netns"
@@ -65,8 +66,8 @@ func mayShare(criu proc.Ref, c *container.Container) error {
 		return nil
 	}
 	if c.HasNetNS {
-		return fmt.Errorf("the images are of a tree in the host's network namespace, but container %s is to have one of its own (%s/config.json): "+
-			"restore it into a container that shares the host's, or dump it from one that does not", c.ID, c.Bundle)
+		return code.New(code.HostTree, fmt.Sprintf("the images are of a tree in the host's network namespace, but container %s is to have one of its own (%s/config.json): "+
+			"restore it into a container that shares the host's, or dump it from one that does not", c.ID, c.Bundle))
 	}
 	return nil
 }

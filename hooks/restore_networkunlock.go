@@ -4,6 +4,7 @@ package hooks
 
 import (
 	"github.com/criu-netfreeze/criu-netfreeze/internal/action"
+	"github.com/criu-netfreeze/criu-netfreeze/internal/code"
 	"github.com/criu-netfreeze/criu-netfreeze/internal/record"
 )
 
@@ -16,7 +17,7 @@ func (r *Restore) networkUnlock() error {
 	}
 	r.to(restoreUnlocked)
 	if err := r.freeze.CountRestore(true); err != nil {
-		r.env.Log.Warn(err)
+		r.env.Log.Warn(code.Any(err))
 	}
 	if r.record().Scope == record.Connections {
 		return nil // post-resume thaws these
@@ -45,6 +46,6 @@ func (r *Restore) release(thaw func() error) error {
 // takeOver forgets the freezes that this restore has taken the place of.
 func (r *Restore) takeOver() {
 	if err := r.freeze.TakeOver(); err != nil {
-		r.env.Log.Warn(err)
+		r.env.Log.Warn(code.Any(err))
 	}
 }

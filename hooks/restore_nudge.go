@@ -11,6 +11,7 @@ import (
 
 	"github.com/sirupsen/logrus"
 
+	"github.com/criu-netfreeze/criu-netfreeze/internal/code"
 	"github.com/criu-netfreeze/criu-netfreeze/internal/config"
 	"github.com/criu-netfreeze/criu-netfreeze/internal/criuimg"
 	"github.com/criu-netfreeze/criu-netfreeze/internal/netns"
@@ -226,7 +227,7 @@ func (r *Restore) forgetFlows() {
 	go func() {
 		defer ns.Close()
 		if err := forgetFlows(log, ns, conns); err != nil {
-			log.Warnf("old entries of connection tracking may be left, which can keep the peers' packets away: %v", err)
+			log.Warnf("old entries of connection tracking may be left, which can keep the peers' packets away: %v", code.Any(err))
 		}
 	}()
 }

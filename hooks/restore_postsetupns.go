@@ -3,7 +3,10 @@
 package hooks
 
 import (
+	"fmt"
+
 	"github.com/criu-netfreeze/criu-netfreeze/internal/action"
+	"github.com/criu-netfreeze/criu-netfreeze/internal/code"
 	"github.com/criu-netfreeze/criu-netfreeze/internal/netns"
 	"github.com/criu-netfreeze/criu-netfreeze/internal/proc"
 )
@@ -28,9 +31,9 @@ func (r *Restore) postSetupNS(req action.Request) error {
 			_ = ns.Close()
 			return r.freeze.Save()
 		}
-		r.env.Log.Warnf("post-setup-namespaces: the tasks are in %s, not in %s as it looked before", ns, before)
+		r.env.Log.Warn(code.New(code.WrongNetNS, fmt.Sprintf("post-setup-namespaces: the tasks are in %s, not in %s as it looked before", ns, before)))
 		if err := r.freeze.Leave(); err != nil {
-			r.env.Log.Warn(err)
+			r.env.Log.Warn(code.Any(err))
 		}
 	}
 	if err := r.freeze.Open(ns); err != nil {

@@ -8,6 +8,7 @@ import (
 	"os"
 
 	"github.com/criu-netfreeze/criu-netfreeze/internal/action"
+	"github.com/criu-netfreeze/criu-netfreeze/internal/code"
 	"github.com/criu-netfreeze/criu-netfreeze/internal/container"
 	"github.com/criu-netfreeze/criu-netfreeze/internal/criuimg"
 	"github.com/criu-netfreeze/criu-netfreeze/internal/freeze"
@@ -100,8 +101,8 @@ func (r *Restore) checkTarget() error {
 		return err
 	}
 	if len(missing) > 0 {
-		return fmt.Errorf("%s lacks the local address %s of %d connections in the images: give the restored container the address that the dumped one had (a static address), then restore again; nothing was changed",
-			ns, list(missing), len(r.record().Conns))
+		return code.New(code.NoAddress, fmt.Sprintf("%s lacks the local address %s of %d connections in the images: give the restored container the address that the dumped one had (a static address), then restore again; nothing was changed",
+			ns, list(missing), len(r.record().Conns)))
 	}
 	// The end of the former tasks may just be under way here.
 	records, err := record.Of(ns)
@@ -121,10 +122,10 @@ func (r *Restore) checkTarget() error {
 	}
 	for _, s := range left {
 		if s.Inode == 0 && !s.Orphan() {
-			return fmt.Errorf("the connection %s waits in a listening queue in %s, for a process there to accept it: end that process, or wait until it has, then restore again; nothing was changed", s.Tuple, ns)
+			return code.New(code.InQueue, fmt.Sprintf("the connection %s waits in a listening queue in %s, for a process there to accept it: end that process, or wait until it has, then restore again; nothing was changed", s.Tuple, ns))
 		}
 		if s.Inode != 0 {
-			return fmt.Errorf("the connection %s is still open in %s: a process there owns it%s; nothing was changed", s.Tuple, ns, r.ownerHint())
+			return code.New(code.StillOpen, fmt.Sprintf("the connection %s is still open in %s: a process there owns it%s; nothing was changed", s.Tuple, ns, r.ownerHint()))
 		}
 	}
 	return nil

@@ -4,7 +4,9 @@ package hooks
 
 import (
 	"errors"
+	"fmt"
 
+	"github.com/criu-netfreeze/criu-netfreeze/internal/code"
 	"github.com/criu-netfreeze/criu-netfreeze/internal/config"
 	"github.com/criu-netfreeze/criu-netfreeze/internal/record"
 )
@@ -35,7 +37,7 @@ func (r *Restore) giveUp() error {
 	if r.set.RestoreFailure == config.Keep && r.now != restoreUnlocked {
 		rec.Phase, rec.Note = record.Frozen, "kept after a failed restore"
 		r.takeOver() // this record stands for theirs now
-		r.env.Log.Warnf("the restore did not succeed: %s stays frozen until %s (restore-failure = \"keep\"); netfreeze thaw %s ends that", ns, clock(rec.Ends()), rec.ThawTarget())
+		r.env.Log.Warn(code.New(code.RestoreFailed, fmt.Sprintf("the restore did not succeed: %s stays frozen until %s (restore-failure = \"keep\"); netfreeze thaw %s ends that", ns, clock(rec.Ends()), rec.ThawTarget())))
 		return r.freeze.Save()
 	}
 	if err := errors.Join(r.freeze.RemoveCRIULock(), r.freeze.Thaw()); err != nil {
@@ -43,7 +45,7 @@ func (r *Restore) giveUp() error {
 	}
 	if r.freeze.Lifted() {
 		r.takeOver()
-		r.env.Log.Warnf("the restore did not succeed: %s is thawed", ns)
+		r.env.Log.Warn(code.New(code.RestoreFailed, fmt.Sprintf("the restore did not succeed: %s is thawed", ns)))
 	}
 	return r.freeze.Forget()
 }

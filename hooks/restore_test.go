@@ -266,25 +266,25 @@ func TestRestoreRefuses(t *testing.T) {
 			"post-setup-namespaces when the network is open",
 			[]string{"pre-restore", "network-unlock"},
 			"post-setup-namespaces",
-			"unlocked, record running, whole nftables prepared; error: post-setup-namespaces cannot come when the transaction is unlocked; nothing was changed",
+			"unlocked, record running, whole nftables prepared; error: post-setup-namespaces cannot come when the transaction is unlocked; nothing was changed [NF602]",
 		},
 		{
 			"a second restore",
 			[]string{"pre-restore", "network-unlock"},
 			"pre-restore",
-			"unlocked, record running, whole nftables prepared; error: this CRIU has a transaction under way already; nothing was changed",
+			"unlocked, record running, whole nftables prepared; error: this CRIU has a transaction under way already; nothing was changed [NF602]",
 		},
 		{
 			"a second restore after the first one",
 			[]string{"pre-restore", "network-unlock", "post-resume"},
 			"pre-restore",
-			"finished; error: this CRIU has a transaction under way already; nothing was changed",
+			"finished; error: this CRIU has a transaction under way already; nothing was changed [NF602]",
 		},
 		{
 			"a dump's action",
 			[]string{"pre-restore"},
 			"post-dump",
-			"frozen, record running, whole nftables frozen 15m0s; error: this action does not belong to a restore, which this CRIU began; nothing was changed",
+			"frozen, record running, whole nftables frozen 15m0s; error: this action does not belong to a restore, which this CRIU began; nothing was changed [NF602]",
 		},
 		{
 			"the other one of the split scripts",
@@ -306,7 +306,7 @@ func TestRestoreChecksTarget(t *testing.T) {
 	s := newTarget(t)
 	nstest.Run(t, s.ns, "ip", "addr", "del", "10.9.0.1/32", "dev", "lo")
 	want(t, s.story("pre-restore"), `
-		pre-restore: no transaction; error: cannot prepare the restore: `+inTarget+` lacks the local address 10.9.0.1 of 2 connections in the images: give the restored container the address that the dumped one had (a static address), then restore again; nothing was changed`)
+		pre-restore: no transaction; error: cannot prepare the restore: `+inTarget+` lacks the local address 10.9.0.1 of 2 connections in the images: give the restored container the address that the dumped one had (a static address), then restore again; nothing was changed [NF501]`)
 
 	s = newTarget(t)
 	must(t, os.Remove(filepath.Join(s.images, "inventory.img")))

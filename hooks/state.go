@@ -5,6 +5,8 @@ package hooks
 import (
 	"fmt"
 	"slices"
+
+	"github.com/criu-netfreeze/criu-netfreeze/internal/code"
 )
 
 // RefusedError says that an action came in a state that does not allow it.
@@ -15,8 +17,11 @@ type RefusedError struct {
 
 // Error returns the whole message.
 func (e *RefusedError) Error() string {
-	return fmt.Sprintf("%s cannot come when the transaction is %s; nothing was changed", e.Action, e.State)
+	return code.Text(e.Code(), fmt.Sprintf("%s cannot come when the transaction is %s; nothing was changed", e.Action, e.State))
 }
+
+// Code implements [code.Coder].
+func (*RefusedError) Code() code.Code { return code.OtherTransaction }
 
 // state is the state of a dump or of a restore.
 type state interface {

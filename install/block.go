@@ -13,6 +13,8 @@ import (
 	_ "embed" // for DefaultConfig
 	"fmt"
 	"strings"
+
+	"github.com/criu-netfreeze/criu-netfreeze/internal/code"
 )
 
 // DefaultConfig is the commented configuration file that is installed as
@@ -132,7 +134,12 @@ type MarkerError struct {
 	Text string
 }
 
-func (e *MarkerError) Error() string { return fmt.Sprintf("line %d: %s", e.Line, e.Text) }
+func (e *MarkerError) Error() string {
+	return code.Text(e.Code(), fmt.Sprintf("line %d: %s", e.Line, e.Text))
+}
+
+// Code implements [code.Coder].
+func (*MarkerError) Code() code.Code { return code.InstallConflict }
 
 // block is a block found in a file: the bytes from start up to end.
 type block struct {

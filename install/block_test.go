@@ -130,11 +130,11 @@ func TestRemoveWithoutBlock(t *testing.T) {
 
 func TestMalformedMarkers(t *testing.T) {
 	want := map[string]string{
-		"no-end.conf":   `line 2: "# BEGIN netfreeze" without a "# END netfreeze" after it: take out the block by hand`,
-		"no-begin.conf": `line 2: "# END netfreeze" without a "# BEGIN netfreeze" before it: take out the block by hand`,
-		"twice.conf":    `line 4: "# BEGIN netfreeze" again, after line 1: take out the block by hand`,
-		"nested.conf":   `line 2: "# BEGIN netfreeze" again, after line 1: take out the block by hand`,
-		"swapped.conf":  `line 1: "# END netfreeze" without a "# BEGIN netfreeze" before it: take out the block by hand`,
+		"no-end.conf":   `line 2: "# BEGIN netfreeze" without a "# END netfreeze" after it: take out the block by hand [NF801]`,
+		"no-begin.conf": `line 2: "# END netfreeze" without a "# BEGIN netfreeze" before it: take out the block by hand [NF801]`,
+		"twice.conf":    `line 4: "# BEGIN netfreeze" again, after line 1: take out the block by hand [NF801]`,
+		"nested.conf":   `line 2: "# BEGIN netfreeze" again, after line 1: take out the block by hand [NF801]`,
+		"swapped.conf":  `line 1: "# END netfreeze" without a "# BEGIN netfreeze" before it: take out the block by hand [NF801]`,
 	}
 	for name, content := range sampleFiles(t, "malformed/*.conf") {
 		_, _, addErr := Add(content, full())
@@ -154,18 +154,18 @@ func TestAddRefuses(t *testing.T) {
 		block Block
 		want  string
 	}{
-		"none":         {Block{}, `no action-script given`},
-		"relative":     {script("bin/hook"), `action-script "bin/hook": must be an absolute path`},
-		"empty":        {script(""), `action-script "": must be an absolute path`},
-		"space":        {script("/a b"), `action-script "/a b": CRIU's configuration files cannot hold a path with ' ' in it; use another one`},
-		"comment":      {script("/a#b"), `action-script "/a#b": CRIU's configuration files cannot hold a path with '#' in it; use another one`},
-		"quote":        {script(`/a"b`), `action-script "/a\"b": CRIU's configuration files cannot hold a path with '"' in it; use another one`},
-		"backslash":    {script(`/a\b`), `action-script "/a\\b": CRIU's configuration files cannot hold a path with '\\' in it; use another one`},
-		"newline":      {script("/a\nb"), `action-script "/a\nb": CRIU's configuration files cannot hold a path with '\n' in it; use another one`},
-		"delete":       {script("/a\x7f"), `action-script "/a\x7f": CRIU's configuration files cannot hold a path with '\x7f' in it; use another one`},
-		"lock":         {Block{Scripts: []string{"/a"}, NetworkLock: "iptables"}, `network-lock "iptables": not one of nftables, skip`},
-		"cgroups":      {Block{Scripts: []string{"/a"}, ManageCgroups: "on"}, `manage-cgroups "on": not one of none, props, soft, full, strict, ignore`},
-		"log and more": {Block{Scripts: []string{"/a"}, LogFile: "x", NetworkLock: "y"}, "log-file \"x\": must be an absolute path\nnetwork-lock \"y\": not one of nftables, skip"},
+		"none":         {Block{}, `no action-script given [NF101]`},
+		"relative":     {script("bin/hook"), `action-script "bin/hook": must be an absolute path [NF802]`},
+		"empty":        {script(""), `action-script "": must be an absolute path [NF802]`},
+		"space":        {script("/a b"), `action-script "/a b": CRIU's configuration files cannot hold a path with ' ' in it; use another one [NF802]`},
+		"comment":      {script("/a#b"), `action-script "/a#b": CRIU's configuration files cannot hold a path with '#' in it; use another one [NF802]`},
+		"quote":        {script(`/a"b`), `action-script "/a\"b": CRIU's configuration files cannot hold a path with '"' in it; use another one [NF802]`},
+		"backslash":    {script(`/a\b`), `action-script "/a\\b": CRIU's configuration files cannot hold a path with '\\' in it; use another one [NF802]`},
+		"newline":      {script("/a\nb"), `action-script "/a\nb": CRIU's configuration files cannot hold a path with '\n' in it; use another one [NF802]`},
+		"delete":       {script("/a\x7f"), `action-script "/a\x7f": CRIU's configuration files cannot hold a path with '\x7f' in it; use another one [NF802]`},
+		"lock":         {Block{Scripts: []string{"/a"}, NetworkLock: "iptables"}, `network-lock "iptables": not one of nftables, skip [NF101]`},
+		"cgroups":      {Block{Scripts: []string{"/a"}, ManageCgroups: "on"}, `manage-cgroups "on": not one of none, props, soft, full, strict, ignore [NF101]`},
+		"log and more": {Block{Scripts: []string{"/a"}, LogFile: "x", NetworkLock: "y"}, "log-file \"x\": must be an absolute path [NF802]\nnetwork-lock \"y\": not one of nftables, skip [NF101]"},
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {

@@ -8,6 +8,8 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+
+	"github.com/criu-netfreeze/criu-netfreeze/internal/code"
 )
 
 // NetworkLocks returns the values of CRIU's network-lock option that make sense
@@ -23,7 +25,7 @@ func cgroupModes() []string {
 func (b Block) check() error {
 	var errs []error
 	if len(b.Scripts) == 0 {
-		errs = append(errs, errors.New("no action-script given"))
+		errs = append(errs, code.New(code.Usage, "no action-script given"))
 	}
 	for _, s := range b.Scripts {
 		errs = append(errs, checkPath("action-script", s))
@@ -32,10 +34,10 @@ func (b Block) check() error {
 		errs = append(errs, checkPath("log-file", b.LogFile))
 	}
 	if b.NetworkLock != "" && !slices.Contains(NetworkLocks(), b.NetworkLock) {
-		errs = append(errs, fmt.Errorf("network-lock %q: not one of %s", b.NetworkLock, strings.Join(NetworkLocks(), ", ")))
+		errs = append(errs, code.New(code.Usage, fmt.Sprintf("network-lock %q: not one of %s", b.NetworkLock, strings.Join(NetworkLocks(), ", "))))
 	}
 	if b.ManageCgroups != "" && !slices.Contains(cgroupModes(), b.ManageCgroups) {
-		errs = append(errs, fmt.Errorf("manage-cgroups %q: not one of %s", b.ManageCgroups, strings.Join(cgroupModes(), ", ")))
+		errs = append(errs, code.New(code.Usage, fmt.Sprintf("manage-cgroups %q: not one of %s", b.ManageCgroups, strings.Join(cgroupModes(), ", "))))
 	}
 	return errors.Join(errs...)
 }
@@ -44,11 +46,11 @@ func (b Block) check() error {
 // a space or a #, and a backslash can only escape a quote.
 func checkPath(what, path string) error {
 	if !filepath.IsAbs(path) {
-		return fmt.Errorf("%s %q: must be an absolute path", what, path)
+		return code.New(code.InstallPath, fmt.Sprintf("%s %q: must be an absolute path", what, path))
 	}
 	for _, c := range []byte(path) {
 		if c <= ' ' || c == 0x7f || strings.IndexByte("#\"'\\", c) >= 0 {
-			return fmt.Errorf("%s %q: CRIU's configuration files cannot hold a path with %q in it; use another one", what, path, c)
+			return code.New(code.InstallPath, fmt.Sprintf("%s %q: CRIU's configuration files cannot hold a path with %q in it; use another one", what, path, c))
 		}
 	}
 	return nil

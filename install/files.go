@@ -12,6 +12,7 @@ import (
 	"strings"
 	"syscall"
 
+	"github.com/criu-netfreeze/criu-netfreeze/internal/code"
 	"github.com/criu-netfreeze/criu-netfreeze/internal/safefile"
 )
 
@@ -131,7 +132,7 @@ func (c *Change) commit(staged *safefile.Staged) error {
 		return err
 	}
 	if (now == nil) != (c.Before == nil) || !bytes.Equal(now, c.Before) {
-		return fmt.Errorf("%s was changed by somebody else just now: try again", c.target)
+		return code.New(code.InstallRace, fmt.Sprintf("%s was changed by somebody else just now: try again", c.target))
 	}
 	if staged != nil {
 		return staged.Commit()

@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 
+	"github.com/criu-netfreeze/criu-netfreeze/internal/code"
 	"github.com/criu-netfreeze/criu-netfreeze/internal/safefile"
 )
 
@@ -51,10 +52,10 @@ func checkScript(root, path string) error {
 	}
 	info, err := os.Stat(target)
 	if err != nil {
-		return fmt.Errorf("action-script: %w: install the suite first (make install), or name the script with --hook", err)
+		return code.Wrap(code.InstallPath, fmt.Errorf("action-script: %w: install the suite first (make install), or name the script with --hook", err))
 	}
 	if !info.Mode().IsRegular() || info.Mode().Perm()&0o111 == 0 {
-		return fmt.Errorf("action-script %s is not an executable file", path)
+		return code.New(code.InstallPath, fmt.Sprintf("action-script %s is not an executable file", path))
 	}
 	if root != "/" {
 		return nil
@@ -72,7 +73,7 @@ func checkScript(root, path string) error {
 func ownerMessage(err error) error {
 	var owner *safefile.OwnerError
 	if errors.As(err, &owner) {
-		return fmt.Errorf("%s does not belong to root: chown root %[1]s", owner.Path)
+		return code.New(code.InstallPath, fmt.Sprintf("%s does not belong to root: chown root %[1]s", owner.Path))
 	}
 	return err
 }

@@ -33,10 +33,10 @@ func TestUntrusted(t *testing.T) {
 	}{
 		{0, 0o755, ""},
 		{0, fs.ModeDir | fs.ModeSticky | 0o777, ""},
-		{1000, 0o755, "f does not belong to root: chown root f"},
-		{0, 0o775, "f can be written by others than root (mode 0775): chmod go-w f"},
-		{0, fs.ModeSticky | 0o777, "f can be written by others than root (mode 0777): chmod go-w f"},
-		{0, fs.ModeDir | 0o757, "f can be written by others than root (mode 0757): chmod go-w f"},
+		{1000, 0o755, "f does not belong to root: chown root f [NF802]"},
+		{0, 0o775, "f can be written by others than root (mode 0775): chmod go-w f [NF703]"},
+		{0, fs.ModeSticky | 0o777, "f can be written by others than root (mode 0777): chmod go-w f [NF703]"},
+		{0, fs.ModeDir | 0o757, "f can be written by others than root (mode 0757): chmod go-w f [NF703]"},
 	}
 	for _, tt := range tests {
 		got := ""

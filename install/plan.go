@@ -13,6 +13,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/criu-netfreeze/criu-netfreeze/internal/code"
 	"github.com/criu-netfreeze/criu-netfreeze/internal/config"
 	"github.com/criu-netfreeze/criu-netfreeze/internal/safefile"
 )
@@ -85,7 +86,7 @@ func conf(runtime string) string { return configDir + "/" + runtime + ".conf" }
 func openFiles(o Options) (files, error) {
 	for _, r := range o.Runtimes {
 		if !slices.Contains(Runtimes(), r) {
-			return files{}, fmt.Errorf("runtime %q: not one of %s", r, strings.Join(Runtimes(), ", "))
+			return files{}, code.New(code.Usage, fmt.Sprintf("runtime %q: not one of %s", r, strings.Join(Runtimes(), ", ")))
 		}
 	}
 	f := files{confs: map[string]*Change{}}
@@ -204,8 +205,8 @@ func unified(root string) bool {
 // one would hide from crun all that runc.conf says.
 func (p *Plan) leaveToRunc(f files) error {
 	if !f.hasBlock("runc") {
-		return fmt.Errorf("%s is missing, so that crun reads %s; "+
-			"a new file would hide that from it: install for runc,crun, or copy %[2]s to %[1]s first", conf("crun"), conf("runc"))
+		return code.New(code.InstallConflict, fmt.Sprintf("%s is missing, so that crun reads %s; "+
+			"a new file would hide that from it: install for runc,crun, or copy %[2]s to %[1]s first", conf("crun"), conf("runc")))
 	}
 	p.Notes = append(p.Notes, fmt.Sprintf("%s is missing: crun reads %s, which lists the hook", conf("crun"), conf("runc")))
 	return nil
@@ -231,7 +232,7 @@ func (c *Change) setPolicy(policy config.Policy, ours bool) error {
 func inFile(path string, err error) error {
 	var m *MarkerError
 	if errors.As(err, &m) {
-		return fmt.Errorf("%s:%d: %s", path, m.Line, m.Text)
+		return code.New(code.InstallConflict, fmt.Sprintf("%s:%d: %s", path, m.Line, m.Text))
 	}
 	return err
 }

@@ -118,7 +118,7 @@ func TestCrunFallsBackToRunc(t *testing.T) {
 		tr := newTree(t)
 		tr.write(conf("runc"), "file-locks\n", 0o644)
 		_, err := PlanInstall(tr.options("crun"))
-		const want = "/etc/criu/crun.conf is missing, so that crun reads /etc/criu/runc.conf; a new file would hide that from it: install for runc,crun, or copy /etc/criu/runc.conf to /etc/criu/crun.conf first"
+		const want = "/etc/criu/crun.conf is missing, so that crun reads /etc/criu/runc.conf; a new file would hide that from it: install for runc,crun, or copy /etc/criu/runc.conf to /etc/criu/crun.conf first [NF801]"
 		if err == nil || err.Error() != want {
 			t.Errorf("got %v, want %s", err, want)
 		}

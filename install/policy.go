@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"strings"
 
+	"github.com/criu-netfreeze/criu-netfreeze/internal/code"
 	"github.com/criu-netfreeze/criu-netfreeze/internal/config"
 )
 
@@ -66,7 +67,7 @@ func SetPolicy(content []byte, p config.Policy, origin Origin, name string) ([]b
 	// policyPlace is not a TOML parser, so check its work with one.
 	got, err := config.Parse(out, name)
 	if err != nil || got.TOML() != wanted.TOML() {
-		return nil, fmt.Errorf("%s: cannot find the line that sets the policy: write %s into it by hand", name, strings.TrimSpace(policyLine(p)))
+		return nil, code.New(code.Config, fmt.Sprintf("%s: cannot find the line that sets the policy: write %s into it by hand", name, strings.TrimSpace(policyLine(p))))
 	}
 	return out, nil
 }

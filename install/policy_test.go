@@ -108,10 +108,10 @@ func policyRoundTrip(t *testing.T, before, once []byte) {
 
 func TestSetPolicyRefuses(t *testing.T) {
 	tests := map[string]struct{ in, want string }{
-		"bad file":     {"policy = 1\n", `f:1: policy = 1: must be a string, one of "hold", "run", "isolate", "kill"`},
-		"many lines":   {"policy = \"\"\"\\\n run\"\"\"\n", `f: cannot find the line that sets the policy: write policy = "kill" into it by hand`},
-		"edited block": {"# BEGIN netfreeze\npolicy = \"run\"\n# END netfreeze: isolate\n", `line 1: the block was edited: write policy = "kill" into it by hand`},
-		"no end":       {"# BEGIN netfreeze\n", `line 1: "# BEGIN netfreeze" without a "# END netfreeze" after it: take out the block by hand`},
+		"bad file":     {"policy = 1\n", `f:1: policy = 1: must be a string, one of "hold", "run", "isolate", "kill" [NF102]`},
+		"many lines":   {"policy = \"\"\"\\\n run\"\"\"\n", `f: cannot find the line that sets the policy: write policy = "kill" into it by hand [NF102]`},
+		"edited block": {"# BEGIN netfreeze\npolicy = \"run\"\n# END netfreeze: isolate\n", `line 1: the block was edited: write policy = "kill" into it by hand [NF801]`},
+		"no end":       {"# BEGIN netfreeze\n", `line 1: "# BEGIN netfreeze" without a "# END netfreeze" after it: take out the block by hand [NF801]`},
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {

@@ -8,6 +8,7 @@ import (
 	"regexp"
 	"time"
 
+	"github.com/criu-netfreeze/criu-netfreeze/internal/code"
 	"github.com/criu-netfreeze/criu-netfreeze/internal/tcp"
 )
 
@@ -20,7 +21,7 @@ const maxTTL = 365 * 24 * time.Hour
 // CheckTTL returns an error for a time to live that no back end could enforce.
 func CheckTTL(ttl time.Duration) error {
 	if ttl <= 0 || ttl > maxTTL {
-		return fmt.Errorf("time to live %s is not within 0 and %s", ttl, maxTTL)
+		return code.New(code.NoFreeze, fmt.Sprintf("time to live %s is not within 0 and %s", ttl, maxTTL))
 	}
 	return nil
 }
@@ -31,7 +32,7 @@ var ownerForm = regexp.MustCompile(`^[a-z0-9]{1,12}$`)
 // of one owner can be kept under: 1 to 12 lower-case letters and digits.
 func CheckOwner(owner string) error {
 	if !ownerForm.MatchString(owner) {
-		return fmt.Errorf("bad owner %q (1 to 12 of a-z and 0-9)", owner)
+		return code.New(code.NoFreeze, fmt.Sprintf("bad owner %q (1 to 12 of a-z and 0-9)", owner))
 	}
 	return nil
 }
@@ -46,7 +47,7 @@ func MergeConns(before, more []tcp.Tuple) ([]tcp.Tuple, error) {
 		for _, t := range list {
 			t = tcp.NewTuple(withoutZone(t.Local), withoutZone(t.Remote))
 			if !t.Local.IsValid() || !t.Remote.IsValid() || t.Local.Addr().Is4() != t.Remote.Addr().Is4() {
-				return nil, fmt.Errorf("cannot freeze %s: not a pair of addresses of one family", t)
+				return nil, code.New(code.NoFreeze, fmt.Sprintf("cannot freeze %s: not a pair of addresses of one family", t))
 			}
 			if !seen.Has(t) {
 				seen[t] = struct{}{}

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/criu-netfreeze/criu-netfreeze/internal/backend"
+	"github.com/criu-netfreeze/criu-netfreeze/internal/code"
 	"github.com/criu-netfreeze/criu-netfreeze/internal/netns"
 	"github.com/criu-netfreeze/criu-netfreeze/internal/tcp"
 )
@@ -164,7 +165,7 @@ func parseSegment(match string) (tcp.Tuple, error) {
 		words = words[2:]
 	}
 	if !src.IsValid() || !dst.IsValid() {
-		return tcp.Tuple{}, fmt.Errorf("read the connection in our rule %q: an address is missing", match)
+		return tcp.Tuple{}, code.New(code.FilterBusy, fmt.Sprintf("read the connection in our rule %q: an address is missing", match))
 	}
 	return tcp.Tuple{Local: netip.AddrPortFrom(src, sport), Remote: netip.AddrPortFrom(dst, dport)}, nil
 }

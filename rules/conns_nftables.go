@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/criu-netfreeze/criu-netfreeze/internal/backend"
+	"github.com/criu-netfreeze/criu-netfreeze/internal/code"
 	"github.com/criu-netfreeze/criu-netfreeze/internal/netns"
 	"github.com/criu-netfreeze/criu-netfreeze/internal/tcp"
 )
@@ -300,7 +301,7 @@ func keyConn(key []byte) (tcp.Tuple, error) {
 	const portLen = 4
 	half := len(key) / 2
 	if len(key) != 2*(4+portLen) && len(key) != 2*(16+portLen) {
-		return tcp.Tuple{}, fmt.Errorf("a set element of %d bytes is not a connection", len(key))
+		return tcp.Tuple{}, code.New(code.FilterBusy, fmt.Sprintf("a set element of %d bytes is not a connection", len(key)))
 	}
 	side := func(b []byte) netip.AddrPort {
 		n := len(b) - portLen

@@ -18,6 +18,7 @@ import (
 	"github.com/coreos/go-iptables/iptables"
 
 	"github.com/criu-netfreeze/criu-netfreeze/internal/backend"
+	"github.com/criu-netfreeze/criu-netfreeze/internal/code"
 )
 
 // rawTable is the table that both kinds of freeze use, because its hooks come first.
@@ -65,9 +66,9 @@ func execute(ctx context.Context, stdin, path string, args ...string) (stdout st
 	err = cmd.Run()
 	switch {
 	case err != nil && ctx.Err() != nil:
-		return "", fmt.Errorf("%s did not end in time (does another program keep the lock of iptables?): %w", path, ctx.Err())
+		return "", code.Wrap(code.FilterBusy, fmt.Errorf("%s did not end in time (does another program keep the lock of iptables?): %w", path, ctx.Err()))
 	case err != nil:
-		return "", fmt.Errorf("%s: %w: %s", path, err, strings.TrimSpace(stderr.String()))
+		return "", code.Wrap(code.FilterBusy, fmt.Errorf("%s: %w: %s", path, err, strings.TrimSpace(stderr.String())))
 	}
 	return out.String(), nil
 }
@@ -82,7 +83,7 @@ func bounded(ctx context.Context, fn func() error) error {
 	case err := <-done:
 		return err
 	case <-ctx.Done():
-		return fmt.Errorf("an iptables program did not end in time: %w", ctx.Err())
+		return code.Wrap(code.FilterBusy, fmt.Errorf("an iptables program did not end in time: %w", ctx.Err()))
 	}
 }
 
@@ -131,14 +132,14 @@ func findIPT(k backend.Kind) (base string, variant backend.Kind, err error) {
 	}
 	path, err := lookPath(string(backend.IPTables))
 	if err != nil {
-		return "", "", fmt.Errorf("%w (install iptables, or use the back end %s)", err, backend.NFTables)
+		return "", "", code.Wrap(code.NoBackend, fmt.Errorf("%w (install iptables, or use the back end %s)", err, backend.NFTables))
 	}
 	variant, err = variantOf(path)
 	if err != nil {
 		return "", "", err
 	}
 	if k != backend.IPTables && k != variant {
-		return "", "", fmt.Errorf("%s: %w, and %s is %s", k, exec.ErrNotFound, path, variant)
+		return "", "", code.Wrap(code.NoBackend, fmt.Errorf("%s: %w, and %s is %s", k, exec.ErrNotFound, path, variant))
 	}
 	return string(backend.IPTables), variant, nil
 }
@@ -194,7 +195,7 @@ func lookPath(name string) (string, error) {
 			return path, nil
 		}
 	}
-	return "", fmt.Errorf("%w, nor in %s", err, strings.Join(sbinDirs, ", "))
+	return "", code.Wrap(code.NoBackend, fmt.Errorf("%w, nor in %s", err, strings.Join(sbinDirs, ", ")))
 }
 
 // hasIPv6 reports whether a namespace has IPv6. If the kernel has none, or was

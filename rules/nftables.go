@@ -11,6 +11,8 @@ import (
 	"github.com/google/nftables"
 	"github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
+
+	"github.com/criu-netfreeze/criu-netfreeze/internal/code"
 )
 
 // tableName is the name of the nftables table for a whole namespace's freeze. The
@@ -39,7 +41,7 @@ type nftConn struct {
 
 // errWithoutNFT means that the kernel has no nf_tables, so that nothing can be
 // frozen by it. After any other error, something may be.
-var errWithoutNFT = errors.New("the kernel has no nf_tables (load that module, or use the back end iptables-legacy)")
+var errWithoutNFT = code.New(code.NoBackend, "the kernel has no nf_tables (load that module, or use the back end iptables-legacy)")
 
 // dialNFT opens a socket in ns. The error wraps errWithoutNFT if, and only if, the
 // kernel's answer means that it has no nf_tables.
@@ -104,7 +106,7 @@ func (c *nftConn) getGeneration(subsystem uint16) (gen uint32, err error) {
 	}
 	const headerLen = 4
 	if len(answer) != 1 || len(answer[0].Data) < headerLen {
-		return 0, fmt.Errorf("the kernel answered with %d messages, not with a generation", len(answer))
+		return 0, code.New(code.FilterBusy, fmt.Sprintf("the kernel answered with %d messages, not with a generation", len(answer)))
 	}
 	attrs, err := netlink.NewAttributeDecoder(answer[0].Data[headerLen:])
 	if err != nil {
@@ -136,8 +138,8 @@ func (c *nftConn) consistent(read func() error) error {
 		case err != nil || before == after:
 			return err
 		case time.Now().After(deadline):
-			return fmt.Errorf("the nftables rules in %s kept changing for %s and could not be read in one piece (try again)",
-				c.ns, answerTime)
+			return code.New(code.FilterBusy, fmt.Sprintf("the nftables rules in %s kept changing for %s and could not be read in one piece (try again)",
+				c.ns, answerTime))
 		}
 	}
 }

@@ -14,6 +14,7 @@ import (
 	"github.com/google/nftables/expr"
 	"golang.org/x/sys/unix"
 
+	"github.com/criu-netfreeze/criu-netfreeze/internal/code"
 	"github.com/criu-netfreeze/criu-netfreeze/internal/netns"
 )
 
@@ -77,7 +78,7 @@ const tcpRST = 0x04
 func GuardAddress(ns *netns.Namespace, addr netip.Addr, ttl time.Duration) error {
 	addr = addr.Unmap()
 	if !addr.IsGlobalUnicast() || addr.Zone() != "" {
-		return fmt.Errorf("guard %s in %s: not an address that one container can have", addr, ns)
+		return code.New(code.Usage, fmt.Sprintf("guard %s in %s: not an address that one container can have", addr, ns))
 	}
 	if err := CheckTTL(ttl); err != nil {
 		return fmt.Errorf("guard %s in %s: %w", addr, ns, err)
@@ -138,7 +139,7 @@ func changeGuards(ns *netns.Namespace, what string, change func([]Guard) []Guard
 	}
 	err = c.commit(what)
 	if errors.Is(err, unix.EOPNOTSUPP) || errors.Is(err, unix.EAFNOSUPPORT) {
-		return fmt.Errorf("%w (a guard needs nf_tables with the families inet and bridge in the kernel)", err)
+		return code.Wrap(code.Kernel, fmt.Errorf("%w (a guard needs nf_tables with the families inet and bridge in the kernel)", err))
 	}
 	return err
 }

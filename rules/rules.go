@@ -27,6 +27,7 @@ import (
 	"time"
 
 	"github.com/criu-netfreeze/criu-netfreeze/internal/backend"
+	"github.com/criu-netfreeze/criu-netfreeze/internal/code"
 	"github.com/criu-netfreeze/criu-netfreeze/internal/netns"
 	"github.com/criu-netfreeze/criu-netfreeze/internal/tcp"
 )
@@ -41,7 +42,7 @@ var ErrNotFrozen = errors.New("nothing is frozen")
 
 // ErrPacketSockets means that packets with [Mark] no longer pass a freeze, but what
 // is sent on packet sockets (packet(7)) still does.
-var ErrPacketSockets = errors.New("packet sockets can still send " +
+var ErrPacketSockets = code.New(code.PacketSockets, "packet sockets can still send "+
 	"(to stop them needs nf_tables with the family netdev and its egress hook: Linux 5.16 and CONFIG_NETFILTER_EGRESS)")
 
 // State describes the freeze of a whole namespace.
@@ -174,7 +175,7 @@ func first[T interface{ Close() error }](prove func(T) error, open func(backend.
 		failed = append(failed, fmt.Errorf("%s: %w", k, err))
 	}
 	var none T
-	return none, fmt.Errorf("no packet filter works (load nf_tables, or install iptables): %w", errors.Join(failed...))
+	return none, code.Wrap(code.NoBackend, fmt.Errorf("no packet filter works (load nf_tables, or install iptables): %w", errors.Join(failed...)))
 }
 
 // prove makes sure that f can put its rules in place and remove them again. If

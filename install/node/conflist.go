@@ -5,8 +5,9 @@ package node
 import (
 	"bytes"
 	"encoding/json"
-	"errors"
 	"fmt"
+
+	"github.com/criu-netfreeze/criu-netfreeze/internal/code"
 )
 
 // pluginType is our plugin's name in a CNI configuration list, and its program's.
@@ -62,13 +63,13 @@ type pluginList struct {
 type span struct{ from, to int64 }
 
 // errNoList means that a file is no configuration list, such as one for a single plugin.
-var errNoList = errors.New(`it has no list of "plugins"`)
+var errNoList = code.New(code.CNIList, `it has no list of "plugins"`)
 
 // parseList finds the list of plugins in a CNI configuration list.
 func parseList(list []byte) (pluginList, error) {
 	l := pluginList{ours: -1}
 	if !json.Valid(list) {
-		return l, errors.New("it is not JSON")
+		return l, code.New(code.CNIList, "it is not JSON")
 	}
 	d := json.NewDecoder(bytes.NewReader(list))
 	if t, err := d.Token(); err != nil || t != json.Delim('{') {
@@ -105,7 +106,7 @@ func (l *pluginList) read(d *json.Decoder) error {
 			Type string `json:"type"`
 		}
 		if err := json.Unmarshal(raw, &plugin); err != nil {
-			return fmt.Errorf("plugin %d: %w", len(l.plugins)+1, err)
+			return code.Wrap(code.CNIList, fmt.Errorf("plugin %d: %w", len(l.plugins)+1, err))
 		}
 		if plugin.Type == pluginType && l.ours < 0 {
 			l.ours = len(l.plugins)

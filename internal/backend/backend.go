@@ -8,6 +8,8 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+
+	"github.com/criu-netfreeze/criu-netfreeze/internal/code"
 )
 
 // Kind names a back end.
@@ -31,7 +33,7 @@ func Parse(s string) (Kind, error) {
 	if k := Kind(s); slices.Contains(All(), k) {
 		return k, nil
 	}
-	return "", fmt.Errorf("unknown back end %q (allowed: %s)", s, Names())
+	return "", code.New(code.Usage, fmt.Sprintf("unknown back end %q (allowed: %s)", s, Names()))
 }
 
 // Names returns the names of all kinds, separated by commas, for use in messages.

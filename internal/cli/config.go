@@ -12,6 +12,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/criu-netfreeze/criu-netfreeze/internal/backend"
+	"github.com/criu-netfreeze/criu-netfreeze/internal/code"
 	"github.com/criu-netfreeze/criu-netfreeze/internal/config"
 )
 
@@ -191,7 +192,7 @@ func addOutputFlag(cmd *cobra.Command, output *string) {
 // checkOutput refuses other values of --output.
 func checkOutput(output string) error {
 	if output != outputText && output != outputJSON {
-		return fmt.Errorf("--output %q: not one of %s, %s", output, outputText, outputJSON)
+		return code.New(code.Usage, fmt.Sprintf("--output %q: not one of %s, %s", output, outputText, outputJSON))
 	}
 	return nil
 }

@@ -12,6 +12,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/criu-netfreeze/criu-netfreeze/internal/code"
 	"github.com/criu-netfreeze/criu-netfreeze/internal/config"
 	"github.com/criu-netfreeze/criu-netfreeze/internal/expect"
 )
@@ -81,17 +82,17 @@ func (o *expectOptions) check() error {
 	named := len(o.pods)+len(o.containers)+len(o.addresses) > 0
 	switch {
 	case o.list && (named || o.cancel || o.duration != 0):
-		return errors.New("--list stands alone, but for -o")
+		return code.New(code.Usage, "--list stands alone, but for -o")
 	case o.list:
 		return checkOutput(o.output)
 	case !named:
-		return errors.New("say what is expected: --pod, --container or --address (or --list)")
+		return code.New(code.Usage, "say what is expected: --pod, --container or --address (or --list)")
 	case o.number < 1 || o.number > maxContainers:
-		return fmt.Errorf("--containers %d is out of range: 1 to %d", o.number, maxContainers)
+		return code.New(code.Usage, fmt.Sprintf("--containers %d is out of range: 1 to %d", o.number, maxContainers))
 	case o.cancel && o.duration != 0:
-		return errors.New("--cancel and --for exclude each other")
+		return code.New(code.Usage, "--cancel and --for exclude each other")
 	case !o.cancel && (o.duration < config.MinTTL || o.duration > config.MaxTTL):
-		return fmt.Errorf("--for %v is out of range: %v to %v", o.duration, config.MinTTL, config.MaxTTL)
+		return code.New(code.Usage, fmt.Sprintf("--for %v is out of range: %v to %v", o.duration, config.MinTTL, config.MaxTTL))
 	}
 	return nil
 }
@@ -112,7 +113,7 @@ func (o *expectOptions) expectations() ([]expect.Expectation, error) {
 	for _, a := range o.addresses {
 		addr, err := netip.ParseAddr(a)
 		if err != nil {
-			errs = append(errs, fmt.Errorf("%q is not an address", a))
+			errs = append(errs, code.New(code.Usage, fmt.Sprintf("%q is not an address", a)))
 			continue
 		}
 		add(expect.Address(addr))

@@ -12,6 +12,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/criu-netfreeze/criu-netfreeze/internal/backend"
+	"github.com/criu-netfreeze/criu-netfreeze/internal/code"
 	"github.com/criu-netfreeze/criu-netfreeze/internal/config"
 	"github.com/criu-netfreeze/criu-netfreeze/internal/freeze"
 	"github.com/criu-netfreeze/criu-netfreeze/internal/netns"
@@ -45,7 +46,7 @@ the namespace of a restore that comes later, before its address goes live.
 				ttl = cfg.TTL
 			}
 			if ttl < config.MinTTL || ttl > config.MaxTTL {
-				return fmt.Errorf("--ttl %v is out of range: %v to %v", ttl, config.MinTTL, config.MaxTTL)
+				return code.New(code.Usage, fmt.Sprintf("--ttl %v is out of range: %v to %v", ttl, config.MinTTL, config.MaxTTL))
 			}
 			kind := cfg.Backend
 			if by != "" {
@@ -193,7 +194,7 @@ into it, or until the time to live is over; netfreeze thaw ends that too.
 				return err
 			}
 			if len(found) == 0 {
-				return fmt.Errorf("%q names nothing that is held (see netfreeze status)", args[0])
+				return code.New(code.Target, fmt.Sprintf("%q names nothing that is held (see netfreeze status)", args[0]))
 			}
 			if err := keeper().Kill(found...); err != nil {
 				return err

@@ -12,6 +12,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/criu-netfreeze/criu-netfreeze/internal/code"
 	"github.com/criu-netfreeze/criu-netfreeze/internal/config"
 	"github.com/criu-netfreeze/criu-netfreeze/internal/freeze"
 )
@@ -64,15 +65,15 @@ address, and the kernel ends it after --for. Once more counts the time anew.`,
 func (o *guardOptions) check(args []string) error {
 	switch {
 	case o.list && (len(args) > 0 || o.off || o.duration != 0):
-		return errors.New("--list stands alone, but for -o")
+		return code.New(code.Usage, "--list stands alone, but for -o")
 	case o.list:
 		return checkOutput(o.output)
 	case len(args) == 0:
-		return errors.New("name the address (or --list)")
+		return code.New(code.Usage, "name the address (or --list)")
 	case o.off && o.duration != 0:
-		return errors.New("--off and --for exclude each other")
+		return code.New(code.Usage, "--off and --for exclude each other")
 	case !o.off && (o.duration < config.MinTTL || o.duration > config.MaxTTL):
-		return fmt.Errorf("--for %v is out of range: %v to %v", o.duration, config.MinTTL, config.MaxTTL)
+		return code.New(code.Usage, fmt.Sprintf("--for %v is out of range: %v to %v", o.duration, config.MinTTL, config.MaxTTL))
 	}
 	return nil
 }
@@ -80,7 +81,7 @@ func (o *guardOptions) check(args []string) error {
 func (o *guardOptions) run(cmd *cobra.Command, address string) error {
 	addr, err := netip.ParseAddr(address)
 	if err != nil {
-		return fmt.Errorf("%q is not an address", address)
+		return code.New(code.Usage, fmt.Sprintf("%q is not an address", address))
 	}
 	if o.off {
 		if err := freeze.Unguard(addr); err != nil {

@@ -11,6 +11,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/criu-netfreeze/criu-netfreeze/install"
+	"github.com/criu-netfreeze/criu-netfreeze/internal/code"
 	"github.com/criu-netfreeze/criu-netfreeze/internal/config"
 	"github.com/criu-netfreeze/criu-netfreeze/internal/record"
 )
@@ -48,7 +49,7 @@ criu command reads default.conf, and so does every CRIU that a runtime starts.`,
 			if policy != "" {
 				p, err := config.ParsePolicy(policy)
 				if err != nil {
-					return fmt.Errorf("--stop-after-dump: %w", err)
+					return code.Wrap(code.Usage, fmt.Errorf("--stop-after-dump: %w", err))
 				}
 				o.StopAfterDump = p
 			}
@@ -128,7 +129,7 @@ func nothingInForce() error {
 	}
 	for _, r := range all {
 		if r.Holds() || r.Waits() || r.Undoable() {
-			errs = append(errs, fmt.Errorf("%s: end that first, with netfreeze thaw %s", r.DescribeHold(), r.ThawTarget()))
+			errs = append(errs, code.New(code.AlreadyHeld, fmt.Sprintf("%s: end that first, with netfreeze thaw %s", r.DescribeHold(), r.ThawTarget())))
 		}
 	}
 	if err := errors.Join(errs...); err != nil {

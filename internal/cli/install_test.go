@@ -90,9 +90,9 @@ func TestInstallRefuses(t *testing.T) {
 	root, conf := installRoot(t, "")
 	for want, args := range map[string][]string{
 		`policy = "stop": not one of`:                              {"--stop-after-dump", "stop"},
-		`network-lock "iptables": not one of nftables, skip`:       {"--network-lock", "iptables"},
+		`network-lock "iptables": not one of nftables, skip [NF101]`:       {"--network-lock", "iptables"},
 		`runtime "docker": not one of runc, crun, default`:         {"--runtime", "docker"},
-		`action-script "hook": must be an absolute path`:           {"--hook", "hook"},
+		`action-script "hook": must be an absolute path [NF802]`:           {"--hook", "hook"},
 		`--output "xml": not one of text, json`:                    {"-o", "xml"},
 		`install the suite first (make install), or name the scri`: {},
 	} {

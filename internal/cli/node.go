@@ -16,6 +16,7 @@ import (
 
 	"github.com/criu-netfreeze/criu-netfreeze/install"
 	"github.com/criu-netfreeze/criu-netfreeze/install/node"
+	"github.com/criu-netfreeze/criu-netfreeze/internal/code"
 	"github.com/criu-netfreeze/criu-netfreeze/internal/config"
 	"github.com/criu-netfreeze/criu-netfreeze/internal/hook"
 )
@@ -45,7 +46,7 @@ It is what the container of the DaemonSet in install/kubernetes runs.`,
 			var err error
 			if policy != "" {
 				if n.Options.StopAfterDump, err = config.ParsePolicy(policy); err != nil {
-					return err
+					return code.Wrap(code.Usage, fmt.Errorf("--stop-after-dump: %w", err))
 				}
 			}
 			if n.Options.NetworkLock == criusLock {
@@ -100,7 +101,7 @@ func otherRoot(root string) error {
 		return fmt.Errorf("the node's root directory: %w (mount it there, or name it by --root)", err)
 	}
 	if own, err := os.Stat("/"); err != nil || os.SameFile(own, there) {
-		return fmt.Errorf("%s is this container's own root directory: mount the node's, and name it by --root", root)
+		return code.New(code.Usage, fmt.Sprintf("%s is this container's own root directory: mount the node's, and name it by --root", root))
 	}
 	return nil
 }

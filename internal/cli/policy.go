@@ -3,7 +3,6 @@
 package cli
 
 import (
-	"errors"
 	"fmt"
 	"io"
 	"strings"
@@ -11,6 +10,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/criu-netfreeze/criu-netfreeze/internal/code"
 	"github.com/criu-netfreeze/criu-netfreeze/internal/config"
 	"github.com/criu-netfreeze/criu-netfreeze/internal/container"
 	"github.com/criu-netfreeze/criu-netfreeze/internal/identity"
@@ -47,7 +47,7 @@ The first of these that says something counts:
 			}
 			described := like.ID+like.Name+like.Pod+annotation != ""
 			if described == (len(args) > 0) {
-				return errors.New("name a running container, or say by --id, --name, --pod and --annotation what it would be")
+				return code.New(code.Usage, "name a running container, or say by --id, --name, --pod and --annotation what it would be")
 			}
 			if annotation != "" {
 				like.Annotations = map[string]string{config.PolicyAnnotation: annotation}

@@ -13,6 +13,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/criu-netfreeze/criu-netfreeze/internal/code"
 	"github.com/criu-netfreeze/criu-netfreeze/internal/freeze"
 	"github.com/criu-netfreeze/criu-netfreeze/internal/hook"
 	"github.com/criu-netfreeze/criu-netfreeze/internal/printable"
@@ -27,13 +28,29 @@ var Version = ""
 // Main runs the command line and returns the exit code: 0, or 1 after an error,
 // which stands on stderr.
 func Main() int {
-	if err := New().Execute(); err != nil {
-		for line := range strings.Lines(err.Error()) { // of several errors
+	err := New().Execute()
+	if err == nil {
+		return 0
+	}
+	for _, one := range each(err) {
+		for line := range strings.Lines(code.Any(one).Error()) {
 			fmt.Fprintf(os.Stderr, "netfreeze: error: %s\n", printable.Text(strings.TrimSuffix(line, "\n")))
 		}
-		return 1
 	}
-	return 0
+	return 1
+}
+
+// each returns the errors that errors.Join has joined, or the one that there is.
+func each(err error) []error {
+	joined, ok := err.(interface{ Unwrap() []error })
+	if !ok || errors.Join(joined.Unwrap()...).Error() != err.Error() {
+		return []error{err}
+	}
+	var all []error
+	for _, e := range joined.Unwrap() {
+		all = append(all, each(e)...)
+	}
+	return all
 }
 
 // New returns the root command.
@@ -90,10 +107,10 @@ func newSettleCmd() *cobra.Command {
 		RunE: func(_ *cobra.Command, args []string) error {
 			ready := os.NewFile(hook.ReadyFD, "ready")
 			if ready == nil {
-				return errors.New("the settler is started by the action-script, not by hand")
+				return code.New(code.NotByCRIU, "the settler is started by the action-script, not by hand")
 			}
 			if _, err := ready.Stat(); err != nil {
-				return errors.New("the settler is started by the action-script, not by hand")
+				return code.New(code.NotByCRIU, "the settler is started by the action-script, not by hand")
 			}
 			debug.SetGCPercent(settlerGC)
 			return settler.Run(args[0], ready)
@@ -104,7 +121,7 @@ func newSettleCmd() *cobra.Command {
 // needRoot refuses early what cannot work otherwise.
 func needRoot() error {
 	if os.Geteuid() != 0 {
-		return errors.New("this needs root: run it with sudo")
+		return code.New(code.Root, "this needs root: run it with sudo")
 	}
 	return privilege.Check()
 }

@@ -11,6 +11,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/criu-netfreeze/criu-netfreeze/internal/code"
 	"github.com/criu-netfreeze/criu-netfreeze/internal/container"
 	"github.com/criu-netfreeze/criu-netfreeze/internal/freeze"
 	"github.com/criu-netfreeze/criu-netfreeze/internal/netns"
@@ -71,7 +72,7 @@ func find(target string) ([]*record.Record, error) {
 	})
 	for _, r := range found {
 		if r.Container.ID != found[0].Container.ID {
-			return nil, fmt.Errorf("%q fits containers %s and %s: give more of the id", target, found[0].Container.ID, r.Container.ID)
+			return nil, code.New(code.Target, fmt.Sprintf("%q fits containers %s and %s: give more of the id", target, found[0].Container.ID, r.Container.ID))
 		}
 	}
 	return found, nil
@@ -101,7 +102,7 @@ func openNetNS(target string) (*netns.Namespace, error) {
 	}
 	root, err := container.FindByID(target)
 	if err != nil {
-		return nil, fmt.Errorf("%q is no process id, no network namespace in /run/netns, and %w", target, err)
+		return nil, code.Wrap(code.Target, fmt.Errorf("%q is no process id, no network namespace in /run/netns, and %w", target, err))
 	}
 	return netns.OpenPID(root.PID, root.Start)
 }
@@ -115,7 +116,7 @@ func directNetNS(target string) (*netns.Namespace, error) {
 	if ino, ok := strings.CutPrefix(target, "net:["); ok {
 		n, err := strconv.ParseUint(strings.TrimSuffix(ino, "]"), 10, 64)
 		if err != nil {
-			return nil, fmt.Errorf("%q is not net:[INODE]", target)
+			return nil, code.New(code.Target, fmt.Sprintf("%q is not net:[INODE]", target))
 		}
 		return findInode(n)
 	}

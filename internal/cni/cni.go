@@ -24,6 +24,7 @@ import (
 	"github.com/containernetworking/cni/pkg/types"
 	"github.com/containernetworking/cni/pkg/version"
 
+	"github.com/criu-netfreeze/criu-netfreeze/internal/code"
 	"github.com/criu-netfreeze/criu-netfreeze/internal/expect"
 	"github.com/criu-netfreeze/criu-netfreeze/internal/freeze"
 	"github.com/criu-netfreeze/criu-netfreeze/internal/netns"
@@ -64,7 +65,7 @@ func add(args *skel.CmdArgs) error {
 	}
 	if why != nil {
 		if err := freezeNewborn(args, c, n, why); err != nil {
-			return types.NewError(errNotFrozen, fmt.Sprintf("cannot freeze the network namespace %s (%s): %v", args.Netns, why, err),
+			return types.NewError(errNotFrozen, fmt.Sprintf("cannot freeze the network namespace %s (%s): %v", args.Netns, why, code.Any(err)),
 				"without it, peers could get a reset before the restore (netfreeze expect --list shows what is expected)")
 		}
 	}
@@ -100,7 +101,7 @@ func pass(c *conf) error {
 		}
 	}
 	if _, err := os.Stdout.Write(result); err != nil {
-		return types.NewError(types.ErrIOFailure, fmt.Sprintf("print the result: %v", err), "")
+		return types.NewError(types.ErrIOFailure, fmt.Sprintf("print the result: %v", code.Any(err)), "")
 	}
 	return nil
 }
@@ -113,10 +114,10 @@ func check(args *skel.CmdArgs) error {
 	}
 	frozen, err := inForce(args)
 	if err != nil {
-		return types.NewError(errRecords, err.Error(), "")
+		return types.NewError(errRecords, code.Any(err).Error(), "")
 	}
 	if !frozen {
-		return types.NewError(errNotFrozen, fmt.Sprintf("the network namespace %s was frozen for a restore and is no longer", args.Netns),
+		return types.NewError(errNotFrozen, fmt.Sprintf("the network namespace %s was frozen for a restore and is no longer [%s]", args.Netns, code.NoFreeze),
 			"the rules were removed by something else than a restore or netfreeze thaw")
 	}
 	return nil
@@ -152,7 +153,7 @@ func waiting(args *skel.CmdArgs) (*record.Record, error) {
 func del(args *skel.CmdArgs) error {
 	r := record.Record{ID: recordID(args.ContainerID, args.IfName)}
 	if err := r.Remove(); err != nil {
-		return types.NewError(errRecords, err.Error(), "")
+		return types.NewError(errRecords, code.Any(err).Error(), "")
 	}
 	return nil
 }
@@ -175,7 +176,7 @@ func gc(args *skel.CmdArgs) error {
 		}
 	}
 	if err := errors.Join(errs...); err != nil {
-		return types.NewError(errRecords, err.Error(), "")
+		return types.NewError(errRecords, code.Any(err).Error(), "")
 	}
 	return nil
 }

@@ -11,6 +11,7 @@ import (
 	"github.com/containernetworking/cni/pkg/skel"
 	"github.com/containernetworking/cni/pkg/types"
 
+	"github.com/criu-netfreeze/criu-netfreeze/internal/code"
 	"github.com/criu-netfreeze/criu-netfreeze/internal/expect"
 	"github.com/criu-netfreeze/criu-netfreeze/internal/identity"
 )
@@ -46,10 +47,10 @@ type conf struct {
 func parseConf(stdin []byte) (*conf, error) {
 	var c conf
 	if err := json.Unmarshal(stdin, &c); err != nil {
-		return nil, types.NewError(types.ErrDecodingFailure, "the network configuration cannot be read", err.Error())
+		return nil, types.NewError(types.ErrDecodingFailure, "the network configuration cannot be read ["+code.NotByCRIU.String()+"]", err.Error())
 	}
 	if err := expect.CheckPatterns(c.Pods); err != nil {
-		return nil, types.NewError(types.ErrInvalidNetworkConfig, fmt.Sprintf(`the configuration of %s in network %s: "pods": %v`, program, c.Name, err), "")
+		return nil, types.NewError(types.ErrInvalidNetworkConfig, fmt.Sprintf(`the configuration of %s in network %s: "pods": %v`, program, c.Name, code.Any(err)), "")
 	}
 	return &c, nil
 }
@@ -59,7 +60,7 @@ func newcomer(args *skel.CmdArgs, c *conf) (expect.Newcomer, error) {
 	n := expect.Newcomer{Container: identity.Container{ID: args.ContainerID}}
 	vars, err := parseArgs(args.Args)
 	if err != nil {
-		return n, types.NewError(types.ErrInvalidEnvironmentVariables, err.Error(), "")
+		return n, types.NewError(types.ErrInvalidEnvironmentVariables, code.Any(err).Error(), "")
 	}
 	if namespace, name := vars["K8S_POD_NAMESPACE"], vars["K8S_POD_NAME"]; namespace != "" && name != "" {
 		n.Pod = namespace + "/" + name
@@ -85,7 +86,7 @@ func parseArgs(args string) (map[string]string, error) {
 			continue // nothing at all, or a semicolon at the end
 		}
 		if !ok || key == "" {
-			return nil, fmt.Errorf("CNI_ARGS has %q, which is not KEY=VALUE", pair)
+			return nil, code.New(code.NotByCRIU, fmt.Sprintf("CNI_ARGS has %q, which is not KEY=VALUE", pair))
 		}
 		vars[key] = value
 	}
@@ -111,13 +112,13 @@ func resultIPs(prev json.RawMessage) ([]netip.Addr, error) {
 		} `json:"ips"`
 	}
 	if err := json.Unmarshal(prev, &result); err != nil {
-		return nil, types.NewError(types.ErrDecodingFailure, "prevResult cannot be read", err.Error())
+		return nil, types.NewError(types.ErrDecodingFailure, "prevResult cannot be read ["+code.NotByCRIU.String()+"]", err.Error())
 	}
 	var addrs []netip.Addr
 	for _, ip := range result.IPs {
 		addr, ok := parseIP(ip.Address)
 		if !ok {
-			return nil, types.NewError(types.ErrDecodingFailure, fmt.Sprintf("prevResult has the address %q", ip.Address), "")
+			return nil, types.NewError(types.ErrDecodingFailure, fmt.Sprintf("prevResult has the address %q [%s]", ip.Address, code.NotByCRIU), "")
 		}
 		addrs = append(addrs, addr)
 	}

@@ -77,14 +77,26 @@ const (
 // String returns the code as it is printed: "NF401".
 func (c Code) String() string { return "NF" + strconv.Itoa(int(c)) }
 
-// coded is an error with a code.
+// Coder is an error that has a code. Its text ends with it: see [Text].
+type Coder interface {
+	error
+	Code() Code
+}
+
+// Text returns an error's text with its code at the end.
+func Text(c Code, text string) string { return text + " [" + c.String() + "]" }
+
+// coded is an error that was given a code.
 type coded struct {
 	code Code
 	err  error
 }
 
-// Error implements error: the text, and then the code.
-func (e coded) Error() string { return e.err.Error() + " [" + e.code.String() + "]" }
+// Error implements error.
+func (e coded) Error() string { return Text(e.code, e.err.Error()) }
+
+// Code implements Coder.
+func (e coded) Code() Code { return e.code }
 
 // Unwrap returns the error without its code.
 func (e coded) Unwrap() error { return e.err }
@@ -102,8 +114,8 @@ func Wrap(c Code, err error) error {
 
 // Of returns the code of an error, or of the first one in it that has a code.
 func Of(err error) (Code, bool) {
-	if e, ok := errors.AsType[coded](err); ok {
-		return e.code, true
+	if e, ok := errors.AsType[Coder](err); ok {
+		return e.Code(), true
 	}
 	return 0, false
 }

@@ -238,7 +238,7 @@ func parseWord[T ~string](what, s string, allowed []T) (T, error) {
 	for i, a := range allowed {
 		words[i] = string(a)
 	}
-	return "", fmt.Errorf("%s = %q: not one of %s%s", what, s, quoteAll(words), didYouMean(s, words))
+	return "", fmt.Errorf("%s = %q: not one of %s%s", what, s, quoteAll(words), didYouMean(s, words)) // it gets its code where it is known what s came from
 }
 
 // quoteAll lists words for a message: "a", "b".

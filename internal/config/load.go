@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io/fs"
 
+	"github.com/criu-netfreeze/criu-netfreeze/internal/code"
 	"github.com/criu-netfreeze/criu-netfreeze/internal/safefile"
 )
 
@@ -27,7 +28,7 @@ func load(path string, uid uint32) (*Config, error) {
 		return Default(), nil
 	}
 	if err != nil {
-		return nil, fmt.Errorf("load configuration: %w", err)
+		return nil, code.Wrap(code.Config, fmt.Errorf("load configuration: %w", err))
 	}
 	return Parse(data, path)
 }

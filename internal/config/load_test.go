@@ -87,7 +87,7 @@ func TestLoadRefuses(t *testing.T) {
 		"missing in such a one":      {filepath.Join(open, "none"), "open can be written by others than root (mode 0777)"},
 		"link through such a one":    {symlink(t, "open/f", in("through")), "open can be written by others than root (mode 0777)"},
 		"link that lies in such one": {symlink(t, "../group", filepath.Join(open, "link")), "open can be written by others than root (mode 0777)"},
-		"FIFO":                       {fifo, "fifo is not a regular file"},
+		"FIFO":                       {fifo, "fifo is not a regular file [NF703]"},
 		"directory":                  {dir, "d is not a regular file"},
 		"loop":                       {symlink(t, "loop", in("loop")), "too many levels of symbolic links"},
 		"too large":                  {write(t, in("large"), strings.Repeat("#", maxSize+1), 0o644), "large is larger than 1048576 bytes"},

@@ -15,6 +15,7 @@ import (
 	"github.com/BurntSushi/toml"
 
 	"github.com/criu-netfreeze/criu-netfreeze/internal/backend"
+	"github.com/criu-netfreeze/criu-netfreeze/internal/code"
 )
 
 // Problem is one thing that is wrong in a configuration file.
@@ -32,10 +33,13 @@ type Problems []Problem
 func (ps Problems) Error() string {
 	lines := make([]string, len(ps))
 	for i, p := range ps {
-		lines[i] = fmt.Sprintf("%s:%d: %s", p.File, p.Line, p.Text)
+		lines[i] = code.Text(ps.Code(), fmt.Sprintf("%s:%d: %s", p.File, p.Line, p.Text))
 	}
 	return strings.Join(lines, "\n")
 }
+
+// Code implements [code.Coder].
+func (Problems) Code() code.Code { return code.Config }
 
 // Parse reads a configuration. What data does not mention is as in [Default]; name
 // is the file's name in messages. The error is always a [Problems] that lists

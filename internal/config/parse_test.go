@@ -13,6 +13,7 @@ import (
 	"github.com/google/go-cmp/cmp/cmpopts"
 	"github.com/sirupsen/logrus"
 
+	"github.com/criu-netfreeze/criu-netfreeze/internal/code"
 	"github.com/criu-netfreeze/criu-netfreeze/internal/identity"
 )
 
@@ -159,7 +160,11 @@ func TestParseProblems(t *testing.T) {
 			if err == nil {
 				t.Fatalf("accepted as %+v", c)
 			}
-			if diff := cmp.Diff(tt.want, strings.Split(err.Error(), "\n")); diff != "" {
+			var want []string
+			for _, line := range tt.want {
+				want = append(want, code.Text(code.Config, line))
+			}
+			if diff := cmp.Diff(want, strings.Split(err.Error(), "\n")); diff != "" {
 				t.Error(diff)
 			}
 		})

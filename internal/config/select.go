@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/criu-netfreeze/criu-netfreeze/internal/backend"
+	"github.com/criu-netfreeze/criu-netfreeze/internal/code"
 	"github.com/criu-netfreeze/criu-netfreeze/internal/identity"
 )
 
@@ -68,7 +69,7 @@ func (c *Config) For(t identity.Container) (Settings, error) {
 	case annotated && c.Annotations:
 		p, err := ParsePolicy(value)
 		if err != nil {
-			return Settings{}, fmt.Errorf("annotation %s of container %s: %w", PolicyAnnotation, t.ID, err)
+			return Settings{}, code.Wrap(code.Config, fmt.Errorf("annotation %s of container %s: %w", PolicyAnnotation, t.ID, err))
 		}
 		s.Policy, s.Why = p, "annotation "+PolicyAnnotation
 	case annotated:

@@ -96,7 +96,7 @@ func TestForAnnotation(t *testing.T) {
 		t.Errorf("not allowed: got %q, %q", got.Policy, got.Why)
 	}
 	c.Annotations = true
-	const want = `annotation io.criu.netfreeze.policy of container ab: policy = "Kill": not one of "hold", "run", "isolate", "kill" (did you mean "kill"?)`
+	const want = `annotation io.criu.netfreeze.policy of container ab: policy = "Kill": not one of "hold", "run", "isolate", "kill" (did you mean "kill"?) [NF102]`
 	if _, err := c.For(bad); err == nil || err.Error() != want {
 		t.Errorf("allowed: got %v, want %s", err, want)
 	}

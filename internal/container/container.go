@@ -17,6 +17,7 @@ import (
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 
+	"github.com/criu-netfreeze/criu-netfreeze/internal/code"
 	"github.com/criu-netfreeze/criu-netfreeze/internal/identity"
 	"github.com/criu-netfreeze/criu-netfreeze/internal/proc"
 )
@@ -213,7 +214,7 @@ func readJSON(path string, v any) error {
 		return err
 	}
 	if !st.Mode().IsRegular() {
-		return fmt.Errorf("%s is not a regular file", path)
+		return code.New(code.Untrusted, fmt.Sprintf("%s is not a regular file", path))
 	}
 	if err := decode(f, v); err != nil {
 		return fmt.Errorf("read %s: %w", path, err)
@@ -229,7 +230,7 @@ func decode(r io.Reader, v any) error {
 	case err == nil:
 		return nil
 	case limited.N == 0:
-		return fmt.Errorf("it is larger than the %d bytes that are read at most", maxJSON)
+		return code.New(code.TooLarge, fmt.Sprintf("it is larger than the %d bytes that are read at most", maxJSON))
 	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
 		return fmt.Errorf("it is cut short: %w", err)
 	}

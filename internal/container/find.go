@@ -8,6 +8,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/criu-netfreeze/criu-netfreeze/internal/code"
 	"github.com/criu-netfreeze/criu-netfreeze/internal/proc"
 )
 
@@ -19,7 +20,7 @@ const minPrefix = 3
 // its first process. If the prefix fits several containers, the error names them.
 func FindByID(prefix string) (proc.Ref, error) {
 	if len(prefix) < minPrefix {
-		return proc.Ref{}, fmt.Errorf("container id prefix %q is too short: give at least %d characters", prefix, minPrefix)
+		return proc.Ref{}, code.New(code.Target, fmt.Sprintf("container id prefix %q is too short: give at least %d characters", prefix, minPrefix))
 	}
 	entries, err := os.ReadDir("/proc")
 	if err != nil {
@@ -47,7 +48,7 @@ func FindByID(prefix string) (proc.Ref, error) {
 	}
 	switch len(found) {
 	case 0:
-		return proc.Ref{}, fmt.Errorf("no running container has an id that begins with %q", prefix)
+		return proc.Ref{}, code.New(code.Target, fmt.Sprintf("no running container has an id that begins with %q", prefix))
 	case 1:
 		for _, r := range found {
 			return r, nil
@@ -57,7 +58,7 @@ func FindByID(prefix string) (proc.Ref, error) {
 	for id := range found {
 		ids = append(ids, id)
 	}
-	return proc.Ref{}, fmt.Errorf("%q fits %d containers (%s): give more of the id", prefix, len(found), strings.Join(ids, ", "))
+	return proc.Ref{}, code.New(code.Target, fmt.Sprintf("%q fits %d containers (%s): give more of the id", prefix, len(found), strings.Join(ids, ", ")))
 }
 
 // idOf returns the container's id in a component of a control group's path: systemd's

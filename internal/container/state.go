@@ -3,12 +3,12 @@
 package container
 
 import (
-	"errors"
 	"fmt"
 	"io"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 
+	"github.com/criu-netfreeze/criu-netfreeze/internal/code"
 	"github.com/criu-netfreeze/criu-netfreeze/internal/identity"
 )
 
@@ -21,7 +21,7 @@ func ReadState(r io.Reader) (*Container, int, error) {
 		return nil, 0, fmt.Errorf("read the container's state from stdin: %w", err)
 	}
 	if st.ID == "" || st.Pid <= 0 {
-		return nil, 0, errors.New("the state on stdin names no container with a process: this is for a runtime to call, as a createRuntime hook")
+		return nil, 0, code.New(code.NotByCRIU, "the state on stdin names no container with a process: this is for a runtime to call, as a createRuntime hook")
 	}
 	c := &Container{Container: identity.Container{ID: st.ID, Annotations: st.Annotations}, Bundle: st.Bundle}
 	c.nameFromAnnotations()

@@ -15,6 +15,7 @@ import (
 	"github.com/checkpoint-restore/go-criu/v7/crit/images/netdev"
 	"github.com/checkpoint-restore/go-criu/v7/crit/images/pstree"
 
+	"github.com/criu-netfreeze/criu-netfreeze/internal/code"
 	"github.com/criu-netfreeze/criu-netfreeze/internal/tcp"
 )
 
@@ -46,7 +47,7 @@ type Checkpoint struct {
 func Read(dir string) (*Checkpoint, error) {
 	cp, err := read(directory(dir))
 	if err != nil {
-		return nil, fmt.Errorf("read the checkpoint's images in %s: %w", dir, err)
+		return nil, code.Wrap(code.Images, fmt.Errorf("read the checkpoint's images in %s: %w", dir, err))
 	}
 	return cp, nil
 }

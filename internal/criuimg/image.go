@@ -16,6 +16,8 @@ import (
 	"github.com/checkpoint-restore/go-criu/v7/magic"
 	"golang.org/x/sys/unix"
 	"google.golang.org/protobuf/proto"
+
+	"github.com/criu-netfreeze/criu-netfreeze/internal/code"
 )
 
 // Images may come from another host, from a registry or from a user's archive, and
@@ -45,7 +47,7 @@ func (d directory) Open(name string) (fs.File, error) {
 		return nil, err
 	}
 	if !st.Mode().IsRegular() { // before it is opened, which has effects on some devices
-		return nil, fmt.Errorf("%s is not a regular file", path)
+		return nil, code.New(code.Images, fmt.Sprintf("%s is not a regular file", path))
 	}
 	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NONBLOCK, 0)
 	if err != nil {
@@ -88,7 +90,7 @@ func newImage(file fs.File, name, kind string) (*image, error) {
 	}
 	at, ok := file.(io.ReaderAt)
 	if !ok || !st.Mode().IsRegular() {
-		return nil, errors.New("it is not a regular file")
+		return nil, code.New(code.Images, "it is not a regular file")
 	}
 	img := &image{name: name, file: file, at: at, size: st.Size()}
 	img.buf = bufio.NewReader(io.NewSectionReader(at, 0, img.size))
@@ -110,7 +112,7 @@ func (img *image) Close() { _ = img.file.Close() } // opened for reading
 
 // damaged returns an error about the content of an image.
 func damaged(format string, args ...any) error {
-	return fmt.Errorf("the image is damaged: "+format, args...)
+	return code.New(code.Images, fmt.Sprintf("the image is damaged: "+format, args...))
 }
 
 // word reads a number of 4 bytes.
@@ -134,7 +136,7 @@ func (img *image) next(limit int64) ([]byte, error) {
 	case size > img.size-img.read:
 		return nil, damaged("it has an entry of %d bytes, and %d are left in the file", size, img.size-img.read)
 	case size > limit:
-		return nil, fmt.Errorf("an entry of %d bytes is too large: %d are read at most", size, limit)
+		return nil, code.New(code.TooLarge, fmt.Sprintf("an entry of %d bytes is too large: %d are read at most", size, limit))
 	}
 	if int64(cap(img.data)) < size {
 		img.data = make([]byte, size)
@@ -187,7 +189,7 @@ func each(images fs.FS, name, kind string, limit int64, f func(entry []byte) err
 	}
 	defer img.Close()
 	if img.size > maxImage {
-		return fmt.Errorf("decode %s: it has %d bytes, and %d are read at most", name, img.size, maxImage)
+		return code.New(code.TooLarge, fmt.Sprintf("decode %s: it has %d bytes, and %d are read at most", name, img.size, maxImage))
 	}
 	for {
 		entry, err := img.next(limit)

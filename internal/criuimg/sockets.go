@@ -13,6 +13,7 @@ import (
 	sk_inet "github.com/checkpoint-restore/go-criu/v7/crit/images/sk-inet"
 	"google.golang.org/protobuf/encoding/protowire"
 
+	"github.com/criu-netfreeze/criu-netfreeze/internal/code"
 	"github.com/criu-netfreeze/criu-netfreeze/internal/tcp"
 )
 
@@ -67,7 +68,7 @@ func inetSocket(entry []byte) (sk []byte, err error) {
 		entry = entry[n:]
 	}
 	if len(sk) > maxEntry {
-		return nil, fmt.Errorf("a socket of %d bytes is too large: %d are read at most", len(sk), maxEntry)
+		return nil, code.New(code.TooLarge, fmt.Sprintf("a socket of %d bytes is too large: %d are read at most", len(sk), maxEntry))
 	}
 	return sk, nil
 }
@@ -83,7 +84,7 @@ func (cp *Checkpoint) add(data []byte) error {
 		return nil
 	}
 	if len(cp.Conns) == maxConns {
-		return fmt.Errorf("there are more than %d TCP connections", maxConns)
+		return code.New(code.TooLarge, fmt.Sprintf("there are more than %d TCP connections", maxConns))
 	}
 	cp.Conns = append(cp.Conns, t)
 	cp.socks = append(cp.socks, socket{inode: sk.GetIno(), state: uint8(sk.GetState())})

@@ -15,6 +15,7 @@ import (
 	"time"
 	"unicode"
 
+	"github.com/criu-netfreeze/criu-netfreeze/internal/code"
 	"github.com/criu-netfreeze/criu-netfreeze/internal/identity"
 	"github.com/criu-netfreeze/criu-netfreeze/internal/record"
 	"github.com/criu-netfreeze/criu-netfreeze/internal/safefile"
@@ -48,7 +49,7 @@ type Expectation struct {
 func Pod(pod string) (Expectation, error) {
 	namespace, name, ok := strings.Cut(pod, "/")
 	if !ok || !plain(namespace) || !plain(name) {
-		return Expectation{}, fmt.Errorf("%q is not a pod: give NAMESPACE/NAME, without patterns", pod)
+		return Expectation{}, code.New(code.Usage, fmt.Sprintf("%q is not a pod: give NAMESPACE/NAME, without patterns", pod))
 	}
 	return Expectation{Pod: pod}, nil
 }
@@ -56,7 +57,7 @@ func Pod(pod string) (Expectation, error) {
 // Container returns an expectation of the container whose id begins so.
 func Container(id string) (Expectation, error) {
 	if !plain(id) {
-		return Expectation{}, fmt.Errorf("%q is not a container's id", id)
+		return Expectation{}, code.New(code.Usage, fmt.Sprintf("%q is not a container's id", id))
 	}
 	return Expectation{Container: id}, nil
 }
@@ -65,7 +66,7 @@ func Container(id string) (Expectation, error) {
 func Address(addr netip.Addr) (Expectation, error) {
 	addr = addr.Unmap().WithZone("")
 	if !addr.IsGlobalUnicast() {
-		return Expectation{}, fmt.Errorf("%s is not an address that one container can have", addr)
+		return Expectation{}, code.New(code.Usage, fmt.Sprintf("%s is not an address that one container can have", addr))
 	}
 	return Expectation{Address: addr}, nil
 }

@@ -13,6 +13,7 @@ import (
 	"path"
 	"strings"
 
+	"github.com/criu-netfreeze/criu-netfreeze/internal/code"
 	"github.com/criu-netfreeze/criu-netfreeze/internal/config"
 	"github.com/criu-netfreeze/criu-netfreeze/internal/freeze"
 	"github.com/criu-netfreeze/criu-netfreeze/internal/identity"
@@ -41,7 +42,7 @@ func CheckPatterns(patterns []string) error {
 	for _, p := range patterns {
 		if _, err := path.Match(p, "x"); err != nil || strings.Count(p, "/") != 1 ||
 			strings.HasPrefix(p, "/") || strings.HasSuffix(p, "/") {
-			return fmt.Errorf("%q is not a pattern of pods: give NAMESPACE/NAME, such as shop/db-*", p)
+			return code.New(code.Usage, fmt.Sprintf("%q is not a pattern of pods: give NAMESPACE/NAME, such as shop/db-*", p))
 		}
 	}
 	return nil

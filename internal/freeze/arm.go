@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/criu-netfreeze/criu-netfreeze/internal/code"
 	"github.com/criu-netfreeze/criu-netfreeze/internal/netns"
 	"github.com/criu-netfreeze/criu-netfreeze/internal/proc"
 	"github.com/criu-netfreeze/criu-netfreeze/internal/record"
@@ -108,7 +109,7 @@ func (f *Freeze) thaw() error {
 	var shared *SharedError
 	switch {
 	case errors.As(err, &shared):
-		f.log.Warnf("%s stays frozen: %s", f.ns, shared)
+		f.log.Warn(code.New(code.AlreadyHeld, fmt.Sprintf("%s stays frozen: %s", f.ns, shared)))
 		f.sealAgain()
 		return nil
 	case err != nil:

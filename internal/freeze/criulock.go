@@ -11,6 +11,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/criu-netfreeze/criu-netfreeze/internal/code"
 	"github.com/criu-netfreeze/criu-netfreeze/internal/netns"
 	"github.com/criu-netfreeze/criu-netfreeze/internal/proc"
 	"github.com/criu-netfreeze/criu-netfreeze/internal/record"
@@ -82,7 +83,7 @@ func (k *Keeper) RemoveLeftovers(ns *netns.Namespace) (locks []string, err error
 	}
 	err = lockedIfPossible(ns, func() error {
 		if criuRuns() {
-			return errors.New("a CRIU is running, and its lock cannot be told from a leftover: try again when it has ended; nothing was changed")
+			return code.New(code.CRIULock, "a CRIU is running, and its lock cannot be told from a leftover: try again when it has ended; nothing was changed")
 		}
 		if locks, err = k.filter.CRIULocks(ns); err != nil {
 			return err

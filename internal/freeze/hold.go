@@ -10,6 +10,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/criu-netfreeze/criu-netfreeze/internal/code"
 	"github.com/criu-netfreeze/criu-netfreeze/internal/proc"
 	"github.com/criu-netfreeze/criu-netfreeze/internal/record"
 	"github.com/criu-netfreeze/criu-netfreeze/internal/tcp"
@@ -45,7 +46,7 @@ func end(r *record.Record, tasks []proc.Ref) error {
 	deadline := time.Now().Add(endTime)
 	return proc.EachLiving(tasks, func(some proc.Tree) error {
 		if left := some.Ended(time.Until(deadline)); len(left) > 0 {
-			return fmt.Errorf("%d tasks of %s have not ended %v after SIGKILL, pid %d among them (state D in ps?)", len(left), r.Describe(), endTime, left[0].PID)
+			return code.New(code.StillStopped, fmt.Sprintf("%d tasks of %s have not ended %v after SIGKILL, pid %d among them (state D in ps?)", len(left), r.Describe(), endTime, left[0].PID))
 		}
 		return nil
 	})
@@ -80,7 +81,7 @@ func Settled(r *record.Record) (*record.Record, error) {
 	}
 	for deadline := time.Now().Add(settling); r.Busy(); time.Sleep(pollInterval) {
 		if time.Now().After(deadline) {
-			return nil, fmt.Errorf("a %s of %s is under way (CRIU is pid %d): wait until it has ended", r.Op, r.Describe(), r.CRIU.PID)
+			return nil, code.New(code.OtherTransaction, fmt.Sprintf("a %s of %s is under way (CRIU is pid %d): wait until it has ended", r.Op, r.Describe(), r.CRIU.PID))
 		}
 	}
 	now, err := record.Load(r.ID)
@@ -129,7 +130,7 @@ func (k *Keeper) Kill(records ...*record.Record) error {
 	defer unlock()
 	for _, r := range records {
 		if r.Phase != record.Ended && r.Phase != record.Held && !r.Stopped {
-			return fmt.Errorf("%s: only a held tree can be ended silently; nothing was changed", r.DescribeHold())
+			return code.New(code.Target, fmt.Sprintf("%s: only a held tree can be ended silently; nothing was changed", r.DescribeHold()))
 		}
 	}
 	for _, r := range records {

@@ -11,6 +11,7 @@ import (
 
 	"github.com/sirupsen/logrus"
 
+	"github.com/criu-netfreeze/criu-netfreeze/internal/code"
 	"github.com/criu-netfreeze/criu-netfreeze/internal/netns"
 	"github.com/criu-netfreeze/criu-netfreeze/internal/proc"
 	"github.com/criu-netfreeze/criu-netfreeze/internal/record"
@@ -84,18 +85,18 @@ func (k *Keeper) meet(n *newcomers, r *record.Record, thaw bool, log *logrus.Log
 	what := fmt.Sprintf("pid %d has started in %s, which is frozen for a restore of %s", p.PID, r.NetNS, r.Describe())
 	if !thaw {
 		n.warned = true
-		log.Warnf("%s: it has no network until %s, or netfreeze thaw %s (restart = \"keep\")", what, r.Ends().Format("15:04:05"), r.ThawTarget())
+		log.Warn(code.New(code.Newcomer, fmt.Sprintf("%s: it has no network until %s, or netfreeze thaw %s (restart = \"keep\")", what, r.Ends().Format("15:04:05"), r.ThawTarget())))
 		r.Note = fmt.Sprintf("pid %d has started in the namespace and has no network", p.PID)
 		if err := saveByHand(r); err != nil {
-			log.Warn(err)
+			log.Warn(code.Any(err))
 		}
 		return false
 	}
 	if err := k.Thaw(0, r); err != nil {
-		log.Errorf("%s, and cannot be given its network: %v", what, err)
+		log.Errorf("%s, and cannot be given its network: %v", what, code.Any(err))
 		return false
 	}
-	log.Warnf("%s: it is no restore of it, so its network was thawed; peers of the former connections get a reset now (restart = \"keep\" would keep it frozen)", what)
+	log.Warn(code.New(code.Newcomer, fmt.Sprintf("%s: it is no restore of it, so its network was thawed; peers of the former connections get a reset now (restart = \"keep\" would keep it frozen)", what)))
 	return true
 }
 

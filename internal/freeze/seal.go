@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"slices"
 
+	"github.com/criu-netfreeze/criu-netfreeze/internal/code"
 	"github.com/criu-netfreeze/criu-netfreeze/internal/netns"
 	"github.com/criu-netfreeze/criu-netfreeze/internal/record"
 	"github.com/criu-netfreeze/criu-netfreeze/rules"
@@ -64,7 +65,7 @@ func (f *Freeze) sealAgain() {
 		return
 	}
 	if err := f.seal(); err != nil {
-		f.log.Warn(err)
+		f.log.Warn(code.Any(err))
 	}
 }
 

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/criu-netfreeze/criu-netfreeze/internal/code"
 	"github.com/criu-netfreeze/criu-netfreeze/internal/netns"
 	"github.com/criu-netfreeze/criu-netfreeze/internal/record"
 	"github.com/criu-netfreeze/criu-netfreeze/internal/tcp"
@@ -22,8 +23,11 @@ type SharedError struct{ By *record.Record }
 
 // Error names who it is and how to change that.
 func (e *SharedError) Error() string {
-	return fmt.Sprintf("%s in it as well (both end with netfreeze thaw '%s')", e.By.DescribeHold(), e.By.NetNS)
+	return code.Text(e.Code(), fmt.Sprintf("%s in it as well (both end with netfreeze thaw '%s')", e.By.DescribeHold(), e.By.NetNS))
 }
+
+// Code implements [code.Coder].
+func (*SharedError) Code() code.Code { return code.AlreadyHeld }
 
 // siblings sorts the other records of the namespace by what becomes of them
 // when the records of ours let go of it: one may need all of it frozen, some

@@ -10,6 +10,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/criu-netfreeze/criu-netfreeze/internal/code"
 	"github.com/criu-netfreeze/criu-netfreeze/internal/netns"
 	"github.com/criu-netfreeze/criu-netfreeze/internal/nudge"
 	"github.com/criu-netfreeze/criu-netfreeze/internal/proc"
@@ -181,7 +182,7 @@ func continueTasks(tasks, stoppedBefore []proc.Ref) error {
 				return err
 			}
 			if time.Now().After(deadline) {
-				return fmt.Errorf("%d tasks are still stopped %v after SIGCONT, pid %d among them (did somebody stop it again?)", len(left), continueTime, left[0].PID)
+				return code.New(code.StillStopped, fmt.Sprintf("%d tasks are still stopped %v after SIGCONT, pid %d among them (did somebody stop it again?)", len(left), continueTime, left[0].PID))
 			}
 			time.Sleep(time.Millisecond)
 		}

@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strconv"
 
+	"github.com/criu-netfreeze/criu-netfreeze/internal/code"
 	"github.com/criu-netfreeze/criu-netfreeze/internal/netns"
 	"github.com/criu-netfreeze/criu-netfreeze/internal/proc"
 	"github.com/criu-netfreeze/criu-netfreeze/internal/record"
@@ -82,7 +83,7 @@ func unrecorded(ns *netns.Namespace) error {
 	}
 	for _, r := range of {
 		if r.Scope == record.NetNS && (r.Holds() || r.Waits() || r.Undoable()) {
-			return fmt.Errorf("%s in the same namespace, and the target is none of its tasks: thaw that, with netfreeze thaw %s; nothing was changed", r.DescribeHold(), r.ThawTarget())
+			return code.New(code.AlreadyHeld, fmt.Sprintf("%s in the same namespace, and the target is none of its tasks: thaw that, with netfreeze thaw %s; nothing was changed", r.DescribeHold(), r.ThawTarget()))
 		}
 	}
 	return nil
@@ -110,7 +111,7 @@ func (u *Unrecorded) continueHeld(tasks, held []proc.Ref) error {
 	}
 	u.Continued = len(ours)
 	if len(unknown) > 0 && (u.Thawed || u.Repaired > 0) {
-		return fmt.Errorf("pid %d is stopped, and no record says by whom: if a dump has left it held, continue it and its descendants with kill -CONT (%d such tasks)", unknown[0].PID, len(unknown))
+		return code.New(code.StillStopped, fmt.Sprintf("pid %d is stopped, and no record says by whom: if a dump has left it held, continue it and its descendants with kill -CONT (%d such tasks)", unknown[0].PID, len(unknown)))
 	}
 	return nil
 }

@@ -10,6 +10,7 @@ import (
 	"github.com/sirupsen/logrus"
 	"golang.org/x/sys/unix"
 
+	"github.com/criu-netfreeze/criu-netfreeze/internal/code"
 	"github.com/criu-netfreeze/criu-netfreeze/internal/record"
 )
 
@@ -90,7 +91,7 @@ func (h *holdWatch) look(r *record.Record) {
 		return
 	}
 	if err := h.keeper.Kill(r); err != nil { // once more, next time
-		h.log.Errorf("end the held tree of %s: %v", r.Describe(), err)
+		h.log.Errorf("end the held tree of %s: %v", r.Describe(), code.Any(err))
 		return
 	}
 	h.log.Infof("%s was held and is ended without a packet: %s", r.Describe(), why)

@@ -17,6 +17,7 @@ import (
 	"syscall"
 
 	"github.com/criu-netfreeze/criu-netfreeze/internal/action"
+	"github.com/criu-netfreeze/criu-netfreeze/internal/code"
 )
 
 // Main handles one action, which is in the environment, and returns the exit code: 0,
@@ -33,21 +34,21 @@ func Main() int {
 		say(help)
 		return 0
 	case !action.IsScript(r.Script):
-		return fail(r.Script, "this program does not know its task under this name; "+
-			"call it netfreeze-hook, pre-dump, post-dump, pre-restore or post-resume")
+		return fail(r.Script, code.New(code.NotByCRIU, "this program does not know its task under this name; "+
+			"call it netfreeze-hook, pre-dump, post-dump, pre-restore or post-resume").Error())
 	case r.Action == "":
-		return fail(r.Script, action.EnvAction+" is not set: this is an action-script, "+
-			"to be named in a configuration file of CRIU (see netfreeze install --help)")
+		return fail(r.Script, code.New(code.NotByCRIU, action.EnvAction+" is not set: this is an action-script, "+
+			"to be named in a configuration file of CRIU (see netfreeze install --help)").Error())
 	case !action.Known(r.Action):
-		return fail(r.Script, action.EnvAction+" has the value "+strconv.Quote(r.Action)+", which is no action of CRIU")
+		return fail(r.Script, code.New(code.NotByCRIU, action.EnvAction+" has the value "+strconv.Quote(r.Action)+", which is no action of CRIU").Error())
 	case !action.Does(r.Script, r.Action):
 		return 0
 	}
-	code, err := forward(r)
+	status, err := forward(r)
 	if err != nil {
-		return fail(r.Script, r.Action+": "+err.Error())
+		return fail(r.Script, r.Action+": "+code.Any(err).Error())
 	}
-	return code
+	return status
 }
 
 const help = `This is an action-script for CRIU: CRIU runs it, with CRTOOLS_SCRIPT_ACTION set.
@@ -58,7 +59,7 @@ Install it with: netfreeze install
 // forward passes the action on to the settler of the CRIU process that executed the
 // script, and returns the settler's exit code. A settler that is killed meanwhile leaves
 // the action to the next one: each may come twice.
-func forward(r action.Request) (code int, err error) {
+func forward(r action.Request) (status int, err error) {
 	criu, err := parent()
 	if err != nil {
 		return 1, err
@@ -67,17 +68,17 @@ func forward(r action.Request) (code int, err error) {
 	if err != nil {
 		return 1, err
 	}
-	if code, err = ask(id, r); errors.Is(err, errNoAnswer) {
-		code, err = ask(id, r)
+	if status, err = ask(id, r); errors.Is(err, errNoAnswer) {
+		status, err = ask(id, r)
 	}
-	return code, err
+	return status, err
 }
 
 // errNoAnswer says that the settler has ended in the middle.
-var errNoAnswer = errors.New(action.NoAnswer)
+var errNoAnswer = code.New(code.NoSettler, action.NoAnswer)
 
 // ask has the settler of the transaction called id do the action.
-func ask(id string, r action.Request) (code int, err error) {
+func ask(id string, r action.Request) (status int, err error) {
 	fd, err := connect(id, r.Action)
 	if err != nil {
 		return 1, err
@@ -97,7 +98,7 @@ func ask(id string, r action.Request) (code int, err error) {
 		switch {
 		case errors.Is(err, syscall.EINTR):
 		case errors.Is(err, syscall.EAGAIN):
-			return 1, errors.New(action.LateAnswer)
+			return 1, code.New(code.NoSettler, action.LateAnswer)
 		case errors.Is(err, syscall.ECONNRESET):
 			return 1, errNoAnswer
 		case err != nil:
@@ -167,7 +168,7 @@ func parent() (pid int, err error) {
 		return 0, failed("find the CRIU process", err)
 	}
 	if pid = parentIn(string(stat)); pid == 0 {
-		return 0, errors.New("find the CRIU process: " + path + " names no parent: is /proc that of the host?")
+		return 0, code.New(code.TaskGone, "find the CRIU process: "+path+" names no parent: is /proc that of the host?")
 	}
 	return pid, nil
 }
@@ -196,7 +197,7 @@ func identify(criu int) (id string, err error) {
 	}
 	id, ok := action.ID(criu, stat)
 	if !ok {
-		return "", errors.New("identify the CRIU process: " + path + " is malformed")
+		return "", code.New(code.TaskGone, "identify the CRIU process: "+path+" is malformed")
 	}
 	return id, nil
 }

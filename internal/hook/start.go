@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/criu-netfreeze/criu-netfreeze/internal/action"
+	"github.com/criu-netfreeze/criu-netfreeze/internal/code"
 )
 
 // Program is the path of the settler's executable, for a hook that has none beside it;
@@ -54,7 +55,7 @@ func start(id, act string) error {
 	})
 	_ = write.Close()
 	if err != nil {
-		return errors.New("start the settler: " + err.Error() + " (is criu-netfreeze installed completely?)")
+		return code.New(code.NoSettler, "start the settler: "+err.Error()+" (is criu-netfreeze installed completely?)")
 	}
 	_ = p.Release()
 	buf := make([]byte, 4096)
@@ -64,11 +65,11 @@ func start(id, act string) error {
 	case answer == "ok":
 		return nil
 	case n > 0:
-		return errors.New(answer)
+		return errors.New(answer) // with its code
 	case err != nil:
 		return failed("the settler ended before it was ready", err)
 	}
-	return errors.New("the settler ended before it was ready")
+	return code.New(code.NoSettler, "the settler ended before it was ready")
 }
 
 // settler returns the path of the netfreeze program: if this executable is

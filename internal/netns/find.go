@@ -3,17 +3,17 @@
 package netns
 
 import (
-	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
 
+	"github.com/criu-netfreeze/criu-netfreeze/internal/code"
 	"github.com/criu-netfreeze/criu-netfreeze/internal/proc"
 )
 
 // ErrGone says that there is no network namespace with the given identity any more.
-var ErrGone = errors.New("no such network namespace any more")
+var ErrGone = code.New(code.NetNSGone, "no such network namespace any more")
 
 // namedDir is where iproute2 and most CNI set-ups bind-mount namespaces.
 const namedDir = "/run/netns"

@@ -5,6 +5,8 @@ package netns
 import (
 	"fmt"
 	"slices"
+
+	"github.com/criu-netfreeze/criu-netfreeze/internal/code"
 )
 
 const (
@@ -27,8 +29,11 @@ type RefusedError struct {
 
 // Error returns the whole message.
 func (e *RefusedError) Error() string {
-	return fmt.Sprintf("network namespace %s must not be frozen: %s", e.Namespace, e.Why)
+	return code.Text(e.Code(), fmt.Sprintf("network namespace %s must not be frozen: %s", e.Namespace, e.Why))
 }
+
+// Code implements [code.Coder].
+func (*RefusedError) Code() code.Code { return code.HostNetNS }
 
 // Isolated is a network namespace that is neither the host's nor that of the
 // program that freezes it, so that freezing it cuts off nothing else. Only

@@ -7,7 +7,6 @@
 package netns
 
 import (
-	"errors"
 	"fmt"
 	"os"
 	"runtime"
@@ -15,6 +14,8 @@ import (
 
 	vnetns "github.com/vishvananda/netns"
 	"golang.org/x/sys/unix"
+
+	"github.com/criu-netfreeze/criu-netfreeze/internal/code"
 )
 
 // threadNet leads to the calling thread's own network namespace. /proc/self would
@@ -51,7 +52,7 @@ type Namespace struct {
 func OpenPath(path string) (*Namespace, error) {
 	fd, err := vnetns.GetFromPath(path)
 	if err != nil {
-		return nil, fmt.Errorf("open network namespace %s: %w", path, err)
+		return nil, code.Wrap(code.NetNSGone, fmt.Errorf("open network namespace %s: %w", path, err))
 	}
 	return adopt(fd, path)
 }
@@ -82,14 +83,14 @@ func identify(fd int) (ID, error) {
 		return ID{}, err
 	}
 	if fs.Type != unix.NSFS_MAGIC {
-		return ID{}, errors.New("the file is not on nsfs")
+		return ID{}, code.New(code.NetNSGone, "the file is not on nsfs")
 	}
 	kind, err := unix.IoctlRetInt(fd, unix.NS_GET_NSTYPE)
 	if err != nil {
 		return ID{}, fmt.Errorf("ask for the type of namespace: %w", err)
 	}
 	if kind != unix.CLONE_NEWNET {
-		return ID{}, errors.New("the file is a namespace of another type")
+		return ID{}, code.New(code.NetNSGone, "the file is a namespace of another type")
 	}
 	var st unix.Stat_t
 	if err := unix.Fstat(fd, &st); err != nil {
@@ -172,7 +173,7 @@ func (n *Namespace) visit(fn func() error) error {
 	case err != nil:
 		return fmt.Errorf("enter %s: check that it is there: %w", n, err)
 	case here != n.id:
-		return fmt.Errorf("enter %s: the thread is in %s instead", n, here)
+		return code.New(code.WrongNetNS, fmt.Sprintf("enter %s: the thread is in %s instead", n, here))
 	}
 	return fn()
 }

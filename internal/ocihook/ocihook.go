@@ -19,6 +19,7 @@ import (
 	"net/netip"
 	"strings"
 
+	"github.com/criu-netfreeze/criu-netfreeze/internal/code"
 	"github.com/criu-netfreeze/criu-netfreeze/internal/container"
 	"github.com/criu-netfreeze/criu-netfreeze/internal/expect"
 	"github.com/criu-netfreeze/criu-netfreeze/internal/netns"
@@ -36,7 +37,7 @@ func Main(args []string, stdin io.Reader, stderr io.Writer) int {
 		return 0
 	}
 	if err != nil {
-		fmt.Fprintf(stderr, "%s: error: %v\n", program, err)
+		fmt.Fprintf(stderr, "%s: error: %v\n", program, code.Any(err))
 		return 1
 	}
 	return 0
@@ -101,7 +102,7 @@ its pod matches a pattern, and does nothing otherwise.
 		return nil, err
 	}
 	if flags.NArg() > 0 {
-		return nil, fmt.Errorf("unexpected argument %q", flags.Arg(0))
+		return nil, code.New(code.NotByCRIU, fmt.Sprintf("unexpected argument %q", flags.Arg(0)))
 	}
 	return pods, nil
 }

@@ -16,11 +16,13 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/criu-netfreeze/criu-netfreeze/internal/code"
 )
 
 // ErrGone says that a process does not exist any more. Its pid may belong to
 // another process by now.
-var ErrGone = errors.New("the process is gone")
+var ErrGone = code.New(code.TaskGone, "the process is gone")
 
 // Ref is a process's identity in a form that can be stored: its pid, as seen from
 // the caller's pid namespace, and its start time in clock ticks since boot (field
@@ -43,7 +45,7 @@ func ParseRef(s string) (Ref, error) {
 			return Ref{PID: p, Start: t}, nil
 		}
 	}
-	return Ref{}, fmt.Errorf("%q is not PID@STARTTIME", s)
+	return Ref{}, code.New(code.TaskGone, fmt.Sprintf("%q is not PID@STARTTIME", s))
 }
 
 // Process is an open reference to a process: signals and look-ups through it can
@@ -174,12 +176,12 @@ func ReadStat(pid int) (Stat, error) {
 func parseStat(data []byte) (Stat, error) {
 	open, end := bytes.IndexByte(data, '('), bytes.LastIndexByte(data, ')')
 	if open < 0 || end < open {
-		return Stat{}, fmt.Errorf("malformed stat line %q", data)
+		return Stat{}, code.New(code.TaskGone, fmt.Sprintf("malformed stat line %q", data))
 	}
 	f := strings.Fields(string(data[end+1:]))
 	const state, ppid, flags, start = 0, 1, 6, 19 // fields 3, 4, 9 and 22, counted from after the name
 	if len(f) <= start || len(f[state]) != 1 || !isLetter(f[state][0]) {
-		return Stat{}, fmt.Errorf("malformed stat line %q", data)
+		return Stat{}, code.New(code.TaskGone, fmt.Sprintf("malformed stat line %q", data))
 	}
 	st := Stat{Comm: string(data[open+1 : end]), State: f[state][0]}
 	var err1, err2, err3 error

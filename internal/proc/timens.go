@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/criu-netfreeze/criu-netfreeze/internal/code"
 )
 
 // In a time namespace (time_namespaces(7)) the kernel shifts CLOCK_BOOTTIME, and with it
@@ -88,7 +90,7 @@ var bootOffset = sync.OnceValues(func() (time.Duration, error) {
 	}
 	// The file with the offsets is about the namespace that children will be in.
 	if children, err := os.Readlink("/proc/self/ns/time_for_children"); err != nil || children != own {
-		return 0, errors.Join(err, errors.New("this process is in another time namespace than its children, so the host's start times cannot be told: start it anew (unshare --time --fork)"))
+		return 0, errors.Join(err, code.New(code.TimeNS, "this process is in another time namespace than its children, so the host's start times cannot be told: start it anew (unshare --time --fork)"))
 	}
 	data, err := os.ReadFile("/proc/self/timens_offsets")
 	if err != nil {
@@ -112,5 +114,5 @@ func parseBootOffset(data string) (time.Duration, error) {
 		}
 		return time.Duration(sec)*time.Second + time.Duration(nsec), nil
 	}
-	return 0, fmt.Errorf("no offset of the clock boottime in %q", data)
+	return 0, code.New(code.TimeNS, fmt.Sprintf("no offset of the clock boottime in %q", data))
 }

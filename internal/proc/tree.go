@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/criu-netfreeze/criu-netfreeze/internal/code"
 )
 
 // Tree is a process tree, its root first.
@@ -82,7 +84,7 @@ func children(dir string) ([]int, error) {
 		data, err := os.ReadFile(filepath.Join(thread, "children"))
 		if hasEnded(err) {
 			if _, err := os.Lstat(thread); err == nil {
-				return nil, fmt.Errorf("%s has no file children: the kernel was built without CONFIG_PROC_CHILDREN", thread)
+				return nil, code.New(code.Kernel, fmt.Sprintf("%s has no file children: the kernel was built without CONFIG_PROC_CHILDREN", thread))
 			}
 			continue
 		}

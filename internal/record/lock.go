@@ -16,6 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/criu-netfreeze/criu-netfreeze/internal/action"
+	"github.com/criu-netfreeze/criu-netfreeze/internal/code"
 	"github.com/criu-netfreeze/criu-netfreeze/internal/safefile"
 )
 
@@ -58,7 +59,7 @@ func AcquireFile(name string, patience time.Duration) (*Lock, error) {
 		}
 		switch late := time.Now().After(deadline); {
 		case errors.Is(err, unix.EAGAIN) && late:
-			return nil, fmt.Errorf("%w: %s has it; if that hangs, end it with kill -9", err, holder(path))
+			return nil, code.Wrap(code.OtherTransaction, fmt.Errorf("%w: %s has it; if that hangs, end it with kill -9", err, holder(path)))
 		case err != nil && !errors.Is(err, unix.EAGAIN):
 			return nil, err
 		}

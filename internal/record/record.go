@@ -18,6 +18,7 @@ import (
 
 	"github.com/criu-netfreeze/criu-netfreeze/internal/action"
 	"github.com/criu-netfreeze/criu-netfreeze/internal/backend"
+	"github.com/criu-netfreeze/criu-netfreeze/internal/code"
 	"github.com/criu-netfreeze/criu-netfreeze/internal/identity"
 	"github.com/criu-netfreeze/criu-netfreeze/internal/netns"
 	"github.com/criu-netfreeze/criu-netfreeze/internal/proc"
@@ -236,7 +237,7 @@ func MakeDir() error {
 		return fmt.Errorf("look at the state directory: %w", &os.PathError{Op: "lstat", Path: Dir, Err: err})
 	}
 	if st.Mode&unix.S_IFMT != unix.S_IFDIR || st.Uid != 0 || st.Mode&0o077 != 0 {
-		return fmt.Errorf("the state directory %s is not a directory of root with mode 0700: remove it", Dir)
+		return code.New(code.Untrusted, fmt.Sprintf("the state directory %s is not a directory of root with mode 0700: remove it", Dir))
 	}
 	return nil
 }
@@ -271,7 +272,7 @@ func Load(id string) (*Record, error) {
 	}
 	r, err := parse(data)
 	if err == nil && r.Version <= version && r.ID != id {
-		err = fmt.Errorf("it is the record of %q", r.ID)
+		err = code.New(code.Record, fmt.Sprintf("it is the record of %q", r.ID))
 	}
 	switch {
 	case err != nil:

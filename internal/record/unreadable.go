@@ -9,6 +9,7 @@ import (
 	"regexp"
 	"strconv"
 
+	"github.com/criu-netfreeze/criu-netfreeze/internal/code"
 	"github.com/criu-netfreeze/criu-netfreeze/internal/netns"
 )
 
@@ -25,10 +26,13 @@ type UnreadableError struct {
 // Error names the file and the remedy.
 func (e *UnreadableError) Error() string {
 	if e.Newer != 0 {
-		return fmt.Sprintf("the record %s is of version %d, and this program knows up to %d: use the program that wrote it, or a newer one (remove the file if nothing is frozen)", path(e.ID), e.Newer, version)
+		return code.Text(e.Code(), fmt.Sprintf("the record %s is of version %d, and this program knows up to %d: use the program that wrote it, or a newer one (remove the file if nothing is frozen)", path(e.ID), e.Newer, version))
 	}
-	return fmt.Sprintf("read the record %s: %v (remove the file if nothing is frozen)", path(e.ID), e.err)
+	return code.Text(e.Code(), fmt.Sprintf("read the record %s: %v (remove the file if nothing is frozen)", path(e.ID), e.err))
 }
+
+// Code implements [code.Coder].
+func (*UnreadableError) Code() code.Code { return code.Record }
 
 // Unwrap returns why the record cannot be used.
 func (e *UnreadableError) Unwrap() error { return e.err }

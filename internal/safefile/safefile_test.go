@@ -143,7 +143,7 @@ func TestCheckTrustedOwner(t *testing.T) {
 			t.Error(err)
 		}
 	}
-	const want = "f belongs to uid 1000, not to root: chown root f"
+	const want = "f belongs to uid 1000, not to root: chown root f [NF703]"
 	if err := CheckTrusted("f", owned{info, 1000}, 0); err == nil || err.Error() != want {
 		t.Errorf("got %v, want %s", err, want)
 	}
@@ -168,9 +168,9 @@ func TestRead(t *testing.T) {
 		limit int64
 		want  string
 	}{
-		{path, 3, path + " is larger than 3 bytes"},
-		{path + ".fifo", 4, path + ".fifo is not a regular file"},
-		{filepath.Dir(path), 4, filepath.Dir(path) + " is not a regular file"},
+		{path, 3, path + " is larger than 3 bytes [NF702]"},
+		{path + ".fifo", 4, path + ".fifo is not a regular file [NF703]"},
+		{filepath.Dir(path), 4, filepath.Dir(path) + " is not a regular file [NF703]"},
 		{path + ".link", 4, "open " + path + ".link: too many levels of symbolic links"},
 		{path + ".none", 4, "open " + path + ".none: no such file or directory"},
 	} {

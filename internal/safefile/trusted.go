@@ -10,6 +10,8 @@ import (
 	"path/filepath"
 	"strings"
 	"syscall"
+
+	"github.com/criu-netfreeze/criu-netfreeze/internal/code"
 )
 
 // MaxLinks is how many symbolic links are followed in a path, which is the kernel's
@@ -54,7 +56,7 @@ func openRegular(path string) (*os.File, fs.FileInfo, error) {
 	}
 	info, err := f.Stat()
 	if err == nil && !info.Mode().IsRegular() {
-		err = fmt.Errorf("%s is not a regular file", path)
+		err = code.New(code.Untrusted, fmt.Sprintf("%s is not a regular file", path))
 	}
 	if err != nil {
 		_ = f.Close()
@@ -69,7 +71,7 @@ func readAll(f *os.File, limit int64) ([]byte, error) {
 		return nil, err
 	}
 	if int64(len(data)) > limit {
-		return nil, fmt.Errorf("%s is larger than %d bytes", f.Name(), limit)
+		return nil, code.New(code.TooLarge, fmt.Sprintf("%s is larger than %d bytes", f.Name(), limit))
 	}
 	return data, nil
 }
@@ -125,8 +127,11 @@ type OwnerError struct {
 }
 
 func (e *OwnerError) Error() string {
-	return fmt.Sprintf("%s belongs to uid %d, not to root: chown root %s", e.Path, e.UID, e.Path)
+	return code.Text(e.Code(), fmt.Sprintf("%s belongs to uid %d, not to root: chown root %s", e.Path, e.UID, e.Path))
 }
+
+// Code implements [code.Coder].
+func (*OwnerError) Code() code.Code { return code.Untrusted }
 
 // CheckTrusted refuses a file or directory that somebody other than root and owner
 // could change. info is what path leads to, without following a link. A directory
@@ -136,13 +141,13 @@ func (e *OwnerError) Error() string {
 func CheckTrusted(path string, info fs.FileInfo, owner uint32) error {
 	st, ok := info.Sys().(*syscall.Stat_t)
 	if !ok {
-		return fmt.Errorf("%s: owner unknown", path)
+		return code.New(code.Untrusted, fmt.Sprintf("%s: owner unknown", path))
 	}
 	if st.Uid != owner && st.Uid != 0 {
 		return &OwnerError{Path: path, UID: st.Uid}
 	}
 	if info.Mode().Perm()&0o022 != 0 && !(info.IsDir() && info.Mode()&fs.ModeSticky != 0) {
-		return fmt.Errorf("%s can be written by others than root (mode %04o): chmod go-w %s", path, info.Mode().Perm(), path)
+		return code.New(code.Untrusted, fmt.Sprintf("%s can be written by others than root (mode %04o): chmod go-w %s", path, info.Mode().Perm(), path))
 	}
 	return nil
 }

@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/criu-netfreeze/criu-netfreeze/internal/action"
+	"github.com/criu-netfreeze/criu-netfreeze/internal/code"
 )
 
 // listen returns a socket on which the action-script can reach the settler at path.
@@ -108,7 +109,7 @@ func (s *settler) serve() error {
 	restoreLog := redirect(s.env.Log, &logLines{send: func(line string) { reply(action.AnswerLine, line) }})
 	err = s.act(string(buf[:n]))
 	if err != nil {
-		s.env.Log.Error(err)
+		s.env.Log.Error(code.Any(err))
 	}
 	restoreLog()
 	if err != nil {
@@ -144,7 +145,7 @@ func (s *settler) act(message string) error {
 		return err
 	}
 	late := time.AfterFunc(hangTime, func() {
-		s.env.Log.Errorf("%s: the settler hangs, and ends; netfreeze status shows what it leaves", req.Action)
+		s.env.Log.Error(code.New(code.NoSettler, string(req.Action)+": the settler hangs, and ends; netfreeze status shows what it leaves"))
 		os.Exit(1)
 	})
 	defer late.Stop()
@@ -158,7 +159,7 @@ func (s *settler) act(message string) error {
 func parseRequest(message string) (action.Request, error) {
 	f := strings.Split(message, "\x00")
 	if len(f) != 5 || f[0] != action.Version {
-		return action.Request{}, errors.New("the action-script and the netfreeze program are not of the same version: install both anew")
+		return action.Request{}, code.New(code.Versions, "the action-script and the netfreeze program are not of the same version: install both anew")
 	}
 	return action.Request{Script: f[1], Action: f[2], ImageDir: f[3], InitPID: f[4]}, nil
 }

@@ -13,6 +13,7 @@ import (
 
 	"github.com/godbus/dbus/v5"
 
+	"github.com/criu-netfreeze/criu-netfreeze/internal/code"
 	"github.com/criu-netfreeze/criu-netfreeze/internal/proc"
 )
 
@@ -41,7 +42,7 @@ func (s *settler) leaveCaller() {
 	ctx, cancel := context.WithTimeout(context.Background(), scopeTimeout)
 	defer cancel()
 	if err := enterScope(ctx, systemBus, s.id, ownCgroups); err != nil {
-		s.env.Log.Warnf("the settler stays in the control group of CRIU's caller, and ends if that is killed as a whole: %v", err)
+		s.env.Log.Warnf("the settler stays in the control group of CRIU's caller, and ends if that is killed as a whole: %v", code.Any(err))
 	}
 }
 

@@ -17,6 +17,7 @@ import (
 
 	"github.com/criu-netfreeze/criu-netfreeze/hooks"
 	"github.com/criu-netfreeze/criu-netfreeze/internal/action"
+	"github.com/criu-netfreeze/criu-netfreeze/internal/code"
 	"github.com/criu-netfreeze/criu-netfreeze/internal/config"
 	"github.com/criu-netfreeze/criu-netfreeze/internal/freeze"
 	"github.com/criu-netfreeze/criu-netfreeze/internal/printable"
@@ -43,7 +44,7 @@ func Run(id string, ready *os.File) error {
 	ignoreSignals()
 	s, err := newSettler(id)
 	if err != nil {
-		_, _ = fmt.Fprintf(ready, "start the settler: %s", printable.Text(err.Error()))
+		_, _ = fmt.Fprintf(ready, "start the settler: %s", printable.Text(code.Any(err).Error()))
 		_ = ready.Close()
 		return err
 	}

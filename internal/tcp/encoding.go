@@ -9,6 +9,8 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+
+	"github.com/criu-netfreeze/criu-netfreeze/internal/code"
 )
 
 // What there is one of for each connection is encoded as a single string: it is
@@ -36,7 +38,7 @@ func (ts Tuples) MarshalText() ([]byte, error) {
 func (ts *Tuples) UnmarshalText(text []byte) error {
 	words := strings.Fields(string(text))
 	if len(words)%2 != 0 {
-		return fmt.Errorf("read connections: %d addresses do not make pairs", len(words))
+		return code.New(code.Record, fmt.Sprintf("read connections: %d addresses do not make pairs", len(words)))
 	}
 	read := make(Tuples, 0, len(words)/2)
 	for pair := range slices.Chunk(words, 2) {

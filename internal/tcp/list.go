@@ -12,6 +12,7 @@ import (
 	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
 
+	"github.com/criu-netfreeze/criu-netfreeze/internal/code"
 	"github.com/criu-netfreeze/criu-netfreeze/internal/netlinksafe"
 )
 
@@ -49,7 +50,7 @@ type Socket struct {
 func List() ([]Socket, error) {
 	socks, err := netlinksafe.Retry(dump)
 	if err != nil && !errors.Is(err, netlink.ErrDumpInterrupted) {
-		return nil, fmt.Errorf("list TCP sockets by sock_diag (is the kernel's tcp_diag module there?): %w", err)
+		return nil, code.Wrap(code.Kernel, fmt.Errorf("list TCP sockets by sock_diag (is the kernel's tcp_diag module there?): %w", err))
 	}
 	return socks, nil
 }
@@ -151,8 +152,8 @@ func Destroy(s Socket) error {
 	_, err := req.Execute(unix.NETLINK_INET_DIAG, 0)
 	switch {
 	case errors.Is(err, unix.EOPNOTSUPP):
-		return fmt.Errorf("remove the socket %s: the kernel was built without CONFIG_INET_DIAG_DESTROY; "+
-			"wait until the socket is gone, or restore into a new network namespace", s.Tuple)
+		return code.New(code.Kernel, fmt.Sprintf("remove the socket %s: the kernel was built without CONFIG_INET_DIAG_DESTROY; "+
+			"wait until the socket is gone, or restore into a new network namespace", s.Tuple))
 	case err != nil && !errors.Is(err, unix.ENOENT):
 		return fmt.Errorf("remove the socket %s: %w", s.Tuple, err)
 	}

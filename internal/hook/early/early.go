@@ -174,12 +174,15 @@ func receive(fd int, r *action.Request) {
 		case n == 0, n == -int(syscall.ECONNRESET):
 			return
 		case n == -int(syscall.EAGAIN):
-			complain(r, action.LateAnswer)
+			complain(r, action.LateAnswer+noSettler)
 		default:
-			complain(r, "the settler does not answer")
+			complain(r, "the settler does not answer"+noSettler)
 		}
 	}
 }
+
+// noSettler is code.NoSettler, as an error ends with it.
+const noSettler = " [NF603]"
 
 // complain writes to CRIU's log what went wrong, and makes CRIU give up.
 //

@@ -13,10 +13,12 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/criu-netfreeze/criu-netfreeze/internal/code"
 )
 
 // ErrRootless says that the process is not root of the host.
-var ErrRootless = errors.New("rootless is not supported: run CRIU, the container runtime and netfreeze as root of the host")
+var ErrRootless = code.New(code.Root, "rootless is not supported: run CRIU, the container runtime and netfreeze as root of the host")
 
 // initUserNS is the inode number of the initial user namespace, which is the same on
 // every machine (PROC_USER_INIT_INO in the kernel's include/linux/proc_ns.h).
@@ -52,7 +54,7 @@ func Check() error {
 	if self, err := os.Readlink("/proc/self"); err != nil {
 		return fmt.Errorf("look up our own number in /proc: %w", err)
 	} else if self != strconv.Itoa(os.Getpid()) {
-		return errors.New("this process is in another pid namespace than that of /proc, and would take the wrong processes by the numbers there: run it in the host's")
+		return code.New(code.Root, "this process is in another pid namespace than that of /proc, and would take the wrong processes by the numbers there: run it in the host's")
 	}
 	header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
 	var data [2]unix.CapUserData // version 3 has 64 bits, in two words
