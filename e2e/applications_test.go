@@ -94,7 +94,7 @@ var applications = []application{
 		server:  "exec nginx -c DIR/nginx.conf -e DIR/error.log -g 'daemon off;'",
 		client:  "wrk --duration 5s --connections 10 --threads 2 --timeout 20s http://HOST:PORT/",
 		// wrk ends early when the sleep of its main thread is interrupted, which a restore does.
-		moving: "ab -q -k -c 10 -n 150000 http://HOST:PORT/",
+		moving: "ab -q -k -c 10 -t 5 -n 10000000 http://HOST:PORT/",
 		wrong:  containing("Socket errors", "Non-2xx", "Failed requests:        [1-9]"),
 	},
 	{
@@ -106,7 +106,7 @@ var applications = []application{
 		},
 		server: "exec nginx -c DIR/nginx.conf -e DIR/error.log -g 'daemon off;'",
 		client: "wrk --duration 5s --connections 10 --threads 2 --timeout 20s https://HOST:PORT/",
-		moving: "ab -q -k -c 10 -n 100000 https://HOST:PORT/",
+		moving: "ab -q -k -c 10 -t 5 -n 10000000 https://HOST:PORT/",
 		wrong:  containing("Socket errors", "Non-2xx", "Failed requests:        [1-9]"),
 	},
 	{
