@@ -237,7 +237,7 @@ func testForward(t *testing.T, hook script, early bool) {
 		{name: "nonsense", answers: []string{"E"}, code: 1},
 		{
 			name: "died", answers: []string{"Lone\n"}, code: 1,
-			said: "one\nnetfreeze: error: netfreeze-hook: post-dump: start the settler: fork/exec /nonexistent/netfreeze: no such file or directory (is criu-netfreeze installed completely?)\n",
+			said: "one\nnetfreeze: error: netfreeze-hook: post-dump: start the settler: fork/exec /nonexistent/netfreeze: no such file or directory (is criu-netfreeze installed completely?) [NF603]\n",
 		},
 		{name: "died, and the next one does it", answers: []string{"Lone\n"}, next: []string{"Ltwo\n", "E0"}, said: "one\ntwo\n"},
 		{name: "variables twice", answers: []string{"E0"}, env: append(slices.Clone(env), again...)},
