@@ -89,12 +89,12 @@ func TestInstallAndUninstall(t *testing.T) {
 func TestInstallRefuses(t *testing.T) {
 	root, conf := installRoot(t, "")
 	for want, args := range map[string][]string{
-		`policy = "stop": not one of`:                              {"--stop-after-dump", "stop"},
-		`network-lock "iptables": not one of nftables, skip [NF101]`:       {"--network-lock", "iptables"},
-		`runtime "docker": not one of runc, crun, default`:         {"--runtime", "docker"},
-		`action-script "hook": must be an absolute path [NF802]`:           {"--hook", "hook"},
-		`--output "xml": not one of text, json`:                    {"-o", "xml"},
-		`install the suite first (make install), or name the scri`: {},
+		`policy = "stop": not one of`:                                {"--stop-after-dump", "stop"},
+		`network-lock "iptables": not one of nftables, skip [NF101]`: {"--network-lock", "iptables"},
+		`runtime "docker": not one of runc, crun, default`:           {"--runtime", "docker"},
+		`action-script "hook": must be an absolute path [NF802]`:     {"--hook", "hook"},
+		`--output "xml": not one of text, json`:                      {"-o", "xml"},
+		`install the suite first (make install), or name the scri`:   {},
 	} {
 		_, _, err := runCommand(newInstallCmd(), append(args, "--root", root)...)
 		if err == nil || !strings.Contains(err.Error(), want) {

@@ -18,7 +18,7 @@ func TestText(t *testing.T) {
 	if Wrap(System, nil) != nil || Any(nil) != nil {
 		t.Error("no error has got a code")
 	}
-	if got := Wrap(System, err); got != err {
+	if got := Wrap(System, err); got.Error() != err.Error() {
 		t.Errorf("a second code was given: %v", got)
 	}
 }

@@ -145,7 +145,7 @@ func (s *settler) act(message string) error {
 		return err
 	}
 	late := time.AfterFunc(hangTime, func() {
-		s.env.Log.Error(code.New(code.NoSettler, string(req.Action)+": the settler hangs, and ends; netfreeze status shows what it leaves"))
+		s.env.Log.Error(code.New(code.NoSettler, req.Action+": the settler hangs, and ends; netfreeze status shows what it leaves"))
 		os.Exit(1)
 	})
 	defer late.Stop()

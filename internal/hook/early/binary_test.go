@@ -139,7 +139,7 @@ func TestNoFmt(t *testing.T) {
 	}
 	deps := strings.Fields(string(out))
 	ours := slices.DeleteFunc(slices.Clone(deps), func(pkg string) bool { return !strings.HasPrefix(pkg, module+"/") })
-	want := []string{module + "/internal/action", module + "/internal/hook", module + "/internal/hook/early", module + "/cmd/netfreeze-hook"}
+	want := []string{module + "/internal/action", module + "/internal/code", module + "/internal/hook", module + "/internal/hook/early", module + "/cmd/netfreeze-hook"}
 	slices.Sort(ours)
 	slices.Sort(want)
 	if !slices.Equal(ours, want) {
