@@ -98,6 +98,7 @@ func (d *Dump) nudge(streams []tcp.Stream) {
 	if err := sender.Send(packets, lockTime); err != nil {
 		d.env.Log.Debugf("nudge: %v", err)
 	}
+	d.env.Report.Sent("nudge", len(packets))
 }
 
 // seizedStreams asks the tree's sockets where their connections stand, by switching

@@ -115,7 +115,9 @@ func (d *Dump) acknowledge(streams []tcp.Stream) error {
 		return err
 	}
 	d.env.Log.Debugf("repeating the last acknowledgement of %d connections", len(acks))
-	return sender.Send(acks, 0)
+	err = sender.Send(acks, 0)
+	d.env.Report.Sent("last acknowledgements", len(acks))
+	return err
 }
 
 // makeSureOfFreeze makes sure that nothing gets in or out from here on, and has not

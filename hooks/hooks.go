@@ -28,6 +28,7 @@ import (
 	"github.com/criu-netfreeze/criu-netfreeze/internal/container"
 	"github.com/criu-netfreeze/criu-netfreeze/internal/freeze"
 	"github.com/criu-netfreeze/criu-netfreeze/internal/identity"
+	"github.com/criu-netfreeze/criu-netfreeze/internal/journal"
 	"github.com/criu-netfreeze/criu-netfreeze/internal/proc"
 	"github.com/criu-netfreeze/criu-netfreeze/internal/record"
 )
@@ -38,6 +39,7 @@ type Env struct {
 	CRIU   *proc.Process // the CRIU whose actions these are
 	Log    *logrus.Logger
 	Config func() (*config.Config, error) // reads the configuration, and sets the log up as it says
+	Report *journal.Journal               // takes what only a transaction knows; may be nil
 	// Pause waits for a while between attempts to settle, and lets commands undo the
 	// transaction meanwhile: it reports whether that is still to be done.
 	Pause func(time.Duration) bool
@@ -59,6 +61,8 @@ type Transaction interface {
 	// Settle ends the transaction once CRIU has ended, or is done with it. What cannot
 	// be taken back now is tried again until the kernel has done it.
 	Settle() error
+	// Facts returns what is known of the transaction by now, for its report.
+	Facts() Facts
 	// Watch returns what is to end the hold that the settlement has left, and whether
 	// there is anything to watch.
 	Watch() (w freeze.Watch, ok bool)

@@ -3,6 +3,8 @@
 package hooks
 
 import (
+	"sync"
+
 	"github.com/criu-netfreeze/criu-netfreeze/internal/action"
 	"github.com/criu-netfreeze/criu-netfreeze/internal/freeze"
 )
@@ -38,6 +40,9 @@ type Restore struct {
 	machine[restoreState]
 
 	nudger *nudger // gets traffic going after the thaw; nil until it can be made again, if the former settler was killed
+
+	background sync.WaitGroup // whatever runs beside CRIU
+	watching   bool           // for the first bytes, see watchTraffic
 }
 
 func newRestore(c common) *Restore {
@@ -94,5 +99,6 @@ func (r *Restore) Watch() (w freeze.Watch, ok bool) { return w, false }
 // Close implements Transaction. It waits until all that is to be sent was sent.
 func (r *Restore) Close() {
 	r.nudger.close()
+	r.background.Wait()
 	r.freeze.Close()
 }

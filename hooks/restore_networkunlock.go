@@ -28,6 +28,9 @@ func (r *Restore) networkUnlock() error {
 // release thaws, by lift or by thaw, forgets the freezes that were taken over,
 // and gets traffic going.
 func (r *Restore) release(thaw func() error) error {
+	if r.freeze.NetNS() != nil {
+		r.watchTraffic()
+	}
 	if err := thaw(); err != nil {
 		return err
 	}

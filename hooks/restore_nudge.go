@@ -14,6 +14,7 @@ import (
 	"github.com/criu-netfreeze/criu-netfreeze/internal/code"
 	"github.com/criu-netfreeze/criu-netfreeze/internal/config"
 	"github.com/criu-netfreeze/criu-netfreeze/internal/criuimg"
+	"github.com/criu-netfreeze/criu-netfreeze/internal/journal"
 	"github.com/criu-netfreeze/criu-netfreeze/internal/netns"
 	"github.com/criu-netfreeze/criu-netfreeze/internal/nudge"
 	"github.com/criu-netfreeze/criu-netfreeze/internal/record"
@@ -25,6 +26,7 @@ import (
 type nudger struct {
 	set        config.Settings
 	log        *logrus.Logger
+	report     *journal.Journal
 	streams    func() []tcp.Stream // what the images say; waits until they are read
 	prepared   *prepared           // nil where nothing is to be sent, or it is not known yet from where
 	background sync.WaitGroup      // whatever runs beside CRIU
@@ -43,15 +45,15 @@ type prepared struct {
 
 // newNudger begins to read the images: with many connections that takes a
 // while, and it is not needed before the thaw.
-func newNudger(log *logrus.Logger, set config.Settings, cp *criuimg.Checkpoint) *nudger {
-	n := &nudger{set: set, log: log}
+func newNudger(env *Env, set config.Settings, cp *criuimg.Checkpoint) *nudger {
+	n := &nudger{set: set, log: env.Log, report: env.Report}
 	n.streams = sync.OnceValue(func() []tcp.Stream {
 		if set.Resume != config.Nudge {
 			return nil
 		}
 		streams, err := cp.Streams()
 		if err != nil {
-			log.Debugf("not every connection can be nudged: %v", err)
+			n.log.Debugf("not every connection can be nudged: %v", err)
 		}
 		return nudge.Remote(streams)
 	})
@@ -70,7 +72,7 @@ func (r *Restore) reviveNudger() {
 		r.env.Log.Debug(err)
 		return
 	}
-	r.nudger = newNudger(r.env.Log, r.set, cp)
+	r.nudger = newNudger(r.env, r.set, cp)
 	r.announceFrozen()
 }
 
@@ -200,10 +202,13 @@ func (n *nudger) send(p *prepared, thawed time.Time) {
 		n.log.Infof("nudged %d connections with %d packets, the last one %v after the thaw",
 			count, len(p.packets), time.Since(thawed).Round(time.Microsecond))
 	}
+	n.report.Sent("nudge", len(p.packets))
 	n.background.Go(func() {
-		if _, err := p.sender.Retransmit(p.ns, p.streams, n.set.NudgePackets); err != nil {
+		sent, err := p.sender.Retransmit(p.ns, p.streams, n.set.NudgePackets)
+		if err != nil {
 			n.log.Debug(err)
 		}
+		n.report.Sent("nudge, again", sent)
 	})
 	for range max(p.times-1, 0) {
 		time.Sleep(n.set.AnnounceInterval)

@@ -40,7 +40,7 @@ func preRestore(env *Env, req action.Request) (*Restore, error) {
 		r.Close()
 		return nil, fmt.Errorf("cannot prepare the restore: %w", err)
 	}
-	r.nudger = newNudger(env.Log, r.set, cp)
+	r.nudger = newNudger(env, r.set, cp)
 	r.announceFrozen()
 	return r, nil
 }

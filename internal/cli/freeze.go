@@ -15,6 +15,7 @@ import (
 	"github.com/criu-netfreeze/criu-netfreeze/internal/code"
 	"github.com/criu-netfreeze/criu-netfreeze/internal/config"
 	"github.com/criu-netfreeze/criu-netfreeze/internal/freeze"
+	"github.com/criu-netfreeze/criu-netfreeze/internal/journal"
 	"github.com/criu-netfreeze/criu-netfreeze/internal/netns"
 	"github.com/criu-netfreeze/criu-netfreeze/internal/printable"
 	"github.com/criu-netfreeze/criu-netfreeze/internal/record"
@@ -106,6 +107,11 @@ network lock of CRIU's own that a killed CRIU has left in a namespace.
 					return err
 				}
 				for _, r := range found {
+					events := []journal.Event{{Kind: journal.Thawed}}
+					if r.Phase == record.Held || r.Phase == record.Isolated {
+						events = append(events, journal.Event{Kind: journal.Outcome, Name: journal.WentOn})
+					}
+					note(cmd, r.ID, "thawed by netfreeze thaw", events...)
 					if err := say(cmd, "%s is thawed\n", r.Describe()); err != nil {
 						return err
 					}
@@ -200,12 +206,23 @@ into it, or until the time to live is over; netfreeze thaw ends that too.
 				return err
 			}
 			for _, r := range found {
+				note(cmd, r.ID, "ended by netfreeze kill", journal.Event{Kind: journal.Outcome, Name: journal.Ended})
 				if err := say(cmd, "%s has ended; its network stays frozen until %s\n", r.Describe(), r.Ends().Format("15:04:05")); err != nil {
 					return err
 				}
 			}
 			return nil
 		},
+	}
+}
+
+// note adds what a command has done to the report of the dump or restore. It is done
+// by then, so an error is only a warning.
+func note(cmd *cobra.Command, id, text string, events ...journal.Event) {
+	for _, e := range append([]journal.Event{{Kind: journal.Message, Level: "info", Text: text}}, events...) {
+		if err := journal.Append(id, e); err != nil {
+			fmt.Fprintf(cmd.ErrOrStderr(), "warning: the report lacks that: %v\n", code.Any(err))
+		}
 	}
 }
 

@@ -78,6 +78,7 @@ policy of /etc/criu/netfreeze.toml once it has succeeded.`,
 		newInstallCmd(), newUninstallCmd(), newConfigCmd(),
 		newStatusCmd(), newFreezeCmd(), newThawCmd(), newKillCmd(),
 		newExpectCmd(), newGuardCmd(), newPolicyCmd(), newNodeCmd(),
+		newLogCmd(), newReportCmd(), newWatchCmd(),
 		newSettleCmd(),
 	)
 	return root

@@ -13,20 +13,26 @@ import (
 
 	"github.com/criu-netfreeze/criu-netfreeze/internal/expect"
 	"github.com/criu-netfreeze/criu-netfreeze/internal/freeze"
+	"github.com/criu-netfreeze/criu-netfreeze/internal/journal"
 	"github.com/criu-netfreeze/criu-netfreeze/internal/printable"
 )
 
 func newStatusCmd() *cobra.Command {
 	var output string
+	var asMetrics bool
 	cmd := &cobra.Command{
 		Use:   "status",
 		Short: "Show what is frozen, why, and for how much longer",
 		Long: `Show every freeze on this node and every transaction under way: container, pod,
 network namespace, scope, policy, since when, and the time left until the
 kernel ends it by itself. Addresses whose resets are dropped (netfreeze guard)
-are shown too.`,
+are shown too.
+
+--metrics prints the same, and figures of the last dumps and restores, as Prometheus'
+text for the textfile collector of node_exporter.`,
 		Example: `  netfreeze status
-  netfreeze status -o json`,
+  netfreeze status -o json
+  netfreeze status --metrics >/var/lib/prometheus/node-exporter/netfreeze.prom.new`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if err := errors.Join(checkOutput(output), needRoot()); err != nil {
@@ -35,6 +41,10 @@ are shown too.`,
 			list, err := keeper().List()
 			unmet, err2 := unmetStatus()
 			list, err = append(list, unmet...), errors.Join(err, err2)
+			if asMetrics {
+				reports, err2 := journal.All()
+				return errors.Join(err, err2, writeMetrics(cmd.OutOrStdout(), list, reports))
+			}
 			if output == outputJSON {
 				if list == nil {
 					list = []freeze.Status{} // an empty list, not null
@@ -45,6 +55,8 @@ are shown too.`,
 		},
 	}
 	addOutputFlag(cmd, &output)
+	cmd.Flags().BoolVar(&asMetrics, "metrics", false, "print metrics for Prometheus")
+	cmd.MarkFlagsMutuallyExclusive("output", "metrics")
 	return cmd
 }
 

@@ -47,7 +47,7 @@ func (f *Freeze) Arm() error {
 	if err != nil {
 		return fmt.Errorf("freeze %s: %w", f.ns, err)
 	}
-	f.stage = armed
+	f.stage, f.until = armed, time.Time{}
 	if f.since.IsZero() {
 		f.since = time.Now()
 	}
@@ -134,7 +134,8 @@ func (f *Freeze) removeRules() error {
 // setLifted notes that the freeze has ended, and tells how long it lasted.
 func (f *Freeze) setLifted(s stage) {
 	if f.stage == armed && !f.since.IsZero() {
-		f.log.Infof("thawed %s after %v", f.ns.ID(), time.Since(f.since).Round(time.Microsecond))
+		f.until = time.Now()
+		f.log.Infof("thawed %s after %v", f.ns.ID(), f.until.Sub(f.since).Round(time.Microsecond))
 	}
 	f.stage = s
 }

@@ -69,6 +69,7 @@ type Freeze struct {
 	found found
 	stage stage
 	since time.Time // when it was armed first
+	until time.Time // when it was lifted
 }
 
 // found is what was there when the namespace was opened.
@@ -104,6 +105,10 @@ func (f *Freeze) FrozenFor() time.Duration {
 	}
 	return time.Since(f.since)
 }
+
+// Times returns when this freeze began and when it ended, as far as it knows; a time
+// that is not known is zero.
+func (f *Freeze) Times() (began, ended time.Time) { return f.since, f.until }
 
 // Sockets lists the TCP sockets of the namespace.
 func (f *Freeze) Sockets() (socks []tcp.Socket, err error) {
@@ -222,7 +227,7 @@ func (f *Freeze) Leave() error {
 	}
 	f.closeRules()
 	err = errors.Join(err, f.ns.Close())
-	f.ns, f.stage, f.found, f.since = nil, closed, found{}, time.Time{}
+	f.ns, f.stage, f.found, f.since, f.until = nil, closed, found{}, time.Time{}, time.Time{}
 	return err
 }
 

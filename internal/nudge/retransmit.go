@@ -17,12 +17,12 @@ import (
 // timer has taken over. It returns how many packets it sent.
 func (s *Sender) Retransmit(ns *netns.Namespace, streams []tcp.Stream, limit int) (sent int, err error) {
 	r := retransmission{
-		acked: func() (acked map[tcp.Tuple]uint64, err error) {
+		progress: func() (progress map[tcp.Tuple]tcp.Progress, err error) {
 			err = ns.Do(func() error {
-				acked, err = tcp.Acked()
+				progress, err = tcp.ListProgress()
 				return err
 			})
-			return acked, err
+			return progress, err
 		},
 		send:  func(packets [][]byte) error { return s.Send(packets, 0) },
 		sleep: time.Sleep,
@@ -33,9 +33,9 @@ func (s *Sender) Retransmit(ns *netns.Namespace, streams []tcp.Stream, limit int
 // retransmission holds what a retransmission needs from outside, so that tests can
 // replace it.
 type retransmission struct {
-	acked func() (map[tcp.Tuple]uint64, error) // as tcp.Acked
-	send  func(packets [][]byte) error
-	sleep func(time.Duration)
+	progress func() (map[tcp.Tuple]tcp.Progress, error) // as tcp.ListProgress
+	send     func(packets [][]byte) error
+	sleep    func(time.Duration)
 }
 
 // unreached is a connection with data that the peer has not acknowledged.
@@ -57,12 +57,12 @@ func (r retransmission) run(streams []tcp.Stream, limit int) (sent int, err erro
 	}
 	for wait := first; len(open) > 0; wait *= 2 {
 		r.sleep(wait)
-		acked, err := r.acked()
+		progress, err := r.progress()
 		if err != nil {
 			return sent, err
 		}
 		var packets [][]byte
-		packets, open = missing(open, acked)
+		packets, open = missing(open, progress)
 		sent += len(packets)
 		if err := r.send(packets); err != nil {
 			return sent, err
@@ -73,10 +73,11 @@ func (r retransmission) run(streams []tcp.Stream, limit int) (sent int, err erro
 
 // missing returns one segment for each connection whose old data is not yet
 // acknowledged, and those of the connections that may be sent more.
-func missing(streams []unreached, acked map[tcp.Tuple]uint64) (packets [][]byte, open []unreached) {
+func missing(streams []unreached, progress map[tcp.Tuple]tcp.Progress) (packets [][]byte, open []unreached) {
 	for _, s := range streams {
-		n, waiting := acked[s.Tuple]
-		if !waiting || n >= uint64(len(s.Unacked)) {
+		p := progress[s.Tuple]
+		n := p.Acked
+		if !p.Waits || n >= uint64(len(s.Unacked)) {
 			continue
 		}
 		rest := s.Stream

@@ -34,8 +34,8 @@ func TestLimit(t *testing.T) {
 		packets := Plan(streams, limit, false)
 		count(packets)
 		r := retransmission{
-			acked: func() (map[tcp.Tuple]uint64, error) {
-				return map[tcp.Tuple]uint64{busy.Tuple: 0, mild.Tuple: 0}, nil
+			progress: func() (map[tcp.Tuple]tcp.Progress, error) {
+				return map[tcp.Tuple]tcp.Progress{busy.Tuple: {Waits: true}, mild.Tuple: {Waits: true}}, nil
 			},
 			send:  func(packets [][]byte) error { count(packets); return nil },
 			sleep: func(time.Duration) {},
@@ -56,13 +56,13 @@ func TestMissing(t *testing.T) {
 	s.Unacked, s.SndNxt = make([]byte, 150), s.SndUna+150
 	for _, tc := range []struct {
 		name  string
-		acked map[tcp.Tuple]uint64
+		acked map[tcp.Tuple]tcp.Progress
 		open  int
 		seq   uint32
 	}{
-		{"nothing yet", map[tcp.Tuple]uint64{s.Tuple: 0}, 1, s.SndUna},
-		{"some of it", map[tcp.Tuple]uint64{s.Tuple: 88}, 1, s.SndUna + 88},
-		{"all of it", map[tcp.Tuple]uint64{s.Tuple: 150}, 0, 0},
+		{"nothing yet", map[tcp.Tuple]tcp.Progress{s.Tuple: {Acked: 0, Waits: true}}, 1, s.SndUna},
+		{"some of it", map[tcp.Tuple]tcp.Progress{s.Tuple: {Acked: 88, Waits: true}}, 1, s.SndUna + 88},
+		{"all of it", map[tcp.Tuple]tcp.Progress{s.Tuple: {Acked: 150, Waits: true}}, 0, 0},
 		{"nothing in flight any more", nil, 0, 0},
 	} {
 		packets, open := missing([]unreached{{s, 5}}, tc.acked)

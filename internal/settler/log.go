@@ -136,7 +136,8 @@ func (h fileHook) Fire(e *logrus.Entry) error {
 // addLogFile sends the log to the file at path as well, unless path is "" or that has
 // been done before.
 func addLogFile(log *logrus.Logger, path string) error {
-	if path == "" || len(log.Hooks) > 0 {
+	isFile := func(h logrus.Hook) bool { _, is := h.(fileHook); return is }
+	if path == "" || slices.ContainsFunc(log.Hooks[logrus.InfoLevel], isFile) {
 		return nil
 	}
 	f, err := os.OpenFile(path, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)

@@ -149,7 +149,10 @@ func (s *settler) act(message string) error {
 		os.Exit(1)
 	})
 	defer late.Stop()
-	if err := s.do(req); err != nil {
+	began := time.Now()
+	err = s.do(req)
+	s.report.did(req, began, s.tx, err)
+	if err != nil {
 		return fmt.Errorf("%s: %w", req.Action, err)
 	}
 	return nil

@@ -20,6 +20,7 @@ import (
 	"github.com/criu-netfreeze/criu-netfreeze/internal/code"
 	"github.com/criu-netfreeze/criu-netfreeze/internal/config"
 	"github.com/criu-netfreeze/criu-netfreeze/internal/freeze"
+	"github.com/criu-netfreeze/criu-netfreeze/internal/journal"
 	"github.com/criu-netfreeze/criu-netfreeze/internal/printable"
 	"github.com/criu-netfreeze/criu-netfreeze/internal/proc"
 	"github.com/criu-netfreeze/criu-netfreeze/internal/record"
@@ -54,11 +55,17 @@ func Run(id string, ready *os.File) error {
 		return fmt.Errorf("say that the settler is ready: %w", err)
 	}
 	err = s.loop()
+	if s.tx != nil {
+		s.report.look(s.tx)
+	}
 	s.close() // whoever wants to undo a hold must find it free
 	if s.tx != nil {
 		if w, ok := s.tx.Watch(); ok {
 			s.env.Keeper.Watch(s.id, w, s.env.Log)
 		}
+	}
+	if err := s.report.journal.Close(); err != nil {
+		s.env.Log.Warn(code.Any(err))
 	}
 	return err
 }
@@ -70,6 +77,8 @@ type settler struct {
 	lock *record.Lock
 	sock int
 	tx   hooks.Transaction // nil before the first action
+
+	report *reporter
 }
 
 func newSettler(id string) (*settler, error) {
@@ -84,8 +93,12 @@ func newSettler(id string) (*settler, error) {
 	if err != nil {
 		return nil, fmt.Errorf("take hold of CRIU: %w", err)
 	}
-	s := &settler{id: id, sock: -1}
-	s.env = &hooks.Env{Keeper: freeze.New(rules.Kernel{}), CRIU: criu, Log: newLog(), Config: s.configure, Pause: s.pause}
+	s := &settler{id: id, sock: -1, report: &reporter{journal: journal.Open(id)}}
+	s.env = &hooks.Env{
+		Keeper: freeze.New(rules.Kernel{}), CRIU: criu, Log: newLog(), Config: s.configure, Pause: s.pause,
+		Report: s.report.journal,
+	}
+	s.env.Log.AddHook(s.report)
 	err = record.MakeDir()
 	if err == nil {
 		s.lock, err = record.Acquire(id)

@@ -160,11 +160,17 @@ func Destroy(s Socket) error {
 	return nil
 }
 
-// Acked returns, for each connection of the calling thread's network namespace
-// that still has unacknowledged data, how many bytes its peer has acknowledged
-// since the socket was made (tcpi_bytes_acked).
-func Acked() (map[Tuple]uint64, error) {
-	acked := map[Tuple]uint64{}
+// Progress is how far a connection has come since its socket was made.
+type Progress struct {
+	Acked    uint64 // bytes that the peer has acknowledged (tcpi_bytes_acked)
+	Received uint64 // bytes that were received in order (tcpi_bytes_received)
+	Waits    bool   // something that was sent is not acknowledged
+}
+
+// ListProgress returns how far each connection of the calling thread's network
+// namespace has come (sock_diag(7), struct tcp_info).
+func ListProgress() (map[Tuple]Progress, error) {
+	all := map[Tuple]Progress{}
 	for _, family := range []uint8{unix.AF_INET, unix.AF_INET6} {
 		infos, err := netlinksafe.Retry(func() ([]*netlink.InetDiagTCPInfoResp, error) {
 			return netlink.SocketDiagTCPInfo(family)
@@ -173,13 +179,13 @@ func Acked() (map[Tuple]uint64, error) {
 			return nil, fmt.Errorf("list TCP sockets by sock_diag: %w", err)
 		}
 		for _, i := range infos {
-			if i.TCPInfo == nil || i.InetDiagMsg == nil || i.TCPInfo.Unacked == 0 {
+			if i.TCPInfo == nil || i.InetDiagMsg == nil {
 				continue
 			}
 			id := i.InetDiagMsg.ID
 			t := NewTuple(addrPort(id.Source, id.SourcePort), addrPort(id.Destination, id.DestinationPort))
-			acked[t] = i.TCPInfo.Bytes_acked
+			all[t] = Progress{Acked: i.TCPInfo.Bytes_acked, Received: i.TCPInfo.Bytes_received, Waits: i.TCPInfo.Unacked != 0}
 		}
 	}
-	return acked, nil
+	return all, nil
 }

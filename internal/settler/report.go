@@ -1,0 +1,86 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package settler
+
+import (
+	"time"
+
+	"github.com/sirupsen/logrus"
+
+	"github.com/criu-netfreeze/criu-netfreeze/hooks"
+	"github.com/criu-netfreeze/criu-netfreeze/internal/action"
+	"github.com/criu-netfreeze/criu-netfreeze/internal/code"
+	"github.com/criu-netfreeze/criu-netfreeze/internal/journal"
+)
+
+// reporter notes in the journal what has changed.
+type reporter struct {
+	journal *journal.Journal
+	said    hooks.Facts // what the journal knows already
+	begun   bool
+}
+
+// did notes that an action was done, since began, and what is known after it. tx is nil
+// if it was refused.
+func (r *reporter) did(req action.Request, began time.Time, tx hooks.Transaction, err error) {
+	took := time.Since(began)
+	e := journal.Event{At: began, Kind: journal.Action, Name: req.Action, TookNS: took.Nanoseconds()}
+	if err != nil {
+		e.Error = code.Any(err).Error()
+	}
+	if tx != nil {
+		e.State = tx.Facts().State
+		r.begin(began, tx.Facts().Header)
+	} else {
+		op := "restore"
+		if req.Action == action.PreDump {
+			op = "dump"
+		}
+		r.begin(began, journal.Header{Op: op})
+	}
+	r.journal.Add(e)
+	if tx == nil {
+		r.journal.Add(journal.Event{Kind: journal.Outcome, Name: journal.Refused})
+		return
+	}
+	r.look(tx)
+}
+
+// begin notes what the report is about. A restore may learn of its namespace later.
+func (r *reporter) begin(at time.Time, h journal.Header) {
+	if r.begun && h.NetNS == r.said.Header.NetNS {
+		return
+	}
+	r.begun, r.said.Header = true, h
+	r.journal.Add(journal.Event{At: at, Kind: journal.Begin, Header: &h})
+}
+
+// look notes what has become known of the transaction.
+func (r *reporter) look(tx hooks.Transaction) {
+	f := tx.Facts()
+	if !f.Frozen.IsZero() && !f.Frozen.Equal(r.said.Frozen) {
+		r.journal.Add(journal.Event{At: f.Frozen, Kind: journal.Frozen})
+	}
+	if !f.Thawed.IsZero() && !f.Thawed.Equal(r.said.Thawed) {
+		r.journal.Add(journal.Event{At: f.Thawed, Kind: journal.Thawed})
+	}
+	if f.Tasks != r.said.Tasks || len(f.Conns) != len(r.said.Conns) {
+		r.journal.Add(journal.Event{Kind: journal.Connections, Tasks: f.Tasks, Count: len(f.Conns), Conns: journal.Limit(f.Conns)})
+	}
+	if f.Outcome != r.said.Outcome {
+		r.journal.Add(journal.Event{Kind: journal.Outcome, Name: f.Outcome})
+	}
+	f.Header = r.said.Header
+	r.said = f
+}
+
+// Levels implements logrus.Hook.
+func (r *reporter) Levels() []logrus.Level {
+	return []logrus.Level{logrus.PanicLevel, logrus.FatalLevel, logrus.ErrorLevel, logrus.WarnLevel, logrus.InfoLevel}
+}
+
+// Fire implements logrus.Hook: what is said in the log is part of the report.
+func (r *reporter) Fire(e *logrus.Entry) error {
+	r.journal.Add(journal.Event{At: e.Time, Kind: journal.Message, Level: e.Level.String(), Text: e.Message})
+	return nil
+}
