@@ -16,7 +16,7 @@ const (
 	firstLook   = time.Millisecond
 	lookTime    = 3 * time.Second
 	lookBackOff = 1.3
-	lookShare   = 10 // at most a tenth of the time is spent on it
+	lookShare   = 4 // at most a quarter of the time is spent on it
 )
 
 // watchTraffic finds out, for the report, when each connection of the restore carries

@@ -161,8 +161,8 @@ func parse(data []byte) (*Report, error) {
 
 // add counts one more event in.
 func (r *Report) add(e Event) {
-	if len(r.Events) == 0 {
-		r.Began = e.At
+	if r.Began.IsZero() || e.At.Before(r.Began) {
+		r.Began = e.At // an action is known when it is done
 	}
 	r.Events = append(r.Events, e)
 	switch e.Kind {
