@@ -61,6 +61,7 @@ policy of /etc/criu/netfreeze.toml once it has succeeded.`,
 		newInstallCmd(), newUninstallCmd(), newConfigCmd(),
 		newStatusCmd(), newFreezeCmd(), newThawCmd(), newKillCmd(),
 		newExpectCmd(), newGuardCmd(), newPolicyCmd(), newNodeCmd(),
+		newDoctorCmd(),
 		newSettleCmd(),
 	)
 	return root
