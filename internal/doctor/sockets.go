@@ -6,6 +6,7 @@ import (
 	"debug/buildinfo"
 	"errors"
 	"fmt"
+	"strings"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -169,9 +170,21 @@ func addressOf(fd int) string {
 			return ", here " + hostPort(a.Addr[:], a.Port)
 		}
 	case *unix.SockaddrVM:
-		return fmt.Sprintf(", here port %d of context %d", a.Port, a.CID)
+		if a.Port != unix.VMADDR_PORT_ANY {
+			return fmt.Sprintf(", here port %d", a.Port)
+		}
 	}
 	return ""
+}
+
+// unixName returns the name of a unix socket as it is written elsewhere: an abstract one
+// begins with a zero byte, for which an @ stands, and after a path there may be some.
+func unixName(name string) string {
+	if abstract, is := strings.CutPrefix(name, "\x00"); is {
+		return "@" + abstract
+	}
+	path, _, _ := strings.Cut(name, "\x00")
+	return path
 }
 
 // externalUnix looks for unix sockets that are connected to somebody outside of the
@@ -194,7 +207,7 @@ func (s *Subject) externalUnix() (found []Finding) {
 	names := map[uint32]string{}
 	for _, u := range diag {
 		if u.Name != nil {
-			names[u.DiagMsg.INode] = *u.Name
+			names[u.DiagMsg.INode] = unixName(*u.Name)
 		}
 	}
 	for _, u := range diag {
