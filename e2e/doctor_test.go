@@ -42,11 +42,19 @@ func doctor(t *testing.T, args ...string) (found []finding) {
 // first, with its remedy, and --fix mends what it can.
 func TestDoctor(t *testing.T) {
 	withNetfreeze(t, settings{policy: "kill"}, runtimeEngine("crun"), runtimeEngine("runc"))
+	const log = "/tmp/criu-of-doctor.log"
+	if f, err := os.OpenFile(filepath.Join(criuDir, "runc.conf"), os.O_APPEND|os.O_WRONLY, 0); err == nil {
+		_, _ = f.WriteString("log-file " + log + "\n")
+		_ = f.Close()
+	}
 	for _, f := range doctor(t) {
 		t.Logf("%+v", f)
 		if f.Verdict == "fails" || f.Verdict == "warning" && (f.Group == "configuration" || f.Group == "kernel" || f.Group == "criu") {
 			t.Errorf("on a machine that is in order: %+v", f)
 		}
+	}
+	if _, err := os.Stat(log); err == nil {
+		t.Error("CRIU has written a log of its own")
 	}
 	conf := func(name string) string { return filepath.Join(criuDir, name) }
 	write := func(path, text string) func() {
@@ -94,6 +102,10 @@ func TestDoctor(t *testing.T) {
 		{
 			"CRIU cannot read", write(conf("default.conf"), "--no-such-option\n"), run("rm", conf("default.conf")),
 			"fails", "criu", "it does not start", "criu --version",
+		},
+		{
+			"CRIU cannot read a runtime's file", write(conf("runc.conf"), string(runc)+"network-lock fast\n"), write(conf("runc.conf"), string(runc)),
+			"fails", "runc.conf", "Invalid value for --network-lock: fast", "mend the line",
 		},
 		{
 			"no such back end", func() {

@@ -108,11 +108,12 @@ func examine(h *doctor.Host, args []string, mend bool) (v doctorView, err error)
 }
 
 // examineTarget looks at each tree that a target names.
-func examineTarget(h *doctor.Host, target string) (all []doctor.Finding, err error) {
+func examineTarget(h *doctor.Host, target string) ([]doctor.Finding, error) {
 	roots, err := treesOf(target)
 	if err != nil {
 		return nil, err
 	}
+	var lists [][]doctor.Finding
 	for _, root := range roots {
 		s, err := doctor.Open(h, root)
 		if errors.Is(err, proc.ErrGone) && len(roots) > 1 {
@@ -121,11 +122,13 @@ func examineTarget(h *doctor.Host, target string) (all []doctor.Finding, err err
 		if err != nil {
 			return nil, code.Wrap(code.TaskGone, err)
 		}
-		all = append(all, doctor.Container(s)...)
+		lists = append(lists, doctor.Container(s))
 		s.Close()
 	}
-	doctor.Sort(all)
-	return all, nil
+	if len(lists) == 0 {
+		return nil, code.New(code.TaskGone, "every process of "+target+" has ended meanwhile")
+	}
+	return doctor.Merge(lists...), nil
 }
 
 // treesOf returns the roots of the process trees that a target names.

@@ -179,6 +179,12 @@ func (h *Host) checkFile(f *install.Conf, runtime string) (found []Finding) {
 		found = append(found, warn(f.Path, installCommand(runtime), "the lines of our block were changed by hand").
 			fixedBy(h.reinstall(runtime)))
 	}
+	fatal := slices.ContainsFunc(f.Statements, func(s install.Statement) bool { return s.Fatal })
+	if criu := h.look("criu"); h.live() && f.Exists && !fatal && criu != "" {
+		if says, err := accepts(criu, f.Path); err != nil {
+			found = append(found, fails(f.Path, "mend the line that it names", "CRIU cannot read the file, so that every dump and restore fails: %s", says))
+		}
+	}
 	for _, s := range f.Statements {
 		if s.Problem == "" {
 			continue

@@ -134,8 +134,11 @@ func Container(s *Subject) []Finding {
 // checkMachine says whether the machine is in order, of which netfreeze doctor without
 // a target tells more.
 func checkMachine(s *Subject) []Finding {
-	bad := Count(Machine(s.host), Fails)
-	if bad > 0 {
+	if s.host.failing == nil {
+		n := Count(Machine(s.host), Fails)
+		s.host.failing = &n
+	}
+	if bad := *s.host.failing; bad > 0 {
 		return []Finding{warn("this machine", "netfreeze doctor", "%d of its own checks fail", bad)}
 	}
 	return []Finding{ok("this machine", "none of its own checks fails")}

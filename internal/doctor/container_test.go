@@ -17,6 +17,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/criu-netfreeze/criu-netfreeze/internal/container"
 	"github.com/criu-netfreeze/criu-netfreeze/internal/netns"
 	"github.com/criu-netfreeze/criu-netfreeze/internal/netns/nstest"
 	"github.com/criu-netfreeze/criu-netfreeze/internal/proc"
@@ -206,6 +207,37 @@ func TestContainer(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestHalfOpen finds a handshake whose last segment never comes.
+func TestHalfOpen(t *testing.T) {
+	ns := nstest.New(t)
+	nstest.Run(t, ns, "nft", "add table inet t; add chain inet t o { type filter hook output priority 0; }; "+
+		"add rule inet t o tcp dport 7002 tcp flags & (syn | ack) == ack drop")
+	s := start(t, ns, "backlog") // the client is connected, as it sees it
+	first := checkHandshakes(s)[0]
+	if first.Verdict != Warning || first.Subject != "127.0.0.1:7002" || !strings.Contains(first.Text, "1 handshakes are in flight") {
+		t.Errorf("%+v", first)
+	}
+}
+
+// TestAnnotated looks at the file that a container's annotation names.
+func TestAnnotated(t *testing.T) {
+	f := newFixture(t)
+	s := &Subject{host: &f.Host, container: &container.Container{}}
+	s.container.Annotations = map[string]string{criuConfig: "/etc/x.conf"}
+	check := func(want Verdict, text string) {
+		t.Helper()
+		found := checkPolicy(s)
+		if got := found[len(found)-1]; got.Verdict != want || !strings.Contains(got.Text, text) {
+			t.Errorf("%+v", got)
+		}
+	}
+	check(Fails, "it does not exist")
+	f.write("/etc/x.conf", "file-locks\n", 0o644)
+	check(Fails, "it does not list our hook")
+	f.write("/etc/x.conf", "action-script "+hook+"\n", 0o644)
+	check(OK, "it lists our hook")
 }
 
 // TestTraced finds a task that is traced already.

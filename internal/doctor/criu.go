@@ -70,9 +70,21 @@ const checkTime = 20 * time.Second
 // criuCheck has CRIU look for what it needs of the kernel, which changes nothing. It
 // returns the last line of what it printed.
 func criuCheck(path string) (last string, err error) {
+	lines, err := runCRIU(path, "check", "--no-default-config") // or a log-file would be overwritten
+	return lines[len(lines)-1], err
+}
+
+// accepts has CRIU read a configuration file, and do nothing else. It returns the first
+// line of what it printed.
+func accepts(path, file string) (first string, err error) {
+	lines, err := runCRIU(path, "--no-default-config", "--config", file, "--version")
+	return lines[0], err
+}
+
+// runCRIU returns what CRIU prints, at least one line.
+func runCRIU(path string, args ...string) (lines []string, err error) {
 	ctx, cancel := context.WithTimeout(context.Background(), checkTime)
 	defer cancel()
-	out, err := exec.CommandContext(ctx, path, "check").CombinedOutput()
-	lines := strings.Split(strings.TrimSpace(string(out)), "\n")
-	return lines[len(lines)-1], err
+	out, err := exec.CommandContext(ctx, path, args...).CombinedOutput()
+	return strings.Split(strings.TrimSpace(string(out)), "\n"), err
 }

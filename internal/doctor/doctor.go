@@ -91,13 +91,30 @@ func runAll[T any](of T, checks []check[T]) []Finding {
 			all = append(all, f)
 		}
 	}
-	Sort(all)
+	sortWorstFirst(all)
 	return all
 }
 
-// Sort puts the worst findings first, and leaves the order as it is otherwise.
-func Sort(all []Finding) {
+// sortWorstFirst leaves the order as it is otherwise.
+func sortWorstFirst(all []Finding) {
 	slices.SortStableFunc(all, func(a, b Finding) int { return cmp.Compare(a.Verdict.rank(), b.Verdict.rank()) })
+}
+
+// Merge returns the findings about several trees as one list, sorted, with what is said
+// of all of them once.
+func Merge(lists ...[]Finding) (all []Finding) {
+	seen := map[[3]string]bool{}
+	for _, list := range lists {
+		for _, f := range list {
+			key := [3]string{string(f.Verdict), f.Subject, f.Text}
+			if !seen[key] {
+				seen[key] = true
+				all = append(all, f)
+			}
+		}
+	}
+	sortWorstFirst(all)
+	return all
 }
 
 // Count returns how many findings have a verdict.

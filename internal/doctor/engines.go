@@ -87,7 +87,7 @@ func containerd(h *Host) engine {
 	return e
 }
 
-// crio has crun as its default since 1.31 (crio.conf(5)).
+// crio has crun as its default, unless it is an old one (crio.conf(5), default_runtime).
 func crio(h *Host) engine {
 	e := engine{name: "CRI-O", runtime: "crun"}
 	for _, t := range h.tables("/etc/crio/crio.conf", "/etc/crio/crio.conf.d/*") {

@@ -21,6 +21,8 @@ type Host struct {
 	Root string
 	// Keeper knows what is frozen here. It is not used with another root.
 	Keeper *freeze.Keeper
+
+	failing *int // how many checks of the machine fail, once somebody has asked
 }
 
 // live reports whether the machine is the running one.
