@@ -143,7 +143,7 @@ func start(t *testing.T, ns *netns.Namespace, kind string) *Subject {
 	out, err := cmd.StdoutPipe()
 	nstest.Must(t, err)
 	nstest.Must(t, ns.Do(cmd.Start))
-	t.Cleanup(func() { _ = in.Close(); _ = cmd.Wait() })
+	t.Cleanup(func() { _ = in.Close(); _ = cmd.Process.Kill(); _ = cmd.Wait() })
 	line, err := bufio.NewReader(out).ReadString('\n')
 	if strings.HasPrefix(line, "error:") {
 		t.Skip(line)
