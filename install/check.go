@@ -75,7 +75,7 @@ func (w Warning) String() string {
 // these lines win.
 func warnings(rest []byte, first int, b Block) []Warning {
 	var ws []Warning
-	number, carriageReturn := first, false
+	number, found := first, false
 	for line := range strings.Lines(string(rest)) {
 		number++
 		name, value, ok := parseLine(line)
@@ -83,10 +83,10 @@ func warnings(rest []byte, first int, b Block) []Warning {
 			continue
 		}
 		if strings.HasSuffix(line, "\r\n") {
-			if !carriageReturn {
-				ws = append(ws, Warning{Line: number, Text: "the line ends in CR LF: CRIU takes the CR for a part of it and exits with an error"})
+			if !found {
+				ws = append(ws, Warning{Line: number, Text: carriageReturn})
 			}
-			carriageReturn = true
+			found = true
 			continue
 		}
 		if text := contradiction(name, value, b); text != "" {
@@ -95,6 +95,9 @@ func warnings(rest []byte, first int, b Block) []Warning {
 	}
 	return ws
 }
+
+// carriageReturn is the warning about a line with a CR at its end.
+const carriageReturn = "the line ends in CR LF: CRIU takes the CR for a part of it and exits with an error"
 
 // contradiction returns what is wrong with an option beside the block, or "".
 func contradiction(name, value string, b Block) string {

@@ -49,7 +49,7 @@ Where the output is no terminal, a line is printed for each change instead.`,
 			defer stop()
 			w := watcher{out: cmd.OutOrStdout(), known: map[string]string{}}
 			show := w.changes
-			if f, ok := cmd.OutOrStdout().(*os.File); ok && isTerminal(f) {
+			if isTerminal(cmd.OutOrStdout()) {
 				show = w.screen
 			}
 			for tick := time.NewTicker(interval); ; {
@@ -68,12 +68,6 @@ Where the output is no terminal, a line is printed for each change instead.`,
 	}
 	cmd.Flags().DurationVar(&interval, "interval", 500*time.Millisecond, "how often to look")
 	return cmd
-}
-
-// isTerminal reports whether a file is a terminal.
-func isTerminal(f *os.File) bool {
-	_, err := unix.IoctlGetTermios(int(f.Fd()), unix.TCGETS)
-	return err == nil
 }
 
 // watcher shows one look after the other.

@@ -24,6 +24,8 @@ const (
 	Root      Code = 104 // this needs root of the host
 	NotByCRIU Code = 105 // an action-script, a hook or a plugin was called by the wrong program
 
+	CheckFailed Code = 106 // netfreeze doctor found something that fails
+
 	NoBackend     Code = 201 // no packet filter can do it
 	FilterBusy    Code = 202 // the rules could not be read
 	PacketSockets Code = 203 // packet sockets can still send

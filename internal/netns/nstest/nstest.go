@@ -87,39 +87,11 @@ func Must(tb testing.TB, err error) {
 // New makes a network namespace with loopback up, which is removed after the test.
 func New(tb testing.TB) *netns.Namespace {
 	tb.Helper()
-	r := <-unshare()
-	if r.err != nil {
-		tb.Fatal(r.err)
-	}
-	tb.Cleanup(func() { _ = r.ns.Close() })
-	Run(tb, r.ns, "ip", "link", "set", "lo", "up")
-	return r.ns
-}
-
-type result struct {
-	ns  *netns.Namespace
-	err error
-}
-
-// unshare makes a network namespace on a thread that ends afterwards. It must not be
-// the process's first thread, which represents the whole process in /proc.
-func unshare() <-chan result {
-	made := make(chan result, 1)
-	go func() {
-		runtime.LockOSThread()
-		if unix.Gettid() == unix.Getpid() {
-			made <- <-unshare()
-			runtime.UnlockOSThread()
-			return
-		}
-		if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
-			made <- result{err: fmt.Errorf("make a network namespace: %w", err)}
-			return
-		}
-		ns, err := netns.OpenSelf()
-		made <- result{ns, err}
-	}()
-	return made
+	ns, err := netns.New()
+	Must(tb, err)
+	tb.Cleanup(func() { _ = ns.Close() })
+	Run(tb, ns, "ip", "link", "set", "lo", "up")
+	return ns
 }
 
 // Isolated makes a network namespace as New does, and returns it as one that may be
