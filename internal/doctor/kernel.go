@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/criu-netfreeze/criu-netfreeze/internal/backend"
+	"github.com/criu-netfreeze/criu-netfreeze/internal/code"
 	"github.com/criu-netfreeze/criu-netfreeze/internal/config"
 	"github.com/criu-netfreeze/criu-netfreeze/internal/netns"
 	"github.com/criu-netfreeze/criu-netfreeze/internal/proc"
@@ -102,7 +103,7 @@ func try(ns *netns.Isolated, k backend.Kind) (sealed, err error) {
 		sealed = f.Seal()
 		var st rules.State
 		if st, err = f.State(); err == nil && (!st.Frozen || st.Left <= 0) {
-			err = errors.New("the kernel does not say that it is frozen, and for how long")
+			err = code.New(code.Kernel, "the kernel does not say that it is frozen, and for how long")
 		}
 	}
 	return sealed, errors.Join(err, f.Thaw())
@@ -194,5 +195,5 @@ func destroy() error {
 			return tcp.Destroy(s)
 		}
 	}
-	return errors.New("the kernel does not list a listening socket")
+	return code.New(code.Kernel, "the kernel does not list a listening socket")
 }

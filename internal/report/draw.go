@@ -136,7 +136,7 @@ func span(r *journal.Report) (began, end time.Time) {
 // tickStep returns a round step that gives about six to twelve ticks.
 func tickStep(length time.Duration) time.Duration {
 	const wanted = 10
-	step := time.Duration(math.Pow(10, math.Floor(math.Log10(float64(length)/wanted))))
+	step := max(1, time.Duration(math.Pow(10, math.Floor(math.Log10(float64(length)/wanted)))))
 	for _, times := range []time.Duration{1, 2, 5} {
 		if length/(step*times) <= wanted {
 			return step * times

@@ -126,7 +126,7 @@ func words(e journal.Event) string {
 	case journal.Sent:
 		return fmt.Sprintf("sent: %s, %d packets", e.Name, e.Packets)
 	case journal.Message:
-		return e.Text
+		return strings.ReplaceAll(strings.TrimSpace(e.Text), "\n", "; ")
 	case journal.Outcome:
 		return "outcome: " + e.Name
 	case journal.Begin, journal.Connections, journal.Carried:
