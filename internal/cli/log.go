@@ -74,10 +74,10 @@ func firstBytes(r *journal.Report) string {
 		return "-"
 	}
 	first, last, carried := r.FirstByte()
-	switch {
-	case carried == 0:
+	switch carried {
+	case 0:
 		return "none seen"
-	case carried == 1:
+	case 1:
 		return fmt.Sprintf("1 after %v", first.Round(100*time.Microsecond))
 	}
 	return fmt.Sprintf("%d after %v to %v", carried, first.Round(100*time.Microsecond), last.Round(100*time.Microsecond))

@@ -27,12 +27,10 @@ func (m *metrics) family(name, help string) {
 // sample adds one value; labels are names and values in turn.
 func (m *metrics) sample(name string, value float64, labels ...string) {
 	m.b.WriteString(name)
-	for i := 0; i < len(labels); i += 2 {
-		sep := ","
-		if i == 0 {
-			sep = "{"
-		}
-		fmt.Fprintf(&m.b, "%s%s=%q", sep, labels[i], printable.Text(labels[i+1]))
+	sep := "{"
+	for pair := range slices.Chunk(labels, 2) {
+		fmt.Fprintf(&m.b, "%s%s=%q", sep, pair[0], printable.Text(pair[1]))
+		sep = ","
 	}
 	if len(labels) > 0 {
 		m.b.WriteByte('}')

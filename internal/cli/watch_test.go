@@ -32,8 +32,10 @@ func TestWatchChanges(t *testing.T) {
 		{"the first look", look([]freeze.Status{held}, old), "net:[1] abc: committed, policy hold\n"},
 		{"nothing new", look([]freeze.Status{held}, old), ""},
 		{"a new state", look([]freeze.Status{{ID: "1", NetNS: "net:[1]", Container: "abc", State: "held"}}, old), "net:[1] abc: held\n"},
-		{"gone, and a report", look(nil, old, &journal.Report{ID: "new", Header: journal.Header{Op: "restore"}, Outcome: journal.Failed}),
-			"net:[1] abc: no longer frozen\nrestore new: CRIU did not succeed, and everything was taken back\n"},
+		{
+			"gone, and a report", look(nil, old, &journal.Report{ID: "new", Header: journal.Header{Op: "restore"}, Outcome: journal.Failed}),
+			"net:[1] abc: no longer frozen\nrestore new: CRIU did not succeed, and everything was taken back\n",
+		},
 		{"empty", look(nil), ""},
 	} {
 		if tc.got != tc.want {

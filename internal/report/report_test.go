@@ -111,8 +111,10 @@ func TestSpan(t *testing.T) {
 		t.Errorf("a restore ends at %v", end)
 	}
 	hold := &journal.Report{Outcome: journal.WentOn, Began: at(0), Events: []journal.Event{
-		{At: at(0), Kind: journal.Action, TookNS: 1e6}, {At: at(1000), Kind: journal.Frozen},
-		{At: at(2000), Kind: journal.Outcome, Name: journal.Held}, {At: at(3_600_000_000), Kind: journal.Thawed},
+		{At: at(0), Kind: journal.Action, TookNS: 1e6},
+		{At: at(1000), Kind: journal.Frozen},
+		{At: at(2000), Kind: journal.Outcome, Name: journal.Held},
+		{At: at(3_600_000_000), Kind: journal.Thawed},
 		{At: at(3_600_000_001), Kind: journal.Outcome, Name: journal.WentOn},
 	}}
 	if _, end := span(hold); end.After(at(10000)) {
