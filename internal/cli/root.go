@@ -60,7 +60,7 @@ policy of /etc/criu/netfreeze.toml once it has succeeded.`,
 	root.AddCommand(
 		newInstallCmd(), newUninstallCmd(), newConfigCmd(),
 		newStatusCmd(), newFreezeCmd(), newThawCmd(), newKillCmd(),
-		newExpectCmd(), newGuardCmd(), newPolicyCmd(), newNodeCmd(),
+		newExpectCmd(), newGuardCmd(), newPolicyCmd(), newInspectCmd(), newNodeCmd(),
 		newSettleCmd(),
 	)
 	return root
