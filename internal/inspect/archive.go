@@ -49,9 +49,9 @@ const (
 	blockSize = 512
 )
 
-// nested matches the names of files of an image that may be archives themselves: blobs
-// of an OCI layout, and layers of a docker-archive.
-var nested = regexp.MustCompile(`^(blobs/[a-z0-9]+/[0-9a-f]{32,}|[0-9a-f]{32,}(/layer)?\.tar)$`)
+// nested matches the names of files of an image that may be archives themselves, or its
+// configuration: blobs of an OCI layout, and what a docker-archive has.
+var nested = regexp.MustCompile(`^(blobs/[a-z0-9]+/[0-9a-f]{32,}|(sha256:)?[0-9a-f]{32,}(/layer)?(\.tar|\.tar\.gz|\.json)?)$`)
 
 // archive reads a tar archive, compressed or not. blob names it within an image, and is
 // empty for the outermost one.

@@ -30,7 +30,7 @@ func (c *Checkpoint) checkPorts(ns *netns.Namespace, socks []tcp.Socket, t *Targ
 		}
 		if taken {
 			t.blocks(code.PortTaken, fmt.Sprintf("the port of the listening socket %s is taken%s", l.Local, listener(socks, l.Local.Port())),
-				fmt.Sprintf("end the process that has it: in that namespace, ss -Hltnp sport = %d names it", l.Local.Port()))
+				fmt.Sprintf("end the process that has it: there, ss -ltnp sport = :%d names it", l.Local.Port()))
 		}
 	}
 	return nil

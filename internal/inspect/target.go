@@ -47,7 +47,7 @@ func (t *Target) Err() error {
 	if n == 0 {
 		return nil
 	}
-	return code.New(first, fmt.Sprintf("the checkpoint cannot be restored in %s now: %d findings are in the way", t.NetNS, n))
+	return code.New(first, fmt.Sprintf("the checkpoint cannot be restored in %s now: %s in the way", t.NetNS, count(n, "finding")))
 }
 
 // Check compares what the checkpoint needs with what is in a namespace, which it does not
@@ -119,7 +119,7 @@ func (c *Checkpoint) checkAddresses(ns *netns.Namespace, t *Target) error {
 				listeners++
 			}
 		}
-		text := fmt.Sprintf("the address %s is missing, which %s bound to", a, users(conns, listeners))
+		text := fmt.Sprintf("the address %s is missing, of %s", a, users(conns, listeners))
 		remedy := fmt.Sprintf("give the restored container the address that the dumped one had: ip addr add %s/PREFIX dev IFACE", a)
 		if c.prefix(a) != "" {
 			remedy = strings.Replace(remedy, a.String()+"/PREFIX", c.prefix(a), 1)
@@ -133,14 +133,22 @@ func (c *Checkpoint) checkAddresses(ns *netns.Namespace, t *Target) error {
 	return nil
 }
 
+// users names how many sockets are bound to an address.
 func users(conns, listeners int) string {
 	switch {
 	case listeners == 0:
-		return fmt.Sprintf("%d connections are", conns)
+		return count(conns, "connection")
 	case conns == 0:
-		return fmt.Sprintf("%d listening sockets are", listeners)
+		return count(listeners, "listening socket")
 	}
-	return fmt.Sprintf("%d connections and %d listening sockets are", conns, listeners)
+	return count(conns, "connection") + " and " + count(listeners, "listening socket")
+}
+
+func count(n int, what string) string {
+	if n == 1 {
+		return "1 " + what
+	}
+	return fmt.Sprintf("%d %ss", n, what)
 }
 
 // prefix returns an address with the length of its prefix, if the engine has noted that.
