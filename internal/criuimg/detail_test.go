@@ -117,4 +117,3 @@ func FuzzDetail(f *testing.F) {
 		}
 	})
 }
-

@@ -76,6 +76,15 @@ func local(a netip.Addr) (bool, error) {
 	if errors.Is(err, unix.EADDRNOTAVAIL) {
 		return false, nil
 	}
+	if err != nil || !a.Is4() {
+		return err == nil, err
+	}
+	// Where no interface was ever up, every address of IPv4 can be bound: there is no table
+	// of local ones (__inet_dev_addr_type in net/ipv4/fib_frontend.c). No packet leaves.
+	_, err = netlink.RouteGet(a.AsSlice())
+	if errors.Is(err, unix.ENETUNREACH) {
+		return false, nil
+	}
 	return err == nil, err
 }
 

@@ -42,3 +42,17 @@ func TestTentative(t *testing.T) {
 		}
 	}
 }
+
+// TestMissingEverywhere: where no interface was ever up no address is there, although
+// the kernel binds sockets to all of IPv4.
+func TestMissingEverywhere(t *testing.T) {
+	ns, err := OpenSelf()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ns.Close()
+	want := []netip.Addr{netip.MustParseAddr("192.0.2.1"), netip.MustParseAddr("::1")}
+	if got, err := ns.Missing(want); err != nil || len(got) != len(want) {
+		t.Errorf("missing: %v, %v", got, err)
+	}
+}
