@@ -151,7 +151,7 @@ func (c *Checkpoint) note(err error) {
 	if err == nil {
 		return
 	}
-	if many, ok := err.(interface{ Unwrap() []error }); ok { //nolint:errorlint // joined errors only
+	if many, ok := err.(interface{ Unwrap() []error }); ok {
 		for _, err := range many.Unwrap() {
 			c.Problems = append(c.Problems, err.Error())
 		}

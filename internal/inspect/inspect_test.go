@@ -25,7 +25,8 @@ func TestKinds(t *testing.T) {
 	pulled := func(name string) []file {
 		return []file{
 			{name: "sha256:" + digest, data: []byte(`{"config":{"Labels":{"org.criu.checkpoint.container.name":"web"}}}`)},
-			{name: name, data: zipped(pack(whole...))}, {name: "manifest.json", data: []byte(`[{"Layers":["x"]}]`)},
+			{name: name, data: zipped(pack(whole...))},
+			{name: "manifest.json", data: []byte(`[{"Layers":["x"]}]`)},
 		}
 	}
 	preDump := append([]file{{name: "pre/inventory.img", data: whole[2].data}}, whole...)
