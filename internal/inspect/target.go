@@ -190,7 +190,9 @@ func (c *Checkpoint) checkConnections(ns *netns.Namespace, socks []tcp.Socket, t
 func owner(ns *netns.Namespace) string {
 	records, _ := record.Of(ns) // without them the general remedy is left
 	for _, r := range records {
-		if r.Phase == record.Held && r.Alive() {
+		// CRIU may have ended a moment ago: then its settler is about to hold the tree.
+		held := r.Phase == record.Held || r.Phase == record.Committed && r.Policy == "hold"
+		if held && r.Alive() {
 			return fmt.Sprintf("%s: end it silently with netfreeze kill %s", r.DescribeHold(), r.ThawTarget())
 		}
 	}
