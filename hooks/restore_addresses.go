@@ -3,82 +3,21 @@
 package hooks
 
 import (
-	"errors"
-	"fmt"
 	"net/netip"
-	"slices"
 	"strings"
-	"time"
 
-	"github.com/vishvananda/netlink"
-	"golang.org/x/sys/unix"
-
-	"github.com/criu-netfreeze/criu-netfreeze/internal/netlinksafe"
 	"github.com/criu-netfreeze/criu-netfreeze/internal/netns"
 	"github.com/criu-netfreeze/criu-netfreeze/internal/tcp"
 )
 
-// tentative is how long to wait for an IPv6 address whose duplicate address
-// detection is under way; the kernel takes a second by default.
-const tentative = 3 * time.Second
-
 // missingAddresses returns the local addresses of the connections to come that
-// are not there. The kernel is asked by binding a socket, as CRIU will.
+// are not there.
 func missingAddresses(ns *netns.Namespace, conns []tcp.Tuple) ([]netip.Addr, error) {
-	var addrs []netip.Addr
-	for _, c := range conns {
-		a := c.Local.Addr()
-		if !a.IsLinkLocalUnicast() && !slices.Contains(addrs, a) { // link-local ones need an interface to bind
-			addrs = append(addrs, a)
-		}
+	addrs := make([]netip.Addr, len(conns))
+	for i, c := range conns {
+		addrs[i] = c.Local.Addr()
 	}
-	var missing []netip.Addr
-	deadline := time.Now().Add(tentative)
-	err := ns.Do(func() error {
-		for _, a := range addrs {
-			ok, err := local(a)
-			for err == nil && !ok && a.Is6() && time.Now().Before(deadline) {
-				var coming bool
-				if coming, err = isTentative(a); err != nil || !coming {
-					break
-				}
-				time.Sleep(20 * time.Millisecond)
-				ok, err = local(a)
-			}
-			if err != nil {
-				return fmt.Errorf("ask whether the address %s is there: %w", a, err)
-			}
-			if !ok {
-				missing = append(missing, a)
-			}
-		}
-		return nil
-	})
-	return missing, err
-}
-
-// local reports whether a socket can be bound to a in this thread's namespace.
-func local(a netip.Addr) (bool, error) {
-	var sa unix.Sockaddr
-	family := unix.AF_INET6
-	if a.Is4() {
-		family, sa = unix.AF_INET, &unix.SockaddrInet4{Addr: a.As4()}
-	} else {
-		sa = &unix.SockaddrInet6{Addr: a.As16()}
-	}
-	fd, err := unix.Socket(family, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
-	if errors.Is(err, unix.EAFNOSUPPORT) {
-		return false, nil
-	}
-	if err != nil {
-		return false, err
-	}
-	defer unix.Close(fd)
-	err = unix.Bind(fd, sa)
-	if errors.Is(err, unix.EADDRNOTAVAIL) {
-		return false, nil
-	}
-	return err == nil, err
+	return ns.Missing(addrs)
 }
 
 func list(addrs []netip.Addr) string {
@@ -87,24 +26,4 @@ func list(addrs []netip.Addr) string {
 		words[i] = a.String()
 	}
 	return strings.Join(words, ", ")
-}
-
-// isTentative reports whether the address may be about to come: it is there and
-// still being tested, or that cannot be told since the kernel's table changed while
-// it was read.
-func isTentative(a netip.Addr) (bool, error) {
-	addrs, err := netlinksafe.AddrList(nil, unix.AF_INET6)
-	return tentativeAmong(addrs, err, a)
-}
-
-func tentativeAmong(addrs []netlink.Addr, err error, a netip.Addr) (bool, error) {
-	for _, x := range addrs {
-		if ip, ok := netip.AddrFromSlice(x.IP); ok && ip == a {
-			return x.Flags&unix.IFA_F_TENTATIVE != 0 && x.Flags&unix.IFA_F_DADFAILED == 0, nil
-		}
-	}
-	if errors.Is(err, netlink.ErrDumpInterrupted) {
-		return true, nil
-	}
-	return false, err
 }

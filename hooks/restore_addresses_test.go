@@ -3,48 +3,12 @@
 package hooks
 
 import (
-	"errors"
-	"net"
 	"net/netip"
 	"testing"
-
-	"github.com/vishvananda/netlink"
-	"golang.org/x/sys/unix"
 
 	"github.com/criu-netfreeze/criu-netfreeze/internal/netns/nstest"
 	"github.com/criu-netfreeze/criu-netfreeze/internal/tcp"
 )
-
-// TestTentative tells an address that may still come from one that is missing. The
-// kernel's table can change while it is read: then an address that was not seen may
-// be there all the same.
-func TestTentative(t *testing.T) {
-	a := netip.MustParseAddr("2001:db8::1")
-	addr := func(ip string, flags int) netlink.Addr {
-		return netlink.Addr{IPNet: &net.IPNet{IP: net.ParseIP(ip)}, Flags: flags}
-	}
-	broken := errors.New("no netlink")
-	for _, tc := range []struct {
-		name  string
-		addrs []netlink.Addr
-		err   error
-		want  bool
-		fails error
-	}{
-		{"tested", []netlink.Addr{addr("2001:db8::2", 0), addr("2001:db8::1", unix.IFA_F_TENTATIVE)}, nil, true, nil},
-		{"there", []netlink.Addr{addr("2001:db8::1", 0)}, nil, false, nil},
-		{"refused by a neighbour", []netlink.Addr{addr("2001:db8::1", unix.IFA_F_TENTATIVE|unix.IFA_F_DADFAILED)}, nil, false, nil},
-		{"missing", []netlink.Addr{addr("2001:db8::2", unix.IFA_F_TENTATIVE)}, nil, false, nil},
-		{"not seen in a table that changed", nil, netlink.ErrDumpInterrupted, true, nil},
-		{"seen in a table that changed", []netlink.Addr{addr("2001:db8::1", 0)}, netlink.ErrDumpInterrupted, false, nil},
-		{"cannot be read", nil, broken, false, broken},
-	} {
-		got, err := tentativeAmong(tc.addrs, tc.err, a)
-		if got != tc.want || !errors.Is(err, tc.fails) {
-			t.Errorf("%s: %v, %v", tc.name, got, err)
-		}
-	}
-}
 
 // TestMissingAddresses asks the kernel.
 func TestMissingAddresses(t *testing.T) {

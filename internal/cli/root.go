@@ -78,7 +78,7 @@ policy of /etc/criu/netfreeze.toml once it has succeeded.`,
 		newInstallCmd(), newUninstallCmd(), newConfigCmd(),
 		newStatusCmd(), newFreezeCmd(), newThawCmd(), newKillCmd(),
 		newExpectCmd(), newGuardCmd(), newPolicyCmd(), newNodeCmd(),
-		newLogCmd(), newReportCmd(), newWatchCmd(), newDoctorCmd(),
+		newLogCmd(), newReportCmd(), newWatchCmd(), newDoctorCmd(), newInspectCmd(),
 		newSettleCmd(),
 	)
 	return root

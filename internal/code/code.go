@@ -52,6 +52,7 @@ const (
 	HostTree      Code = 504 // the images are of a tree in the host's namespace
 	RestoreFailed Code = 505 // CRIU's restore did not succeed
 	Newcomer      Code = 506 // a container has started behind another one's freeze
+	PortTaken     Code = 507 // a port on which a restored socket listens is taken
 
 	NoTransaction    Code = 601 // nothing began before this action
 	OtherTransaction Code = 602 // something else is under way

@@ -95,7 +95,8 @@ func newImage(file fs.File, name, kind string) (*image, error) {
 	img := &image{name: name, file: file, at: at, size: st.Size()}
 	img.buf = bufio.NewReader(io.NewSectionReader(at, 0, img.size))
 	number, err := img.word()
-	if err == nil && uint64(number) == magics()["IMG_COMMON"] { // version 1.1 of the images has both
+	// Version 1.1 of the images has both; stats-dump is a service image (img_write_magic in criu/image.c).
+	if common := uint64(number) == magics()["IMG_COMMON"] || uint64(number) == magics()["IMG_SERVICE"]; err == nil && common {
 		number, err = img.word()
 	}
 	if err != nil {
