@@ -5,7 +5,6 @@ package cli
 import (
 	"errors"
 	"fmt"
-	"io"
 	"strings"
 	"time"
 
@@ -206,14 +205,4 @@ into it, or until the time to live is over; netfreeze thaw ends that too.
 			return nil
 		},
 	}
-}
-
-func say(cmd *cobra.Command, format string, args ...any) error {
-	text, ended := strings.CutSuffix(fmt.Sprintf(format, args...), "\n")
-	text = printable.Text(text)
-	if ended {
-		text += "\n"
-	}
-	_, err := io.WriteString(cmd.OutOrStdout(), text)
-	return err
 }

@@ -61,8 +61,10 @@ policy of /etc/criu/netfreeze.toml once it has succeeded.`,
 		newInstallCmd(), newUninstallCmd(), newConfigCmd(),
 		newStatusCmd(), newFreezeCmd(), newThawCmd(), newKillCmd(),
 		newExpectCmd(), newGuardCmd(), newPolicyCmd(), newNodeCmd(),
-		newSettleCmd(),
+		newSettleCmd(), newVersionCmd(),
 	)
+	addQuietFlag(root)
+	addCompletions(root)
 	return root
 }
 
