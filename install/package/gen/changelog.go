@@ -115,6 +115,9 @@ func writeDebian(w io.Writer, all []release) error {
 		}
 		fmt.Fprintf(&b, "%s (%s) unstable; urgency=medium\n\n", project, r.version)
 		for _, g := range r.groups {
+			if len(g.items) == 0 {
+				continue
+			}
 			fmt.Fprintf(&b, "  [ %s ]\n", g.name)
 			for _, item := range g.items {
 				b.WriteString(wrap(item, "  * ", "    ", 78))
