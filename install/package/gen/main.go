@@ -32,6 +32,8 @@ const usage = `usage: gen man DIRECTORY
 The last three print to standard output. They take the package's version, and release
 (1.2.3-1), from PACKAGE_VERSION, the time from SOURCE_DATE_EPOCH.`
 
+var errUsage = errors.New("wrong arguments, see gen -help")
+
 func main() {
 	flag.Usage = func() { fmt.Fprintln(os.Stderr, usage) }
 	flag.Parse()
@@ -43,7 +45,7 @@ func main() {
 
 func run(args []string) error {
 	if len(args) < 2 {
-		return errors.New(usage)
+		return errUsage
 	}
 	what, args := args[0], args[1:]
 	switch what {
@@ -65,7 +67,7 @@ func run(args []string) error {
 	case what == "sbom":
 		err = writeSBOM(&out, p, args)
 	default:
-		err = errors.New(usage)
+		err = errUsage
 	}
 	if err != nil {
 		return err // and nothing is printed
