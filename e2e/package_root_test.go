@@ -40,10 +40,17 @@ func enterNewRoot() error {
 	if err := unix.Mount("root", root, "overlay", 0, fmt.Sprintf("lowerdir=/,upperdir=%s,workdir=%s", upper, work)); err != nil {
 		return fmt.Errorf("mount an overlay: %w", err)
 	}
-	for _, d := range []string{"proc", "sys", "dev", "tmp", "run", "opt"} {
+	for _, d := range []string{"proc", "sys", "dev", "tmp", "opt"} {
 		if err := unix.Mount("/"+d, filepath.Join(root, d), "", unix.MS_BIND|unix.MS_REC, ""); err != nil {
 			return fmt.Errorf("mount /%s: %w", d, err)
 		}
+	}
+	// What other tests have left in /run is not to be found, or removed, here.
+	if err := unix.Mount("run", filepath.Join(root, "run"), "tmpfs", 0, "mode=755"); err != nil {
+		return fmt.Errorf("mount /run: %w", err)
+	}
+	if err := os.Mkdir(filepath.Join(root, "run/lock"), 0o1777); err != nil {
+		return err
 	}
 	if err := unix.PivotRoot(root, filepath.Join(root, "mnt")); err != nil {
 		return fmt.Errorf("pivot_root: %w", err)
