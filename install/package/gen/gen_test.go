@@ -273,10 +273,3 @@ func TestCopyright(t *testing.T) {
 		}
 	}
 }
-
-// TestEscape writes paths as a module proxy wants them.
-func TestEscape(t *testing.T) {
-	if got := escape("github.com/BurntSushi/toml"); got != "github.com/!burnt!sushi/toml" {
-		t.Error(got)
-	}
-}

@@ -139,7 +139,7 @@ func writeSBOM(w io.Writer, p pkg, programs []string) error {
 func modulePackage(m linked) spdxPackage {
 	p := spdxPackage{
 		SPDXID: ref("Package", m.Path), Name: m.Path, Version: m.Version,
-		DownloadLocation: fmt.Sprintf("https://proxy.golang.org/%s/@v/%s.zip", escape(m.Path), escape(m.Version)),
+		DownloadLocation: noAssert, // wherever GOPROXY says; go.sum and the purl tell what it is
 		LicenseConcluded: noAssert, LicenseDeclared: m.Licence.SPDX, CopyrightText: noAssert,
 		ExternalRefs: []externalRef{purl(fmt.Sprintf("pkg:golang/%s@%s", m.Path, m.Version))},
 	}
@@ -147,27 +147,12 @@ func modulePackage(m linked) spdxPackage {
 		p.Comment = "go.sum: " + m.Sum
 	}
 	if m.Path == standard {
-		p.DownloadLocation = "https://go.dev/dl/go" + m.Version + ".src.tar.gz"
 		p.Comment = "Go's own library, of the Go that built the programs"
 	}
 	if m.Licence.Copyrights != "" {
 		p.CopyrightText = "Copyright " + strings.ReplaceAll(m.Licence.Copyrights, "\n", "\nCopyright ")
 	}
 	return p
-}
-
-// escape writes a module's path or version as a module proxy does (golang.org/ref/mod,
-// "GOPROXY protocol"): an exclamation mark and the small letter for each capital.
-func escape(s string) string {
-	var b strings.Builder
-	for _, r := range s {
-		if 'A' <= r && r <= 'Z' {
-			b.WriteByte('!')
-			r += 'a' - 'A'
-		}
-		b.WriteRune(r)
-	}
-	return b.String()
 }
 
 // describeFile describes a program.
