@@ -10,10 +10,12 @@ SYSCONFDIR ?= /etc/criu
 CNIBINDIR  ?= /opt/cni/bin
 DATADIR     = $(PREFIX)/share/criu-netfreeze
 VERSION    ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
+COMMIT  ?= $(shell git rev-parse HEAD 2>/dev/null)
 
 GO      ?= go
 MODULE   = github.com/criu-netfreeze/criu-netfreeze
 LDFLAGS  = -s -w -X $(MODULE)/internal/cli.Version=$(VERSION) \
+           -X $(MODULE)/internal/cli.Commit=$(COMMIT) \
            -X $(MODULE)/internal/hook.Program=$(BINDIR)/netfreeze \
            -X $(MODULE)/install.LibexecDir=$(LIBEXECDIR)
 # Where the hook begins: before Go's runtime does (internal/hook/early).
@@ -33,8 +35,10 @@ NETSTACK = testdata/netstack
 MANIFESTS = testdata/kubernetes
 # The linter, in a directory named by its version, so that another one is built anew.
 GOLANGCI = $(CURDIR)/build/tools/golangci-lint-v2.12.0/golangci-lint
+# What writes .deb and .rpm. Later versions need modules that not every proxy serves.
+NFPM     = $(CURDIR)/build/tools/nfpm-v2.45.0/nfpm
 
-.PHONY: all help build install uninstall demo test unit vet lint e2e e2e-kubelet callers faults soak fuzz bench lab deps clean traffic netstack cnitool crictl crane image build/image
+.PHONY: all help build install uninstall demo test unit vet lint e2e e2e-kubelet callers faults soak fuzz bench lab deps clean traffic netstack cnitool crictl crane image build/image packages packages-twice man
 
 all: build
 
@@ -77,7 +81,7 @@ lint: $(GOLANGCI) ## check style and common mistakes (the first time it compiles
 	$(GOLANGCI) run $(PACKAGES)
 	cd $(NETSTACK) && $(GOLANGCI) run ./...
 	cd $(MANIFESTS) && $(GOLANGCI) run ./...
-	for f in testdata/lab/lab testdata/lab/deps e2e/zdtm.sh .ci/run; do bash -n $$f || exit 1; done
+	for f in testdata/lab/lab testdata/lab/deps e2e/zdtm.sh .ci/run install/package/build; do bash -n $$f || exit 1; done
 
 $(GOLANGCI):
 	CGO_ENABLED=0 GOBIN=$(@D) $(GO) install github.com/golangci/golangci-lint/v2/cmd/golangci-lint@$(patsubst golangci-lint-%,%,$(notdir $(@D)))
@@ -112,6 +116,30 @@ build/image: # what the image contains
 image: build/image ## build the DaemonSet's image with buildah (IMAGE=registry/name:tag)
 	buildah bud --file build/image/Containerfile --tag $(IMAGE) build/image/root
 
+$(NFPM):
+	CGO_ENABLED=0 GOBIN=$(@D) $(GO) install github.com/goreleaser/nfpm/v2/cmd/nfpm@$(patsubst nfpm-%,%,$(notdir $(@D)))
+
+packages: $(NFPM) ## build the .deb and .rpm for amd64 and arm64 into build/packages (docs/packages.md)
+	rm -rf build/packages
+	NFPM=$(NFPM) install/package/build build/packages amd64 arm64
+
+packages-twice: packages ## build the packages once more, elsewhere, and compare: the bytes are the same
+	rm -rf build/again
+	cd / && NFPM=$(NFPM) $(CURDIR)/install/package/build $(CURDIR)/build/again/a/longer/path amd64 arm64
+	for f in build/packages/*.deb build/packages/*.rpm build/packages/*.json; do cmp $$f build/again/a/longer/path/$${f##*/} || exit 1; done
+	rm -rf build/again
+
+man: ## write the manual pages, docs/man, from the commands
+	rm -rf docs/man
+	$(GO) run ./install/package/gen man docs/man
+
+# A package and its successor, for this machine.
+build/e2e-packages: $(NFPM)
+	rm -rf $@
+	NFPM=$(NFPM) PACKAGE_RELEASE="1 2" install/package/build $@ $(shell $(GO) env GOARCH)
+
+.PHONY: build/e2e-packages
+
 traffic: # the program that the end-to-end tests and the demo dump
 	CGO_ENABLED=0 $(GO) build -trimpath -o build/traffic ./testdata/traffic
 
@@ -134,7 +162,7 @@ build/limits.so: e2e/testdata/limits.c # for CRIU where root lacks CAP_SYS_RESOU
 	@mkdir -p build
 	gcc -O2 -Wall -shared -fPIC -o $@ $<
 
-e2e: build lab traffic netstack cnitool crictl crane build/limits.so build/image ## run the end-to-end tests in the lab, as root (RUN=TestMove/nftables selects)
+e2e: build lab traffic netstack cnitool crictl crane build/limits.so build/image build/e2e-packages ## run the end-to-end tests in the lab, as root (RUN=TestMove/nftables selects)
 	rm -rf build/dest
 	$(MAKE) --no-print-directory install DESTDIR=$(CURDIR)/build/dest PREFIX=/usr/local >/dev/null
 	CGO_ENABLED=0 $(GO) test -c -tags e2e -o build/e2e.test ./e2e

@@ -31,6 +31,13 @@ func TestMain(m *testing.M) {
 		fmt.Fprintln(os.Stderr, "e2e: these tests change the machine they run on: run them in the lab, with \"make e2e\"")
 		os.Exit(1)
 	}
+	if os.Getenv(packageRoot) != "" { // where nothing is installed yet
+		if err := enterNewRoot(); err != nil {
+			fmt.Fprintln(os.Stderr, "e2e: make a root:", err)
+			os.Exit(1)
+		}
+		os.Exit(m.Run())
+	}
 	if err := install(filepath.Join(build, "dest")); err != nil {
 		fmt.Fprintln(os.Stderr, "e2e:", err)
 		os.Exit(1)

@@ -5,7 +5,6 @@ package cli
 import (
 	"errors"
 	"fmt"
-	"io"
 	"strings"
 	"time"
 
@@ -224,14 +223,4 @@ func note(cmd *cobra.Command, id, text string, events ...journal.Event) {
 			fmt.Fprintf(cmd.ErrOrStderr(), "warning: the report lacks that: %v\n", code.Any(err))
 		}
 	}
-}
-
-func say(cmd *cobra.Command, format string, args ...any) error {
-	text, ended := strings.CutSuffix(fmt.Sprintf(format, args...), "\n")
-	text = printable.Text(text)
-	if ended {
-		text += "\n"
-	}
-	_, err := io.WriteString(cmd.OutOrStdout(), text)
-	return err
 }

@@ -159,6 +159,9 @@ func carryOut(cmd *cobra.Command, p *install.Plan, dryRun bool, output string) e
 	for _, w := range p.Warnings {
 		fmt.Fprintf(cmd.ErrOrStderr(), "warning: %s\n", w)
 	}
+	if quiet(cmd) && !dryRun {
+		return nil
+	}
 	return printPlan(cmd.OutOrStdout(), p, dryRun)
 }
 

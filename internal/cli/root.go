@@ -79,8 +79,10 @@ policy of /etc/criu/netfreeze.toml once it has succeeded.`,
 		newStatusCmd(), newFreezeCmd(), newThawCmd(), newKillCmd(),
 		newExpectCmd(), newGuardCmd(), newPolicyCmd(), newNodeCmd(),
 		newLogCmd(), newReportCmd(), newWatchCmd(), newDoctorCmd(), newInspectCmd(),
-		newSettleCmd(),
+		newSettleCmd(), newVersionCmd(),
 	)
+	addQuietFlag(root)
+	addCompletions(root)
 	return root
 }
 

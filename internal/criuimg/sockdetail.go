@@ -13,6 +13,7 @@ import (
 	tcp_stream "github.com/checkpoint-restore/go-criu/v7/crit/images/tcp-stream"
 	"golang.org/x/sys/unix"
 
+	"github.com/criu-netfreeze/criu-netfreeze/internal/code"
 	"github.com/criu-netfreeze/criu-netfreeze/internal/tcp"
 )
 
@@ -60,7 +61,7 @@ func (cp *Checkpoint) Sockets() ([]Socket, error) {
 			return err
 		}
 		if len(found) == maxConns {
-			return fmt.Errorf("there are more than %d sockets", maxConns)
+			return code.New(code.TooLarge, fmt.Sprintf("there are more than %d sockets", maxConns))
 		}
 		found = append(found, describe(&sk))
 		return nil

@@ -12,6 +12,8 @@ import (
 	"github.com/checkpoint-restore/go-criu/v7/crit/images/inventory"
 	"github.com/checkpoint-restore/go-criu/v7/crit/images/pstree"
 	"github.com/checkpoint-restore/go-criu/v7/crit/images/stats"
+
+	"github.com/criu-netfreeze/criu-netfreeze/internal/code"
 )
 
 // maxTasks is more than the default of kernel.pid_max (PID_MAX_DEFAULT in
@@ -39,7 +41,7 @@ func (cp *Checkpoint) Tasks() ([]Task, error) {
 			return err
 		}
 		if len(tasks) == maxTasks {
-			return fmt.Errorf("there are more than %d processes", maxTasks)
+			return code.New(code.TooLarge, fmt.Sprintf("there are more than %d processes", maxTasks))
 		}
 		tasks = append(tasks, Task{PID: int(e.GetPid()), Parent: int(e.GetPpid()), Threads: len(e.GetThreads())})
 		return nil

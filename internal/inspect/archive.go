@@ -215,8 +215,9 @@ func damaged(err error) error {
 	if _, ok := code.Of(err); ok {
 		return err
 	}
+	why := err.Error()
 	if errors.Is(err, io.ErrUnexpectedEOF) {
-		err = errors.New("it ends in the middle: copy it again")
+		why = "it ends in the middle: copy it again"
 	}
-	return code.New(code.Images, fmt.Sprintf("the archive is damaged, or none: %v", err))
+	return code.New(code.Images, "the archive is damaged, or none: "+why)
 }

@@ -97,6 +97,15 @@ func All() ([]*Report, error) {
 	return reports, errors.Join(errs...)
 }
 
+// IDs returns the ids of all reports, the oldest first.
+func IDs() ([]string, error) {
+	all, err := names()
+	for i, name := range all {
+		all[i] = strings.TrimSuffix(name, suffix)
+	}
+	return all, err
+}
+
 // Find returns the report that id names: "last", the beginning or another part of a
 // report's id, or the beginning of a container's id or its name, of which the newest
 // counts.
