@@ -17,7 +17,8 @@ const (
 	lookTime    = 2 * time.Second        // in all,
 	lookOn      = 200 * time.Millisecond // and after each has carried something, one way
 	lookBackOff = 1.3
-	lookShare   = 4 // at most a quarter of the time is spent on it
+	lastLook    = 200 * time.Millisecond // between two looks, at most
+	lookShare   = 4                      // at most a quarter of the time is spent on it
 )
 
 // watchTraffic finds out, for the report, when each connection of the restore carries
@@ -85,7 +86,7 @@ func (w trafficWatch) run(thaw time.Time) ([]journal.Flow, error) {
 		if some && time.Until(end) > lookOn {
 			end = time.Now().Add(lookOn)
 		}
-		wait = max(wait, lookShare*time.Since(began))
+		wait = min(max(wait, lookShare*time.Since(began)), lastLook)
 	}
 	return flows, nil
 }
