@@ -156,7 +156,9 @@ func testDocsReadme(t *testing.T) {
 
 func testDocsKubernetes(t *testing.T) {
 	r := open(t, "kubernetes.md", "kubernetes")
-	t.Cleanup(func() { mustRun(t, "", "", "netfreeze", "expect", "--pod", "shop/db-0", "--pod", "shop/web-0", "--cancel") })
+	t.Cleanup(func() {
+		mustRun(t, "", "", "netfreeze", "expect", "--pod", "shop/db-0", "--pod", "shop/web-0", "--cancel")
+	})
 	for _, part := range []string{"announce", "expect", "several"} {
 		r.step(part)
 	}

@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	"github.com/criu-netfreeze/criu-netfreeze/e2e/internal/pages"
+	"github.com/criu-netfreeze/criu-netfreeze/internal/config"
 )
 
 func TestRead(t *testing.T) {
@@ -49,11 +50,11 @@ func TestRead(t *testing.T) {
 		}
 	}
 	for text, want := range map[string]string{
-		"```\na\n":                                "line 1 has no end",
-		"<!-- not run: -->\n\n    a\n":            "no reason",
-		"<!-- not run -->\n\n    a\n":             "is \"not run:\" meant",
-		"<!-- run x -->\n\n    a\n":               "a name and a part",
-		"<!-- config -->\n":                       "without a block",
+		"```\na\n":                                 "line 1 has no end",
+		"<!-- not run: -->\n\n    a\n":             "no reason",
+		"<!-- not run -->\n\n    a\n":              "is \"not run:\" meant",
+		"<!-- run x -->\n\n    a\n":                "a name and a part",
+		"<!-- config -->\n":                        "without a block",
 		"<!-- config -->\n<!-- config -->\n\n    ": "line 1 has no block",
 	} {
 		if _, err := pages.Read(text); err == nil || !strings.Contains(err.Error(), want) {
@@ -101,14 +102,18 @@ func TestEveryBlock(t *testing.T) {
 			count[b.Kind]++
 			first, _, _ := strings.Cut(b.Code, "\n")
 			name := b.Name + " " + b.Part
-			switch {
-			case b.Kind == "":
+			switch b.Kind {
+			case "":
 				t.Errorf("%s:%d: %q is neither run by a test nor marked with <!-- not run: REASON -->", page, b.Line, first)
-			case b.Kind == pages.Run || b.Kind == pages.Recipe:
+			case pages.Run, pages.Recipe:
 				if seen[name] {
 					t.Errorf("%s:%d: %q is there twice", page, b.Line, name)
 				}
 				seen[name] = true
+			case pages.Config:
+				if _, err := config.Parse([]byte(b.Code), page); err != nil {
+					t.Errorf("%s:%d: %v", page, b.Line, err)
+				}
 			}
 			// The scenario by its name; which of its parts a test runs that test checks.
 			if b.Kind == pages.Run && !strings.Contains(tests, `"`+b.Name+`"`) {
