@@ -163,11 +163,16 @@ build/limits.so: e2e/testdata/limits.c # for CRIU where root lacks CAP_SYS_RESOU
 	@mkdir -p build
 	gcc -O2 -Wall -shared -fPIC -o $@ $<
 
-e2e: build lab traffic netstack cnitool crictl crane build/limits.so build/image build/e2e-packages ## run the end-to-end tests in the lab, as root (RUN=TestMove/nftables selects)
+build/busybox-static.deb: # what the documentation has people install; without apt the tests of it are skipped
+	@mkdir -p build/busybox
+	cd build/busybox && { apt-get -qq download busybox-static && mv busybox-static_*.deb ../busybox-static.deb || \
+		echo "no busybox-static here: TestNewUser is skipped"; }
+
+e2e: build lab traffic netstack cnitool crictl crane build/limits.so build/image build/e2e-packages build/busybox-static.deb ## run the end-to-end tests in the lab, as root (RUN=TestMove/nftables selects)
 	rm -rf build/dest
 	$(MAKE) --no-print-directory install DESTDIR=$(CURDIR)/build/dest PREFIX=/usr/local >/dev/null
 	CGO_ENABLED=0 $(GO) test -c -tags e2e -o build/e2e.test ./e2e
-	rm -rf build/docs && cp -a docs build/docs
+	rm -rf build/docs && cp -a docs build/docs && cp README.md build/docs
 	@mkdir -p build/keep
 	NETFREEZE_KEEP=/opt/keep $(LAB) run --share $(CURDIR)/build:/opt/build --share $(CURDIR)/build/keep:/opt/keep:rw -- \
 		/opt/build/e2e.test -test.v -test.timeout 30m $(if $(RUN),-test.run '$(RUN)')

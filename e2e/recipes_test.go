@@ -6,7 +6,6 @@ package e2e
 
 import (
 	"bytes"
-	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -18,43 +17,24 @@ import (
 	"time"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
+
+	"github.com/criu-netfreeze/criu-netfreeze/e2e/internal/pages"
 )
 
 // A recipe is a name, and a start and a move of a container, in a page of docs/: the
-// lines of code that follow a comment "recipe NAME start" or "recipe NAME move".
-
-// docs are the pages, as "make e2e" shares them into the lab.
-var docs = filepath.Join(build, "docs")
+// block of code below a comment "recipe NAME start" or "recipe NAME move".
 
 // readRecipes returns the code of each recipe's parts, by "NAME PART".
 func readRecipes(t *testing.T, page string) map[string]string {
 	t.Helper()
-	text, err := os.ReadFile(filepath.Join(docs, page))
-	if err != nil {
-		t.Fatal(err)
-	}
-	parts, name := map[string]string{}, ""
-	for line := range strings.Lines(string(text)) {
-		code, isCode := strings.CutPrefix(line, "    ")
-		switch comment, ok := strings.CutPrefix(line, "<!-- recipe "); {
-		case ok:
-			name = strings.TrimSuffix(strings.TrimSpace(comment), " -->")
-		case name != "" && isCode:
-			parts[name] += code
-		case name != "" && parts[name] != "" && strings.TrimSpace(line) != "":
-			name = "" // the text goes on
-		}
-	}
+	parts, _ := readPage(t, page, pages.Recipe)
 	return parts
 }
 
 // kitchen is where a recipe runs: the address that it names, a network by the caller's
 // own name for it, and a peer on the same bridge.
 type kitchen struct {
-	t    *testing.T
-	dir  string            // current directory, and of programs that are found first
-	env  []string          // for the commands
-	fill *strings.Replacer // of the placeholders
+	shell
 	topo *topology
 	app  *host
 	peer *host
@@ -66,7 +46,7 @@ var recipeAddress, recipeMAC = netip.MustParseAddr("10.88.0.7"), "02:00:00:00:00
 func newKitchen(t *testing.T) *kitchen {
 	t.Helper()
 	topo := newTopology(t)
-	k := &kitchen{t: t, dir: t.TempDir(), topo: topo, app: topo.describeHost("app"), peer: topo.describeHost("peer")}
+	k := &kitchen{shell: shell{t: t, dir: t.TempDir()}, topo: topo, app: topo.describeHost("app"), peer: topo.describeHost("peer")}
 	k.app.v4, k.app.mac, k.peer.v4 = recipeAddress, recipeMAC, recipeAddress.Next()
 	k.peer.netns = topo.newNetns("peer")
 	k.replace("PROGRAM", trafficProgram+" "+strings.Join(recipeArgs[:4], " ")+" /srv/stats")
@@ -112,36 +92,6 @@ func (k *kitchen) namespace() {
 	k.plug(bridge)
 }
 
-// program puts a command of the recipes, a shell script, first in the path.
-func (k *kitchen) program(name, text string) {
-	k.t.Helper()
-	text = "#!/bin/sh\n" + text + "\n"
-	if err := os.WriteFile(filepath.Join(k.dir, name), []byte(text), 0o755); err != nil {
-		k.t.Fatal(err)
-	}
-}
-
-// cook runs a part of a recipe. Variables that it sets are kept for the next one.
-func (k *kitchen) cook(code string) {
-	k.t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), 2*patience)
-	defer cancel()
-	script := "set -e; [ ! -e .vars ] || . ./.vars\n" + k.fill.Replace(code) + "\ndeclare -p POD CONTAINER 2>/dev/null >.vars || true\n"
-	cmd := newCommand(ctx, "", "bash", "-c", script)
-	cmd.Dir = k.dir
-	cmd.Env = append(append(os.Environ(), "PATH="+k.dir+":"+os.Getenv("PATH")), k.env...)
-	out, err := os.Create(filepath.Join(k.dir, ".output"))
-	if err != nil {
-		k.t.Fatal(err)
-	}
-	defer out.Close()
-	cmd.Stdout, cmd.Stderr = out, out // a file: what runs on in the background keeps it open
-	if err := cmd.Run(); err != nil {
-		text, _ := os.ReadFile(out.Name())
-		k.t.Fatalf("%v:\n%s\n%s", err, code, text)
-	}
-}
-
 // serve follows a recipe: it starts the container, connects a client, moves the
 // container, and checks that the client's connections go on.
 func (k *kitchen) serve(start, move string) {
@@ -150,7 +100,7 @@ func (k *kitchen) serve(start, move string) {
 	if start == "" || move == "" {
 		t.Fatal("the page has no such recipe")
 	}
-	k.cook(start)
+	k.must(start)
 	poll(t, patience, "the server", func() error {
 		return within(k.peer.netns, func() error { return dialOnce(fmt.Sprintf("%s:7000", recipeAddress)) })
 	})
@@ -177,7 +127,7 @@ func (k *kitchen) serve(start, move string) {
 	flowing(patience, time.Now())
 	packets := startCapture(t, k.peer.netns, iface)
 	from := time.Now()
-	k.cook(move)
+	k.must(move)
 	flowing(bothWays, time.Now())
 	if err := packets.since(from).stray(); err != nil {
 		t.Error(err)
@@ -262,7 +212,7 @@ func TestRecipes(t *testing.T) {
 		}
 		t.Cleanup(func() { _ = os.Remove(other) })
 		t.Cleanup(func() { _, _ = runIn("", "", "sh", "-c", "kill -9 $(cat /srv/pid)") })
-		k.cook(callers["beside configuration"])
+		k.must(callers["beside configuration"])
 		k.serve(callers["criu start"], callers["criu move"])
 		if text, _ := os.ReadFile(log); !bytes.Contains(text, []byte("post-dump")) || !bytes.Contains(text, []byte("post-resume")) {
 			t.Errorf("the other script was called for %s", text)
@@ -310,7 +260,7 @@ func TestRecipes(t *testing.T) {
 				c.must(t, "rmp", "--force", pod)
 			}
 		})
-		k.cook(callers["cri start"])
+		k.must(callers["cri start"])
 		k.plug(bridge) // which the first pod has made
 		k.serve(":", callers["cri move"])
 	})
@@ -349,7 +299,7 @@ func TestRecipes(t *testing.T) {
 				_, _ = runIn("", "", netfreeze, "guard", "--off", recipeAddress.String())
 				_, _ = runIn("", "", netfreeze, "expect", "--address", recipeAddress.String(), "--cancel")
 			})
-			k.cook(parts[name+" start"])
+			k.must(parts[name+" start"])
 			k.plug("podman-web") // which the first container has made
 			k.serve(":", parts[name+" move"])
 		})

@@ -56,6 +56,11 @@ func TestIDFromCgroup(t *testing.T) {
 	for _, tc := range []struct{ data, prefix, want string }{
 		{"0::/kubepods.slice/pod1.slice/crio-abcdef0123.scope\n", "abcd", "abcdef0123"},
 		{"12:pids:/docker/abcdef\n0::/\n", "abc", "abcdef"},
+		{"0::/machine.slice/libpod-abcdef0123.scope/container\n", "abcd", "abcdef0123"},
+		{"0::/libpod_parent/libpod-abcdef0123\n", "abcd", "abcdef0123"},
+		{"0::/kubepods/crio-abcdef0123\n", "abcd", "abcdef0123"},
+		{"0::/machine.slice/libpod-conmon-abcdef0123.scope\n", "abcd", ""},
+		{"0::/kubepods/crio-conmon-abcdef0123\n", "abcd", ""},
 		{"0::/user.slice/user-0.slice\n", "abc", ""},
 		{"", "abc", ""},
 	} {

@@ -62,13 +62,20 @@ func FindByID(prefix string) (proc.Ref, error) {
 }
 
 // idOf returns the container's id in a component of a control group's path: systemd's
-// scopes are called RUNTIME-ID.scope, plain groups ID.
+// scopes are called RUNTIME-ID.scope, plain groups ID, by podman and CRI-O libpod-ID and
+// crio-ID. It returns "" for the group of the monitor that these two start before a
+// container (libpod-conmon-ID): that is on the host.
 func idOf(component string) string {
 	name, scope := strings.CutSuffix(component, ".scope")
-	if scope {
-		name = name[strings.LastIndexByte(name, '-')+1:]
+	engine := strings.HasPrefix(name, "libpod-") || strings.HasPrefix(name, "crio-")
+	if !scope && !engine {
+		return name
 	}
-	return name
+	dash := strings.LastIndexByte(name, '-')
+	if engine && strings.HasSuffix(name[:dash], "-conmon") {
+		return ""
+	}
+	return name[dash+1:]
 }
 
 // idFromCgroup returns the container id that begins with prefix among those of a
