@@ -13,6 +13,7 @@ import (
 	"path"
 	"regexp"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/klauspost/compress/zstd"
@@ -51,7 +52,9 @@ const (
 
 // nested matches the names of files of an image that may be archives themselves, or its
 // configuration: blobs of an OCI layout, and what a docker-archive has.
-var nested = regexp.MustCompile(`^(blobs/[a-z0-9]+/[0-9a-f]{32,}|(sha256:)?[0-9a-f]{32,}(/layer)?(\.tar|\.tar\.gz|\.json)?)$`)
+var nested = sync.OnceValue(func() *regexp.Regexp {
+	return regexp.MustCompile(`^(blobs/[a-z0-9]+/[0-9a-f]{32,}|(sha256:)?[0-9a-f]{32,}(/layer)?(\.tar|\.tar\.gz|\.json)?)$`)
+})
 
 // archive reads a tar archive, compressed or not. blob names it within an image, and is
 // empty for the outermost one.
@@ -108,7 +111,7 @@ func (s *store) tar(r *tar.Reader, blob string, depth int) error {
 			s.skipped++
 			continue
 		}
-		if blob == "" && nested.MatchString(name) {
+		if blob == "" && nested().MatchString(name) {
 			err = s.blob(r, name, h.Size, depth+1)
 		} else {
 			err = s.file(r, blob, name, h.Size, h.ModTime)

@@ -196,7 +196,7 @@ func inDirectory(root *os.Root) ([]source, string, error) {
 			return fs.SkipDir
 		case d.Name() == inventory && d.Type().IsRegular():
 			dirs = append(dirs, path.Dir(name))
-		case d.Type().IsRegular() && (nested.MatchString(name) || name == "index.json" || name == "manifest.json"):
+		case d.Type().IsRegular() && (nested().MatchString(name) || name == "index.json" || name == "manifest.json"):
 			return s.add(rooted{root, "."}, name)
 		}
 		return nil
@@ -232,7 +232,7 @@ func (s *store) add(dir rooted, name string) error {
 		return err
 	}
 	s.budget.grow(st.Size())
-	if nested.MatchString(name) {
+	if nested().MatchString(name) {
 		return s.blob(f, name, st.Size(), 1)
 	}
 	return s.file(f, "", name, st.Size(), st.ModTime())

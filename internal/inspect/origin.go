@@ -12,6 +12,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/criu-netfreeze/criu-netfreeze/internal/code"
@@ -183,13 +184,15 @@ func (s source) written() time.Time {
 }
 
 // versionLine is how CRIU's log begins (print_versions in criu/crtools.c).
-var versionLine = regexp.MustCompile(`(?m)^\([0-9.]+\) Version: ([0-9][0-9A-Za-z.~+-]*)`)
+var versionLine = sync.OnceValue(func() *regexp.Regexp {
+	return regexp.MustCompile(`(?m)^\([0-9.]+\) Version: ([0-9][0-9A-Za-z.~+-]*)`)
+})
 
 // criuVersion returns the version of CRIU by its log, which only names it if it was
 // verbose enough.
 func (s source) criuVersion() string {
 	log, _, _ := s.file("dump.log", maxPrefix) // one that cannot be read says nothing
-	if m := versionLine.FindSubmatch(log); m != nil {
+	if m := versionLine().FindSubmatch(log); m != nil {
 		return string(m[1])
 	}
 	return ""

@@ -6,6 +6,7 @@ import (
 	_ "embed"
 	"html/template"
 	"io"
+	"sync"
 
 	"github.com/criu-netfreeze/criu-netfreeze/internal/journal"
 	"github.com/criu-netfreeze/criu-netfreeze/internal/printable"
@@ -14,7 +15,9 @@ import (
 //go:embed page.html
 var pageSource string
 
-var page = template.Must(template.New("page").Parse(pageSource))
+// page is parsed when it is needed: the settler is the same program, and CRIU waits for
+// its start.
+var page = sync.OnceValue(func() *template.Template { return template.Must(template.New("page").Parse(pageSource)) })
 
 // HTML writes a report as one page that needs nothing else.
 func HTML(w io.Writer, r *journal.Report) error {
@@ -41,5 +44,5 @@ func HTML(w io.Writer, r *journal.Report) error {
 		in, out := firstBytes(f)
 		data.Flows = append(data.Flows, flow{f.Local.String(), f.Remote.String(), in, out})
 	}
-	return page.Execute(w, data)
+	return page().Execute(w, data)
 }
