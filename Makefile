@@ -62,6 +62,7 @@ install: ## install below DESTDIR and PREFIX (CRIU's configuration: netfreeze in
 	install -m 0755 $(OUT)/netfreeze-oci $(DESTDIR)$(LIBEXECDIR)/netfreeze-oci
 	install -m 0755 $(OUT)/netfreeze-cni $(DESTDIR)$(CNIBINDIR)/netfreeze-cni
 	sed 's|/usr/local/libexec/criu-netfreeze|$(LIBEXECDIR)|' install/oci-hook.json >$(DESTDIR)$(DATADIR)/oci-hook.json
+	install -m 0644 install/prometheus/alerts.yaml $(DESTDIR)$(DATADIR)/alerts.yaml
 	@for s in $(SCRIPTS); do ln -sf netfreeze-hook $(DESTDIR)$(LIBEXECDIR)/$$s; done
 	@if test -e $(DESTDIR)$(SYSCONFDIR)/netfreeze.toml; then \
 		echo "$(DESTDIR)$(SYSCONFDIR)/netfreeze.toml is kept as it is"; \
@@ -69,7 +70,7 @@ install: ## install below DESTDIR and PREFIX (CRIU's configuration: netfreeze in
 
 uninstall: ## remove what install put there; a changed netfreeze.toml stays (refused while something is held; FORCE=1)
 	@test -n "$(DESTDIR)$(FORCE)" || ! test -x $(BINDIR)/netfreeze || $(BINDIR)/netfreeze uninstall --dry-run >/dev/null
-	rm -f $(DESTDIR)$(BINDIR)/netfreeze $(DESTDIR)$(CNIBINDIR)/netfreeze-cni $(DESTDIR)$(DATADIR)/oci-hook.json
+	rm -f $(DESTDIR)$(BINDIR)/netfreeze $(DESTDIR)$(CNIBINDIR)/netfreeze-cni $(DESTDIR)$(DATADIR)/oci-hook.json $(DESTDIR)$(DATADIR)/alerts.yaml
 	cd $(DESTDIR)$(LIBEXECDIR) 2>/dev/null && rm -f netfreeze-hook netfreeze-oci $(SCRIPTS) || true
 	rmdir $(DESTDIR)$(LIBEXECDIR) $(DESTDIR)$(DATADIR) 2>/dev/null || true
 	@if cmp -s install/netfreeze.toml $(DESTDIR)$(SYSCONFDIR)/netfreeze.toml; then \

@@ -56,19 +56,19 @@ func TestMisuse(t *testing.T) {
 		environment []string
 		message     string
 	}{
-		"no variables":            {nil, "CRTOOLS_SCRIPT_ACTION is not set"},
-		"unknown action":          {[]string{action("dump")}, `has the value "dump", which is no action of CRIU`},
+		"no variables":            {nil, "NF105"},
+		"unknown action":          {[]string{action("dump")}, `has the value "dump", which is no action of CRIU [NF105]`},
 		"dump without a pid":      {[]string{action("pre-dump"), images}, "CRTOOLS_INIT_PID is not set"},
-		"pid that is no number":   {[]string{action("pre-dump"), images, "CRTOOLS_INIT_PID=one"}, `CRTOOLS_INIT_PID is "one", not a process id`},
-		"pid that is gone":        {[]string{action("pre-dump"), images, pid(gone.Process.Pid)}, "pre-dump: take hold of the root task"},
+		"pid that is no number":   {[]string{action("pre-dump"), images, "CRTOOLS_INIT_PID=one"}, `CRTOOLS_INIT_PID is "one", not a process id; nothing was changed [NF105]`},
+		"pid that is gone":        {[]string{action("pre-dump"), images, pid(gone.Process.Pid)}, "NF304"},
 		"lock without a pre-dump": {[]string{action("network-lock"), images, pid(k.pid)}, noBegin},
 		"post-dump alone":         {[]string{action("post-dump"), images, pid(k.pid)}, noBegin},
 		"unlock alone":            {[]string{action("network-unlock"), images, pid(k.pid)}, noBegin},
 		"namespaces alone":        {[]string{action("post-setup-namespaces"), images, pid(k.pid)}, noBegin},
 		"resume alone":            {[]string{action("post-resume"), images, pid(k.pid)}, noBegin},
 		"restore without images":  {[]string{action("pre-restore")}, "CRTOOLS_IMAGE_DIR is not set"},
-		"restore of foreign ones": {[]string{action("pre-restore"), foreign}, "does not belong to the calling process"},
-		"restore of nothing":      {[]string{action("pre-restore"), images}, "inventory.img"},
+		"restore of foreign ones": {[]string{action("pre-restore"), foreign}, "NF405"},
+		"restore of nothing":      {[]string{action("pre-restore"), images}, "NF701"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			ours, hosts := ruleset(t, app.netns), ruleset(t, "")
@@ -105,7 +105,7 @@ func TestNoBackend(t *testing.T) {
 	mustRun(t, "", "", "mount", "--bind", "/dev/null", tool)
 	err := p.dumped.engine.dump(p.dumped, true)
 	mustRun(t, "", "", "umount", tool)
-	if err == nil || !strings.Contains(err.Error(), "iptables") {
+	if err == nil || !strings.Contains(err.Error(), "iptables") || !strings.Contains(err.Error(), "NF201") {
 		t.Errorf("the dump should have failed because iptables is missing: %v", err)
 	}
 	if err := p.packets.since(p.from).stray(); err != nil {

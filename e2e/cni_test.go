@@ -195,7 +195,7 @@ func TestCNICheck(t *testing.T) {
 	h := n.newHost("app")
 	n.must("check", h, h.netns)
 	mustRun(t, h.netns, "", "nft", "delete", "table", "inet", "criu-netfreeze")
-	if out, err := n.do("check", h, h.netns); err == nil || !strings.Contains(out, "is no longer") {
+	if out, err := n.do("check", h, h.netns); err == nil || !strings.Contains(out, "is no longer") || !strings.Contains(out, "NF205") {
 		t.Errorf("CHECK did not notice that the freeze is gone: %v", err)
 	}
 	n.must("del", h, h.netns)

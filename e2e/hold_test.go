@@ -5,6 +5,9 @@
 package e2e
 
 import (
+	"os"
+	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 )
@@ -51,7 +54,8 @@ func TestHoldEnds(t *testing.T) {
 // TestRestartInPlace starts another container in the namespace of one that a dump has
 // ended, as kubelet does: it gets its network, though nobody has restored or thawed.
 func TestRestartInPlace(t *testing.T) {
-	withNetfreeze(t, settings{policy: "kill"}, runtimeEngine("runc"))
+	log := filepath.Join(t.TempDir(), "log")
+	withNetfreeze(t, settings{policy: "kill", log: log}, runtimeEngine("runc"))
 	e := runtimeEngine("runc")
 	p := newPair(t, e, true, few)
 	p.dump()
@@ -62,6 +66,9 @@ func TestRestartInPlace(t *testing.T) {
 	}
 	ends := endpoints{server: serve(t, e, p.app)}
 	awaitRelease(t, patience, p.app.netns, p.rules)
+	if text, err := os.ReadFile(log); err != nil || !strings.Contains(string(text), "[NF506]") {
+		t.Errorf("the log does not tell: %v\n%s", err, text)
+	}
 	ends.client = connect(t, plainCRIU{}, p.peer, p.app, few)
 	ends.awaitTraffic(patience, time.Now())
 }

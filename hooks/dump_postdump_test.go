@@ -30,7 +30,7 @@ func TestMissedBytes(t *testing.T) {
 		{map[tcp.Tuple]uint32{testConn(2): 2}, "4 bytes, or an end, came in"}, // modulo 2^32
 	} {
 		err := checkMissedBytes(dumped, tc.now)
-		if tc.want == "" && err != nil || tc.want != "" && (err == nil || !strings.Contains(err.Error(), tc.want)) {
+		if tc.want == "" && err != nil || tc.want != "" && (err == nil || !strings.Contains(err.Error(), tc.want) || !strings.Contains(err.Error(), "NF402")) {
 			t.Errorf("%v: %v, want %q", tc.now, err, tc.want)
 		}
 	}

@@ -334,7 +334,7 @@ func TestRestoreSparesQueue(t *testing.T) {
 		}
 		return err
 	}))
-	if got := s.story("pre-restore"); !strings.Contains(got, "waits in a listening queue") || !strings.Contains(got, "nothing was changed") {
+	if got := s.story("pre-restore"); !strings.Contains(got, "waits in a listening queue") || !strings.Contains(got, "NF503") || !strings.Contains(got, "nothing was changed") {
 		t.Errorf("got %s", got)
 	}
 }

@@ -14,9 +14,11 @@ import (
 // never for more than a small part of the time.
 const (
 	firstLook   = time.Millisecond
-	lookTime    = 3 * time.Second
+	lookTime    = 2 * time.Second        // in all,
+	lookOn      = 200 * time.Millisecond // and after each has carried something, one way
 	lookBackOff = 1.3
-	lookShare   = 4 // at most a quarter of the time is spent on it
+	lastLook    = 200 * time.Millisecond // between two looks, at most
+	lookShare   = 4                      // at most a quarter of the time is spent on it
 )
 
 // watchTraffic finds out, for the report, when each connection of the restore carries
@@ -58,8 +60,8 @@ type trafficWatch struct {
 	sleep func(time.Duration)
 }
 
-// run looks until every connection has carried bytes both ways, or lookTime is over.
-// Times count from thaw.
+// run looks until every connection has carried bytes both ways, or the time for that is
+// over: some carry them one way only. Times count from thaw.
 func (w trafficWatch) run(thaw time.Time) ([]journal.Flow, error) {
 	flows := make([]journal.Flow, len(w.conns))
 	for i, c := range w.conns {
@@ -69,24 +71,30 @@ func (w trafficWatch) run(thaw time.Time) ([]journal.Flow, error) {
 	if err != nil {
 		return flows, err
 	}
-	for wait := firstLook; time.Since(thaw) < lookTime; wait = time.Duration(float64(wait) * lookBackOff) {
+	end := thaw.Add(lookTime)
+	for wait := firstLook; time.Now().Before(end); wait = time.Duration(float64(wait) * lookBackOff) {
 		w.sleep(wait)
 		began := time.Now()
 		now, err := w.list()
 		if err != nil {
 			return flows, err
 		}
-		if !note(flows, before, now, time.Since(thaw).Nanoseconds()) {
+		some, all := note(flows, before, now, time.Since(thaw).Nanoseconds())
+		if all {
 			break
 		}
-		wait = max(wait, lookShare*time.Since(began))
+		if some && time.Until(end) > lookOn {
+			end = time.Now().Add(lookOn)
+		}
+		wait = min(max(wait, lookShare*time.Since(began)), lastLook)
 	}
 	return flows, nil
 }
 
-// note notes what has come since, at a time after the thaw in ns. It reports whether
-// anything is still to come.
-func note(flows []journal.Flow, before, now map[tcp.Tuple]tcp.Progress, at int64) (more bool) {
+// note notes what has come since, at a time after the thaw in ns. It reports whether each
+// connection has carried some bytes, and whether all have both ways.
+func note(flows []journal.Flow, before, now map[tcp.Tuple]tcp.Progress, at int64) (some, all bool) {
+	some, all = true, true
 	for i := range flows {
 		f := &flows[i]
 		t := tcp.Tuple{Local: f.Local, Remote: f.Remote}
@@ -96,7 +104,8 @@ func note(flows []journal.Flow, before, now map[tcp.Tuple]tcp.Progress, at int64
 		if f.OutNS == nil && now[t].Acked > before[t].Acked {
 			f.OutNS = &at
 		}
-		more = more || f.InNS == nil || f.OutNS == nil
+		some = some && (f.InNS != nil || f.OutNS != nil)
+		all = all && f.InNS != nil && f.OutNS != nil
 	}
-	return more
+	return some, all
 }

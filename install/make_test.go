@@ -79,6 +79,7 @@ func TestMake(t *testing.T) {
 		"/opt/cni/bin/netfreeze-cni": program,
 		share:                        "drwxr-xr-x",
 		share + "/oci-hook.json":     "-rw-r--r--",
+		share + "/alerts.yaml":       "-rw-r--r--",
 		toml:                         "-rw-r--r--",
 	}
 	dest := t.TempDir()

@@ -228,12 +228,21 @@ func (i *ipt) each(what string, f func(context.Context, *iptTool) error) error {
 				return i.ns.Do(func() error { return f(ctx, t) })
 			})
 			if err != nil {
-				errs[n] = fmt.Errorf("%s in %s by %s: %w", what, i.ns, i.kind, err)
+				errs[n] = ofTool(fmt.Errorf("%s in %s by %s: %w", what, i.ns, i.kind, err))
 			}
 		})
 	}
 	all.Wait()
 	return errors.Join(errs...)
+}
+
+// ofTool gives an error of an iptables program the code that fits.
+func ofTool(err error) error {
+	const noLock = 4 // RESOURCE_PROBLEM in iptables/xshared.h: somebody else has the lock
+	if e, ok := errors.AsType[*iptables.Error](err); ok && e.ExitStatus() == noLock {
+		return code.Wrap(code.FilterBusy, err)
+	}
+	return err
 }
 
 // isNotThere reports whether an iptables program failed because a table, chain or

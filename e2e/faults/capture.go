@@ -108,7 +108,7 @@ func (c *capture) packets() []packet {
 // segment is what a frame says that matters here.
 type segment struct {
 	fromApp, tcp, fin, rst, syn bool
-	unreachable                 bool // an ICMP error
+	unreachable                 bool // an ICMP error, other than those of a nudge (see nudge.Acks)
 	payload                     int
 	src, dst                    uint16
 	seq                         uint32
@@ -148,10 +148,10 @@ func (p packet) parse() (s segment) {
 		s.src, s.dst = binary.BigEndian.Uint16(transport), binary.BigEndian.Uint16(transport[2:])
 		s.seq = binary.BigEndian.Uint32(transport[4:])
 		s.payload = length - int(transport[12]>>4)*4
-	case proto == unix.IPPROTO_ICMP && len(transport) > 0:
-		s.unreachable = transport[0] == 3
-	case proto == unix.IPPROTO_ICMPV6 && len(transport) > 0:
-		s.unreachable = transport[0] == 1
+	case proto == unix.IPPROTO_ICMP && len(transport) > 1:
+		s.unreachable = transport[0] == 3 && transport[1] != 1 // the host
+	case proto == unix.IPPROTO_ICMPV6 && len(transport) > 1:
+		s.unreachable = transport[0] == 1 && transport[1] != 0 // no route
 	}
 	return s
 }

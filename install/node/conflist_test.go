@@ -7,6 +7,8 @@ import (
 	"errors"
 	"strings"
 	"testing"
+
+	"github.com/criu-netfreeze/criu-netfreeze/internal/code"
 )
 
 // TestPlugin adds and removes our entry, beside edits of others.
@@ -48,7 +50,7 @@ func TestPlugin(t *testing.T) {
 			}
 		}
 	}
-	if _, err := addPlugin([]byte(`{"type": "bridge"}`)); !errors.Is(err, errNoList) {
+	if _, err := addPlugin([]byte(`{"type": "bridge"}`)); !errors.Is(err, errNoList) || !strings.Contains(err.Error(), code.CNIList.String()) {
 		t.Errorf("a single plugin: %v", err)
 	}
 }

@@ -84,6 +84,7 @@ func TestContents(t *testing.T) {
 		"/usr/libexec/criu-netfreeze/pre-restore":                "-> netfreeze-hook",
 		"/usr/libexec/criu-netfreeze/post-resume":                "-> netfreeze-hook",
 		"/usr/share/criu-netfreeze/oci-hook.json":                file,
+		"/usr/share/criu-netfreeze/alerts.yaml":                  file,
 		"/etc/criu/netfreeze.toml":                               file,
 		"/usr/lib/tmpfiles.d/criu-netfreeze.conf":                file,
 		"/var/log/criu-netfreeze":                                "drwx------",

@@ -97,14 +97,16 @@ network lock of CRIU's own that a killed CRIU has left in a namespace.
 			if criu {
 				return removeLeftovers(cmd, args[0])
 			}
+			ended := waiting(cmd, "%s to go on", args[0])
 			found, err := records(args[0])
+			if err == nil && len(found) > 0 {
+				err = keeper().Thaw(nudgePackets(), found...)
+			}
+			ended()
 			if err != nil {
 				return err
 			}
 			if len(found) > 0 {
-				if err := keeper().Thaw(nudgePackets(), found...); err != nil {
-					return err
-				}
 				for _, r := range found {
 					events := []journal.Event{{Kind: journal.Thawed}}
 					if r.Phase == record.Held || r.Phase == record.Isolated {
@@ -194,14 +196,16 @@ into it, or until the time to live is over; netfreeze thaw ends that too.
 			if err := needRoot(); err != nil {
 				return err
 			}
+			done := waiting(cmd, "%s to end", args[0])
 			found, err := records(args[0])
+			if err == nil && len(found) == 0 {
+				err = code.New(code.Target, fmt.Sprintf("%q names nothing that is held (see netfreeze status)", args[0]))
+			}
+			if err == nil {
+				err = keeper().Kill(found...)
+			}
+			done()
 			if err != nil {
-				return err
-			}
-			if len(found) == 0 {
-				return code.New(code.Target, fmt.Sprintf("%q names nothing that is held (see netfreeze status)", args[0]))
-			}
-			if err := keeper().Kill(found...); err != nil {
 				return err
 			}
 			for _, r := range found {

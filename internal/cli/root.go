@@ -65,7 +65,12 @@ criu by hand. Install the action-scripts once; nothing else has to change:
   netfreeze install
 
 Afterwards every dump freezes the network of what it dumps, and applies the
-policy of /etc/criu/netfreeze.toml once it has succeeded.`,
+policy of /etc/criu/netfreeze.toml once it has succeeded.
+
+Exit codes: 0, all was done, and was seen to be done; 1, an error, which stands on
+stderr, one line each, with a code that docs/troubleshooting.md explains. doctor and
+inspect --target also exit 1 where they find what keeps things from working.
+Durations are given with their units, for example 90s, 15m or 200ms.`,
 		Example: `  netfreeze install --runtime runc,crun
   netfreeze status
   netfreeze thaw 3f2a91`,

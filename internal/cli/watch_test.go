@@ -3,6 +3,7 @@
 package cli
 
 import (
+	"os"
 	"regexp"
 	"strings"
 	"testing"
@@ -86,5 +87,26 @@ func TestMetrics(t *testing.T) {
 		if !line.MatchString(strings.TrimSuffix(l, "\n")) {
 			t.Errorf("malformed: %q", l)
 		}
+	}
+}
+
+// TestAlerts has the alerts that are shipped ask for nothing but what is printed.
+func TestAlerts(t *testing.T) {
+	alerts, err := os.ReadFile("../../install/prometheus/alerts.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var out strings.Builder
+	if err := writeMetrics(&out, nil, nil); err != nil {
+		t.Fatal(err)
+	}
+	asked := regexp.MustCompile(`netfreeze_[a-z_]+`).FindAllString(string(alerts), -1)
+	for _, name := range asked {
+		if !strings.Contains(out.String(), "# TYPE "+name+" gauge\n") {
+			t.Errorf("an alert asks for %s", name)
+		}
+	}
+	if len(asked) == 0 {
+		t.Error("no alert asks for anything")
 	}
 }

@@ -10,6 +10,7 @@ package code
 import (
 	"errors"
 	"strconv"
+	"strings"
 	"syscall"
 )
 
@@ -86,8 +87,9 @@ type Coder interface {
 	Code() Code
 }
 
-// Text returns an error's text with its code at the end.
-func Text(c Code, text string) string { return text + " [" + c.String() + "]" }
+// Text returns an error's text with its code at the end. The newlines that programs
+// end their messages with are dropped.
+func Text(c Code, text string) string { return strings.TrimRight(text, "\n") + " [" + c.String() + "]" }
 
 // coded is an error that was given a code.
 type coded struct {

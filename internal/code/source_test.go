@@ -78,6 +78,41 @@ func checkFile(t *testing.T, path string) {
 	})
 }
 
+// untested are codes that no test can bring about here.
+var untested = map[string]string{
+	"WrongNetNS": "two processes would have to get one number at the right moment",
+	"TimeNS":     "newer kernels have exec enter the other time namespace",
+	"System":     "TestAny has it, and the next two",
+	"Forbidden":  "",
+	"NoResource": "",
+}
+
+// TestEveryCodeIsTested looks for each code in the tests of other packages: by its name
+// or its number.
+func TestEveryCodeIsTested(t *testing.T) {
+	var tests strings.Builder
+	err := filepath.WalkDir(top, func(path string, d fs.DirEntry, err error) error {
+		switch {
+		case err != nil:
+			return err
+		case d.IsDir() && (d.Name() == "code" || d.Name() == "build" || d.Name() == ".git"):
+			return fs.SkipDir
+		case strings.HasSuffix(path, "_test.go"):
+			tests.WriteString(read(t, path))
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, m := range regexp.MustCompile(`(?m)^\t(\w+) +Code = (\d{3})`).FindAllStringSubmatch(read(t, "code.go"), -1) {
+		_, excused := untested[m[1]]
+		if !excused && !strings.Contains(tests.String(), "NF"+m[2]) && !strings.Contains(tests.String(), "code."+m[1]) {
+			t.Errorf("no test expects %s, NF%s", m[1], m[2])
+		}
+	}
+}
+
 var number = regexp.MustCompile(`\bNF(\d{3})\b`)
 
 // TestEveryCodeIsExplained compares the codes with the rows of the page that explains

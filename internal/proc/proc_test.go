@@ -183,7 +183,7 @@ func TestChildren(t *testing.T) {
 		{"two threads", process(map[string]string{"1": "7 8 ", "2": "9 "}), []int{7, 8, 9}, ""},
 		{"no children", process(map[string]string{"1": " "}), nil, ""},
 		{"the process has ended", filepath.Join(t.TempDir(), "none"), nil, ""},
-		{"no such file in the kernel", process(map[string]string{"1": ""}), nil, "CONFIG_PROC_CHILDREN"},
+		{"no such file in the kernel", process(map[string]string{"1": ""}), nil, "CONFIG_PROC_CHILDREN [NF204]"},
 		{"not a number", process(map[string]string{"1": "7 x"}), nil, "invalid syntax"},
 		{"unreadable", unreadable, nil, "is a directory"},
 	} {

@@ -14,6 +14,7 @@ import (
 
 	"github.com/criu-netfreeze/criu-netfreeze/hooks"
 	"github.com/criu-netfreeze/criu-netfreeze/internal/action"
+	"github.com/criu-netfreeze/criu-netfreeze/internal/code"
 	"github.com/criu-netfreeze/criu-netfreeze/internal/proc"
 )
 
@@ -27,6 +28,13 @@ func FuzzRequest(f *testing.F) {
 			t.Errorf("%q became %q", message, req)
 		}
 	})
+}
+
+// TestVersions refuses the request of another version's script.
+func TestVersions(t *testing.T) {
+	if _, err := parseRequest("0\x00netfreeze-hook\x00pre-dump\x00\x00"); err == nil || !strings.Contains(err.Error(), code.Versions.String()) {
+		t.Errorf("got %v", err)
+	}
 }
 
 // transaction is one that counts what is asked of it.
