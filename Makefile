@@ -166,7 +166,7 @@ build/limits.so: e2e/testdata/limits.c # for CRIU where root lacks CAP_SYS_RESOU
 build/busybox-static.deb: # what the documentation has people install; without apt the tests of it are skipped
 	@mkdir -p build/busybox
 	cd build/busybox && { apt-get -qq download busybox-static && mv busybox-static_*.deb ../busybox-static.deb || \
-		echo "no busybox-static here: TestNewUser is skipped"; }
+		echo "no busybox-static here: TestNewUser and TestDocs are skipped"; }
 
 e2e: build lab traffic netstack cnitool crictl crane build/limits.so build/image build/e2e-packages build/busybox-static.deb ## run the end-to-end tests in the lab, as root (RUN=TestMove/nftables selects)
 	rm -rf build/dest
