@@ -60,7 +60,7 @@ func installedHost(t *testing.T) {
 func inInstalledHost(t *testing.T, test func(t *testing.T)) {
 	t.Helper()
 	if _, err := os.Stat(busyboxDeb); err != nil {
-		t.Skipf("Debian's busybox-static is needed: %v", err)
+		t.Fatalf("Debian's busybox-static is needed: %v", err)
 	}
 	inPackageRoot(t, func(t *testing.T) {
 		installedHost(t)
