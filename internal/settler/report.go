@@ -3,6 +3,7 @@
 package settler
 
 import (
+	"sync"
 	"time"
 
 	"github.com/sirupsen/logrus"
@@ -13,11 +14,15 @@ import (
 	"github.com/criu-netfreeze/criu-netfreeze/internal/journal"
 )
 
-// reporter notes in the journal what has changed.
+// reporter notes in the journal what has changed. There is no report before the first
+// action of a dump or a restore.
 type reporter struct {
 	journal *journal.Journal
 	said    hooks.Facts // what the journal knows already
+
+	mu      sync.Mutex // for what follows: several goroutines log
 	begun   bool
+	pending []journal.Event // what was logged before
 }
 
 // did notes that an action was done, since began, and what is known after it. tx is nil
@@ -32,9 +37,9 @@ func (r *reporter) did(req action.Request, began time.Time, tx hooks.Transaction
 		e.State = tx.Facts().State
 		r.begin(began, tx.Facts().Header)
 	} else {
-		op := "restore"
-		if req.Action == action.PreDump {
-			op = "dump"
+		op, ok := map[string]string{action.PreDump: "dump", action.PreRestore: "restore"}[req.Action]
+		if !ok {
+			return // nothing has begun
 		}
 		r.begin(began, journal.Header{Op: op})
 	}
@@ -48,11 +53,17 @@ func (r *reporter) did(req action.Request, began time.Time, tx hooks.Transaction
 
 // begin notes what the report is about. A restore may learn of its namespace later.
 func (r *reporter) begin(at time.Time, h journal.Header) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
 	if r.begun && h.NetNS == r.said.Header.NetNS {
 		return
 	}
-	r.begun, r.said.Header = true, h
+	r.said.Header = h
 	r.journal.Add(journal.Event{At: at, Kind: journal.Begin, Header: &h})
+	for _, e := range r.pending {
+		r.journal.Add(e)
+	}
+	r.begun, r.pending = true, nil
 }
 
 // look notes what has become known of the transaction.
@@ -81,6 +92,13 @@ func (r *reporter) Levels() []logrus.Level {
 
 // Fire implements logrus.Hook: what is said in the log is part of the report.
 func (r *reporter) Fire(e *logrus.Entry) error {
-	r.journal.Add(journal.Event{At: e.Time, Kind: journal.Message, Level: e.Level.String(), Text: e.Message})
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	said := journal.Event{At: e.Time, Kind: journal.Message, Level: e.Level.String(), Text: e.Message}
+	if !r.begun {
+		r.pending = append(r.pending, said)
+		return nil
+	}
+	r.journal.Add(said)
 	return nil
 }
