@@ -50,6 +50,7 @@ type Dump struct {
 	stats      statsFile       // CRIU's last file, watched from the commit on
 	images     *os.File        // the image directory, which outlives CRIU's path to it
 	read       func() dumped   // reads the images once; nil before the commit, see holdImages
+	seized     *seizedTree     // the tasks, looked for while CRIU dumps them; nil before network-lock, and once taken
 	listener   *nudge.Listener // of a freeze after which acknowledge is called; otherwise nil
 	background sync.WaitGroup  // whatever runs beside CRIU
 
@@ -119,6 +120,7 @@ func (d *Dump) Concluded() bool {
 func (d *Dump) Close() {
 	d.background.Wait()
 	_, _ = d.listener.Stop() // what it heard is not needed any more
+	d.seized.close()
 	d.freeze.Close()
 	d.stats.close()
 	if d.images != nil {

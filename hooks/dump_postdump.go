@@ -37,7 +37,7 @@ func (d *Dump) postDump(req action.Request) error {
 	if err != nil {
 		return err
 	}
-	tree, err := proc.OpenTree(d.record().Tree[0])
+	tree, err := d.takeTree()
 	if err != nil {
 		return fmt.Errorf("find the tasks: %w", err)
 	}
