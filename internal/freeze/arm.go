@@ -12,12 +12,15 @@ import (
 	"github.com/criu-netfreeze/criu-netfreeze/internal/proc"
 	"github.com/criu-netfreeze/criu-netfreeze/internal/record"
 	"github.com/criu-netfreeze/criu-netfreeze/internal/tcp"
+	"github.com/criu-netfreeze/criu-netfreeze/rules"
 )
 
 // Prepare puts the unarmed rules of a whole namespace in place, so that Arm has
 // little to do. For holdSYN the kernel drops segments that open a connection.
 func (f *Freeze) Prepare(holdSYN time.Duration) error {
-	err := f.locked(func() error { return f.whole.Prepare(min(holdSYN, f.ttl)) })
+	err := f.locked(func() error {
+		return f.tryRules(func(r rules.Freezer) error { return r.Prepare(min(holdSYN, f.ttl)) })
+	})
 	if err != nil {
 		return fmt.Errorf("put the rules in place: %w", err)
 	}
@@ -31,7 +34,7 @@ func (f *Freeze) Arm() error {
 		ttl := max(f.ttl, time.Until(f.found.until))
 		var err error
 		if f.whole != nil {
-			err = f.whole.Freeze(ttl)
+			err = f.tryRules(func(r rules.Freezer) error { return r.Freeze(ttl) })
 		} else {
 			err = f.conns.Freeze(f.Record.Conns, ttl)
 		}

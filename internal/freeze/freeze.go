@@ -65,6 +65,7 @@ type Freeze struct {
 
 	ns    *netns.Namespace
 	whole rules.Freezer     // scope netns
+	guess bool              // its back end was not tried yet, see openWhole
 	conns rules.ConnFreezer // scope connections
 	found found
 	stage stage
@@ -179,7 +180,7 @@ func (f *Freeze) openWhole(ns *netns.Namespace, criu netns.ID) error {
 	if err != nil {
 		return err
 	}
-	if f.whole, err = f.filter.Open(isolated, f.backend); err != nil {
+	if err = f.openFilter(isolated); err != nil {
 		return err
 	}
 	f.Record.Backend = f.whole.Backend()
@@ -190,6 +191,48 @@ func (f *Freeze) openWhole(ns *netns.Namespace, criu netns.ID) error {
 		until:  time.Now().Add(before.Left),
 	}
 	return nil
+}
+
+// openFilter opens the back end. Where any will do, nftables is taken if it answers, and
+// only if it cannot freeze after all are all of them tried (see tryRules): to try rules
+// out means to remove them again, and while the kernel does that, whoever asks it for
+// others waits, CRIU's caller with them.
+func (f *Freeze) openFilter(ns *netns.Isolated) (err error) {
+	if f.guess = f.backend == backend.Auto; f.guess {
+		if f.whole, err = f.filter.Open(ns, backend.NFTables); err == nil {
+			if _, err = f.whole.State(); err == nil {
+				return nil
+			}
+			f.closeRules()
+		}
+		f.guess = false
+	}
+	f.whole, err = f.filter.Open(ns, f.backend)
+	return err
+}
+
+// tryRules changes the rules of a whole namespace. If that fails by a back end that was
+// not tried before, it is done by one that works.
+func (f *Freeze) tryRules(change func(rules.Freezer) error) error {
+	err := change(f.whole)
+	if err == nil || !f.guess {
+		f.guess = false
+		return err
+	}
+	f.guess = false
+	isolated, err2 := f.isolate()
+	if err2 != nil {
+		return errors.Join(err, err2)
+	}
+	whole, err2 := f.filter.Open(isolated, backend.Auto)
+	if err2 != nil {
+		return errors.Join(err, err2)
+	}
+	f.log.Debugf("nftables cannot freeze %s, so %s does: %v", f.ns, whole.Backend(), err)
+	f.closeRules()
+	f.whole, f.Record.Backend = whole, whole.Backend()
+	f.found.mixed = true // whatever the other one has left goes at the thaw
+	return change(f.whole)
 }
 
 // look finds out what is frozen already, and whether that can be told: rules that came
