@@ -202,6 +202,10 @@ func TestDoctorContainer(t *testing.T) {
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			app := newTopology(t).newHost("app")
+			if test.name == "fuse" { // the lab has none
+				mustRun(t, "", "", "mknod", "-m", "666", "/dev/fuse", "c", "10", "229")
+				t.Cleanup(func() { _ = os.Remove("/dev/fuse") })
+			}
 			k := startPerl(t, app, test.program)
 			found := doctor(t, fmt.Sprint(k.pid))
 			first := found[0]
