@@ -6,7 +6,6 @@ package e2e
 
 import (
 	"fmt"
-	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -198,11 +197,7 @@ func TestCallers(t *testing.T) {
 	}
 	text := table.String()
 	t.Logf("the matrix:\n%s", text)
-	if dir := os.Getenv("NETFREEZE_KEEP"); dir != "" {
-		if err := os.WriteFile(filepath.Join(dir, "callers.md"), []byte(text), 0o644); err != nil {
-			t.Error(err)
-		}
-	}
+	keep(t, "callers.md", text)
 }
 
 // try goes through one course.

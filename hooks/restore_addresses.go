@@ -4,7 +4,6 @@ package hooks
 
 import (
 	"net/netip"
-	"strings"
 
 	"github.com/criu-netfreeze/criu-netfreeze/internal/netns"
 	"github.com/criu-netfreeze/criu-netfreeze/internal/tcp"
@@ -18,12 +17,4 @@ func missingAddresses(ns *netns.Namespace, conns []tcp.Tuple) ([]netip.Addr, err
 		addrs[i] = c.Local.Addr()
 	}
 	return ns.Missing(addrs)
-}
-
-func list(addrs []netip.Addr) string {
-	words := make([]string, len(addrs))
-	for i, a := range addrs {
-		words[i] = a.String()
-	}
-	return strings.Join(words, ", ")
 }

@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"testing"
 
+	"github.com/criu-netfreeze/criu-netfreeze/internal/netns"
 	"github.com/criu-netfreeze/criu-netfreeze/internal/netns/nstest"
 	"github.com/criu-netfreeze/criu-netfreeze/internal/tcp"
 )
@@ -22,7 +23,7 @@ func TestMissingAddresses(t *testing.T) {
 		conn("192.0.2.1:1"), conn("192.0.2.2:1"), conn("192.0.2.2:2"), conn("[2001:db8::1]:1"), conn("[2001:db8::2]:1"), conn("[fe80::1%lo]:1"), conn("[::ffff:192.0.2.1]:3"),
 	})
 	must(t, err)
-	if list(got) != "192.0.2.2, 2001:db8::2" {
-		t.Errorf("missing: %s", list(got))
+	if netns.List(got) != "192.0.2.2, 2001:db8::2" {
+		t.Errorf("missing: %s", netns.List(got))
 	}
 }

@@ -12,6 +12,7 @@ import (
 	"github.com/criu-netfreeze/criu-netfreeze/internal/container"
 	"github.com/criu-netfreeze/criu-netfreeze/internal/criuimg"
 	"github.com/criu-netfreeze/criu-netfreeze/internal/freeze"
+	"github.com/criu-netfreeze/criu-netfreeze/internal/netns"
 	"github.com/criu-netfreeze/criu-netfreeze/internal/record"
 	"github.com/criu-netfreeze/criu-netfreeze/internal/tcp"
 )
@@ -102,7 +103,7 @@ func (r *Restore) checkTarget() error {
 	}
 	if len(missing) > 0 {
 		return code.New(code.NoAddress, fmt.Sprintf("%s lacks the local address %s of %d connections in the images: give the restored container the address that the dumped one had (a static address), then restore again; nothing was changed",
-			ns, list(missing), len(r.record().Conns)))
+			ns, netns.List(missing), len(r.record().Conns)))
 	}
 	// The end of the former tasks may just be under way here.
 	records, err := record.Of(ns)
@@ -134,18 +135,11 @@ func (r *Restore) checkTarget() error {
 // staleSockets returns the sockets in the target that are in the way: same
 // addresses and ports as a connection of the images.
 func (r *Restore) staleSockets() ([]tcp.Socket, error) {
-	coming := tcp.SetOf(r.record().Conns)
 	socks, err := r.freeze.Sockets()
 	if err != nil {
 		return nil, err
 	}
-	var found []tcp.Socket
-	for _, s := range socks {
-		if s.Connected() && coming.Has(s.Tuple) {
-			found = append(found, s)
-		}
-	}
-	return found, nil
+	return tcp.Colliding(socks, tcp.SetOf(r.record().Conns)), nil
 }
 
 // ownerHint names the held tree that most likely owns a connection in the way.

@@ -36,21 +36,16 @@ func (r *Restore) watchTraffic() {
 	r.watching = true
 	r.background.Go(func() {
 		defer ns.Close()
-		w := trafficWatch{conns: conns, list: func() (p map[tcp.Tuple]tcp.Progress, err error) { return progress(ns) }, sleep: time.Sleep}
+		w := trafficWatch{
+			conns: conns, sleep: time.Sleep,
+			list: func() (map[tcp.Tuple]tcp.Progress, error) { return netns.In(ns, tcp.ListProgress) },
+		}
 		flows, err := w.run(time.Now())
 		if err != nil {
 			r.env.Log.Debug(err)
 		}
 		r.env.Report.Add(journal.Event{Kind: journal.Carried, Carried: flows})
 	})
-}
-
-func progress(ns *netns.Namespace) (p map[tcp.Tuple]tcp.Progress, err error) {
-	err = ns.Do(func() error {
-		p, err = tcp.ListProgress()
-		return err
-	})
-	return p, err
 }
 
 // trafficWatch has what watching needs, so that tests can replace it.

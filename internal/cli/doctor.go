@@ -14,7 +14,6 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/criu-netfreeze/criu-netfreeze/internal/code"
-	"github.com/criu-netfreeze/criu-netfreeze/internal/container"
 	"github.com/criu-netfreeze/criu-netfreeze/internal/doctor"
 	"github.com/criu-netfreeze/criu-netfreeze/internal/printable"
 	"github.com/criu-netfreeze/criu-netfreeze/internal/proc"
@@ -157,9 +156,9 @@ func treesOf(target string) ([]proc.Ref, error) {
 	if !errors.Is(err, os.ErrNotExist) || strings.ContainsRune(target, '/') {
 		return nil, code.Wrap(code.Target, err)
 	}
-	root, err := container.FindByID(target)
+	root, err := findContainer(target)
 	if err != nil {
-		return nil, code.Wrap(code.Target, fmt.Errorf("%q is no process id, no network namespace in /run/netns, and %w", target, err))
+		return nil, err
 	}
 	return []proc.Ref{root}, nil
 }

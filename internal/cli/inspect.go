@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net/netip"
 	"strings"
 	"text/tabwriter"
 	"time"
@@ -14,6 +13,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/criu-netfreeze/criu-netfreeze/internal/inspect"
+	"github.com/criu-netfreeze/criu-netfreeze/internal/netns"
 	"github.com/criu-netfreeze/criu-netfreeze/internal/printable"
 )
 
@@ -154,7 +154,7 @@ func writeCheckpoint(w io.Writer, r *inspect.Report, c *inspect.Checkpoint) erro
 	_, _ = fmt.Fprintln(tw, "\nA restore needs")
 	n := c.Needs
 	row("network namespace", namespace(n))
-	row("addresses", dash(join(n.Addresses)))
+	row("addresses", dash(netns.List(n.Addresses)))
 	known("interfaces", strings.Join(n.Interfaces, ", "))
 	row("free ports", dash(strings.Join(n.Ports, ", ")))
 	row("tcp-established", map[bool]string{true: "yes", false: "no: there is no connection"}[n.TCPEstablished])
@@ -248,12 +248,4 @@ func namespace(n inspect.Needs) string {
 		return "dumped: CRIU makes a new one from the images"
 	}
 	return "shared: CRIU's own, where the tree was, too"
-}
-
-func join(addrs []netip.Addr) string {
-	words := make([]string, len(addrs))
-	for i, a := range addrs {
-		words[i] = a.String()
-	}
-	return strings.Join(words, ", ")
 }

@@ -100,11 +100,21 @@ func openNetNS(target string) (*netns.Namespace, error) {
 	if !errors.Is(err, os.ErrNotExist) || strings.ContainsRune(target, '/') {
 		return ns, err
 	}
-	root, err := container.FindByID(target)
+	root, err := findContainer(target)
 	if err != nil {
-		return nil, code.Wrap(code.Target, fmt.Errorf("%q is no process id, no network namespace in /run/netns, and %w", target, err))
+		return nil, err
 	}
 	return netns.OpenPID(root.PID, root.Start)
+}
+
+// findContainer finds the container whose id begins with a target that can be nothing
+// else.
+func findContainer(target string) (proc.Ref, error) {
+	root, err := container.FindByID(target)
+	if err != nil {
+		return proc.Ref{}, code.Wrap(code.Target, fmt.Errorf("%q is no process id, no network namespace in /run/netns, and %w", target, err))
+	}
+	return root, nil
 }
 
 // directNetNS opens the network namespace that a target itself names: by path,

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/criu-netfreeze/criu-netfreeze/internal/config"
+	"github.com/criu-netfreeze/criu-netfreeze/internal/netns"
 	"github.com/criu-netfreeze/criu-netfreeze/internal/proc"
 	"github.com/criu-netfreeze/criu-netfreeze/internal/tcp"
 )
@@ -24,15 +25,6 @@ func hostPort(ip []byte, port int) string {
 	return netip.AddrPortFrom(a.Unmap(), uint16(port)).String()
 }
 
-// sockets lists the namespace's TCP sockets.
-func (s *Subject) sockets() (socks []tcp.Socket, err error) {
-	err = s.ns.Do(func() (err error) {
-		socks, err = tcp.List()
-		return err
-	})
-	return socks, err
-}
-
 // pending is what waits at the tree's listening sockets.
 type pending struct {
 	queues map[uint32]tcp.Socket // by inode: those that have connections to accept
@@ -42,7 +34,7 @@ type pending struct {
 // waiting finds out what waits at the tree's listening sockets now.
 func (s *Subject) waiting(own map[uint32]descriptor) (pending, error) {
 	p := pending{queues: map[uint32]tcp.Socket{}}
-	socks, err := s.sockets()
+	socks, err := netns.In(s.ns, tcp.List)
 	for _, k := range socks {
 		_, ours := own[k.Inode]
 		switch {

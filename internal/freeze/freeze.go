@@ -112,13 +112,7 @@ func (f *Freeze) FrozenFor() time.Duration {
 func (f *Freeze) Times() (began, ended time.Time) { return f.since, f.until }
 
 // Sockets lists the TCP sockets of the namespace.
-func (f *Freeze) Sockets() (socks []tcp.Socket, err error) {
-	err = f.ns.Do(func() (err error) {
-		socks, err = tcp.List()
-		return err
-	})
-	return socks, err
-}
+func (f *Freeze) Sockets() ([]tcp.Socket, error) { return netns.In(f.ns, tcp.List) }
 
 // Open makes ns, which it owns from then on, the namespace of the freeze, and
 // opens a back end on it. In the namespace of CRIU itself, usually the host's,

@@ -169,10 +169,7 @@ func (c *Checkpoint) checkConnections(ns *netns.Namespace, socks []tcp.Socket, t
 	for _, conn := range c.Connections {
 		coming[tcp.NewTuple(conn.Local, conn.Remote)] = struct{}{}
 	}
-	for _, s := range socks {
-		if !s.Connected() || !coming.Has(s.Tuple) {
-			continue
-		}
+	for _, s := range tcp.Colliding(socks, coming) {
 		switch {
 		case s.Orphan():
 			t.remark(fmt.Sprintf("something is left of the connection %s, which no process owns", s.Tuple),

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/vishvananda/netlink"
@@ -53,6 +54,15 @@ func (n *Namespace) Missing(addrs []netip.Addr) ([]netip.Addr, error) {
 		return nil
 	})
 	return missing, err
+}
+
+// List prints addresses for a message: "192.0.2.1, 2001:db8::1".
+func List(addrs []netip.Addr) string {
+	words := make([]string, len(addrs))
+	for i, a := range addrs {
+		words[i] = a.String()
+	}
+	return strings.Join(words, ", ")
 }
 
 // local reports whether a socket can be bound to a in this thread's namespace.

@@ -163,6 +163,15 @@ func (n *Namespace) Do(fn func() error) error {
 	return <-done
 }
 
+// In runs fn inside the namespace, as [Namespace.Do] does, and returns what it returns.
+func In[T any](n *Namespace, fn func() (T, error)) (v T, err error) {
+	err = n.Do(func() (err error) {
+		v, err = fn()
+		return err
+	})
+	return v, err
+}
+
 // visit moves the calling thread, which must be locked, into the namespace and runs
 // fn there.
 func (n *Namespace) visit(fn func() error) error {

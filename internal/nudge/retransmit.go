@@ -17,15 +17,9 @@ import (
 // timer has taken over. It returns how many packets it sent.
 func (s *Sender) Retransmit(ns *netns.Namespace, streams []tcp.Stream, limit int) (sent int, err error) {
 	r := retransmission{
-		progress: func() (progress map[tcp.Tuple]tcp.Progress, err error) {
-			err = ns.Do(func() error {
-				progress, err = tcp.ListProgress()
-				return err
-			})
-			return progress, err
-		},
-		send:  func(packets [][]byte) error { return s.Send(packets, 0) },
-		sleep: time.Sleep,
+		progress: func() (map[tcp.Tuple]tcp.Progress, error) { return netns.In(ns, tcp.ListProgress) },
+		send:     func(packets [][]byte) error { return s.Send(packets, 0) },
+		sleep:    time.Sleep,
 	}
 	return r.run(streams, limit)
 }

@@ -123,6 +123,16 @@ func (s Socket) Orphan() bool {
 	return false
 }
 
+// Colliding returns those of the sockets that have both ends of a connection to come.
+func Colliding(socks []Socket, coming Set) (found []Socket) {
+	for _, s := range socks {
+		if s.Connected() && coming.Has(s.Tuple) {
+			found = append(found, s)
+		}
+	}
+	return found
+}
+
 // Pending returns how many handshakes are in flight among the sockets: half-open
 // connections, and complete ones that the application has not accepted yet. CRIU
 // can dump neither ("In-flight connection", criu/sk-inet.c).
