@@ -107,9 +107,15 @@ func (s *settler) serve() error {
 		_, _ = retry(func() (int, error) { return 0, unix.Send(fd, append([]byte{kind}, text...), unix.MSG_NOSIGNAL) })
 	}
 	restoreLog := redirect(s.env.Log, &logLines{send: func(line string) { reply(action.AnswerLine, line) }})
-	err = s.act(string(buf[:n]))
+	began := time.Now()
+	req, err := s.act(string(buf[:n]))
+	took := time.Since(began)
 	if err != nil {
-		s.env.Log.Error(code.Any(err))
+		said := err
+		if req.Action != "" {
+			said = fmt.Errorf("%s: %w", req.Action, err)
+		}
+		s.env.Log.Error(code.Any(said))
 	}
 	restoreLog()
 	if err != nil {
@@ -117,6 +123,7 @@ func (s *settler) serve() error {
 	} else {
 		reply(action.AnswerEnd, "0")
 	}
+	s.report.did(req, began, took, s.tx, err) // CRIU need not wait for that
 	return nil
 }
 
@@ -139,23 +146,17 @@ var hangTime = (action.Patience + 2) * time.Second
 // act parses a request and does the action. A settler that hangs in one ends, since it
 // would keep everybody from undoing what it has done: the locks go with it, and its
 // record tells the next one.
-func (s *settler) act(message string) error {
+func (s *settler) act(message string) (action.Request, error) {
 	req, err := parseRequest(message)
 	if err != nil {
-		return err
+		return req, err
 	}
 	late := time.AfterFunc(hangTime, func() {
 		s.env.Log.Error(code.New(code.NoSettler, req.Action+": the settler hangs, and ends; netfreeze status shows what it leaves"))
 		os.Exit(1)
 	})
 	defer late.Stop()
-	began := time.Now()
-	err = s.do(req)
-	s.report.did(req, began, s.tx, err)
-	if err != nil {
-		return fmt.Errorf("%s: %w", req.Action, err)
-	}
-	return nil
+	return req, s.do(req)
 }
 
 // parseRequest is the inverse of action.Request.String.

@@ -27,7 +27,7 @@ func (hanging) Do(action.Request) error { select {} }
 func hang() {
 	hangTime = 100 * time.Millisecond
 	s := &settler{env: &hooks.Env{Log: logrus.New()}, tx: hanging{}}
-	_ = s.act(action.Request{Script: action.Hook, Action: action.PostDump}.String())
+	_, _ = s.act(action.Request{Script: action.Hook, Action: action.PostDump}.String())
 	os.Exit(0)
 }
 

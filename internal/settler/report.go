@@ -25,30 +25,28 @@ type reporter struct {
 	pending []journal.Event // what was logged before
 }
 
-// did notes that an action was done, since began, and what is known after it. tx is nil
+// did notes that an action began and took so long, and what is known after it. tx is nil
 // if it was refused.
-func (r *reporter) did(req action.Request, began time.Time, tx hooks.Transaction, err error) {
-	took := time.Since(began)
+func (r *reporter) did(req action.Request, began time.Time, took time.Duration, tx hooks.Transaction, err error) {
 	e := journal.Event{At: began, Kind: journal.Action, Name: req.Action, TookNS: took.Nanoseconds()}
 	if err != nil {
 		e.Error = code.Any(err).Error()
 	}
 	if tx != nil {
-		e.State = tx.Facts().State
-		r.begin(began, tx.Facts().Header)
-	} else {
-		op, ok := map[string]string{action.PreDump: "dump", action.PreRestore: "restore"}[req.Action]
-		if !ok {
-			return // nothing has begun
-		}
-		r.begin(began, journal.Header{Op: op})
-	}
-	r.journal.Add(e)
-	if tx == nil {
-		r.journal.Add(journal.Event{Kind: journal.Outcome, Name: journal.Refused})
+		f := tx.Facts()
+		e.State = f.State
+		r.begin(began, f.Header)
+		r.journal.Add(e)
+		r.look(f)
 		return
 	}
-	r.look(tx)
+	op, ok := map[string]string{action.PreDump: "dump", action.PreRestore: "restore"}[req.Action]
+	if !ok {
+		return // nothing has begun
+	}
+	r.begin(began, journal.Header{Op: op})
+	r.journal.Add(e)
+	r.journal.Add(journal.Event{Kind: journal.Outcome, Name: journal.Refused})
 }
 
 // begin notes what the report is about. A restore may learn of its namespace later.
@@ -67,8 +65,7 @@ func (r *reporter) begin(at time.Time, h journal.Header) {
 }
 
 // look notes what has become known of the transaction.
-func (r *reporter) look(tx hooks.Transaction) {
-	f := tx.Facts()
+func (r *reporter) look(f hooks.Facts) {
 	if !f.Frozen.IsZero() && !f.Frozen.Equal(r.said.Frozen) {
 		r.journal.Add(journal.Event{At: f.Frozen, Kind: journal.Frozen})
 	}

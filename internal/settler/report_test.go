@@ -65,12 +65,12 @@ func TestReporter(t *testing.T) {
 		tx := &known{facts: hooks.Facts{Header: journal.Header{Op: "dump", NetNS: "net:[1]"}, State: "prepared"}}
 		log.Info("early")
 		log.Debug("never")
-		r.did(action.Request{Action: action.PreDump}, frozen, tx, nil)
+		r.did(action.Request{Action: action.PreDump}, frozen, time.Millisecond, tx, nil)
 		tx.facts.Frozen, tx.facts.State = frozen, "frozen"
-		r.did(action.Request{Action: action.NetworkLock}, frozen, tx, errors.New("refused"))
-		r.look(tx) // nothing new
+		r.did(action.Request{Action: action.NetworkLock}, frozen, time.Millisecond, tx, errors.New("refused"))
+		r.look(tx.facts) // nothing new
 		tx.facts.Thawed, tx.facts.Outcome, tx.facts.Tasks = frozen.Add(time.Second), journal.Held, 3
-		r.look(tx)
+		r.look(tx.facts)
 	})
 	want := []journal.Kind{
 		journal.Begin, journal.Message, journal.Action, journal.Action, journal.Frozen, journal.Thawed,
@@ -92,7 +92,7 @@ func TestReporterRefused(t *testing.T) {
 	refused := func(name string) *journal.Report {
 		return story(t, func(r *reporter, log *logrus.Logger) {
 			log.Error("no")
-			r.did(action.Request{Action: name}, time.Now(), nil, errors.New("no"))
+			r.did(action.Request{Action: name}, time.Now(), time.Millisecond, nil, errors.New("no"))
 		})
 	}
 	if got := refused(action.PreRestore); got == nil || got.Op != "restore" || got.Outcome != journal.Refused {

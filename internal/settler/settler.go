@@ -56,7 +56,7 @@ func Run(id string, ready *os.File) error {
 	}
 	err = s.loop()
 	if s.tx != nil {
-		s.report.look(s.tx)
+		s.report.look(s.tx.Facts())
 	}
 	s.close() // whoever wants to undo a hold must find it free
 	if s.tx != nil {
