@@ -8,6 +8,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"runtime"
 	"os/exec"
 	"path/filepath"
 	"strings"
@@ -240,21 +241,29 @@ func TestAnnotated(t *testing.T) {
 	check(OK, "it lists our hook")
 }
 
-// TestTraced finds a task that is traced already.
+// TestTraced finds a task that is traced already, and names the process that does it, of
+// which a thread that is not the first one traces.
 func TestTraced(t *testing.T) {
 	s := start(t, nstest.New(t), "nothing")
 	done := make(chan error)
 	end := make(chan bool)
-	go func() { // ptrace(2) is a thread's: this one lets go of it by ending
-		pid := s.root().PID
-		_, _, errno := unix.Syscall6(unix.SYS_PTRACE, unix.PTRACE_SEIZE, uintptr(pid), 0, 0, 0, 0)
-		if errno != 0 {
+	var seize func()
+	seize = func() { // ptrace(2) is a thread's: this one lets go of it by ending
+		runtime.LockOSThread()
+		if unix.Gettid() == os.Getpid() {
+			defer runtime.UnlockOSThread() // while this one waits, the other runs elsewhere
+			go seize()
+			<-end
+			return
+		}
+		if _, _, errno := unix.Syscall6(unix.SYS_PTRACE, unix.PTRACE_SEIZE, uintptr(s.root().PID), 0, 0, 0, 0); errno != 0 {
 			done <- errno
 			return
 		}
 		done <- nil
 		<-end
-	}()
+	}
+	go seize()
 	nstest.Must(t, <-done)
 	first := checkTasks(s)[0]
 	close(end)
