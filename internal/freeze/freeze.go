@@ -65,7 +65,7 @@ type Freeze struct {
 
 	ns    *netns.Namespace
 	whole rules.Freezer     // scope netns
-	guess bool              // its back end was not tried yet, see openFilter
+	guess bool              // its back end was not tried yet, see openWhole
 	conns rules.ConnFreezer // scope connections
 	found found
 	stage stage
