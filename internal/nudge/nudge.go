@@ -24,6 +24,7 @@ import (
 	"net/netip"
 
 	"github.com/criu-netfreeze/criu-netfreeze/internal/tcp"
+	"github.com/criu-netfreeze/criu-netfreeze/internal/wire"
 )
 
 const (
@@ -94,10 +95,10 @@ func toPeer(s tcp.Stream, limit int) [][]byte {
 	}
 	var data [][]byte
 	if s.State == tcp.Established || s.State == tcp.CloseWait {
-		data = unackedSegments(s, min(maxSegments, limit-len(all)))
+		data = wire.Unacked(s, min(maxSegments, limit-len(all)))
 	}
 	if len(data) == 0 {
-		data = [][]byte{ack(s)}
+		data = [][]byte{wire.ACK(s)}
 	}
 	all = append(all, data...)
 	addErrors(s.RcvNxt)
@@ -113,7 +114,7 @@ func toOwnKernel(s tcp.Stream, n int) [][]byte {
 	var all [][]byte
 	us := s.Local.Addr()
 	for range n {
-		all = append(all, unreachable(us, us, s.Local, s.Remote, s.SndUna))
+		all = append(all, wire.Unreachable(us, us, s.Local, s.Remote, s.SndUna))
 	}
 	return all
 }
@@ -122,7 +123,7 @@ func toOwnKernel(s tcp.Stream, n int) [][]byte {
 // most limit.
 func errorsAbout(s tcp.Stream, seq uint32, limit int) (all [][]byte) {
 	for range min(errorsPerPeer, limit) {
-		all = append(all, unreachable(s.Remote.Addr(), s.Local.Addr(), s.Remote, s.Local, seq))
+		all = append(all, wire.Unreachable(s.Remote.Addr(), s.Local.Addr(), s.Remote, s.Local, seq))
 	}
 	return all
 }
@@ -145,7 +146,7 @@ func Acks(streams []tcp.Stream, heard Oldest, limit int) [][]byte {
 		if seq, ok := heard[s.Tuple]; ok && int32(s.RcvNxt-seq) > 0 {
 			all = append(all, errorsAbout(s, seq, limit-1)...)
 		}
-		all = append(all, ack(s))
+		all = append(all, wire.ACK(s))
 	}
 	return all
 }
