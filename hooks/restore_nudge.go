@@ -3,6 +3,7 @@
 package hooks
 
 import (
+	"context"
 	"errors"
 	"net/netip"
 	"slices"
@@ -17,6 +18,7 @@ import (
 	"github.com/criu-netfreeze/criu-netfreeze/internal/journal"
 	"github.com/criu-netfreeze/criu-netfreeze/internal/netns"
 	"github.com/criu-netfreeze/criu-netfreeze/internal/nudge"
+	"github.com/criu-netfreeze/criu-netfreeze/internal/quiet"
 	"github.com/criu-netfreeze/criu-netfreeze/internal/record"
 	"github.com/criu-netfreeze/criu-netfreeze/internal/tcp"
 )
@@ -210,6 +212,13 @@ func (n *nudger) send(p *prepared, thawed time.Time) {
 		}
 		n.report.Sent("nudge, again", sent)
 	})
+	n.background.Go(func() { // the dump may have made them quiet, and the first packet may be lost
+		sent, err := quiet.End(context.Background(), p.ns, connsOfStreams(p.streams))
+		if err != nil {
+			n.log.Debug(err)
+		}
+		n.report.Sent("windows", sent)
+	})
 	for range max(p.times-1, 0) {
 		time.Sleep(n.set.AnnounceInterval)
 		// Anew: an address may have been tentative, or have come since.
@@ -217,6 +226,14 @@ func (n *nudger) send(p *prepared, thawed time.Time) {
 			n.log.Debug(err)
 		}
 	}
+}
+
+func connsOfStreams(streams []tcp.Stream) []tcp.Tuple {
+	conns := make([]tcp.Tuple, len(streams))
+	for i, s := range streams {
+		conns[i] = s.Tuple
+	}
+	return conns
 }
 
 // forgetFlows removes what connection tracking remembers of the connections to

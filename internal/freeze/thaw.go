@@ -96,6 +96,9 @@ func (k *Keeper) thawTogether(packets int, records []*record.Record) error {
 			return err
 		}
 		send()
+		if slices.ContainsFunc(records, func(r *record.Record) bool { return r.Phase == record.Isolated && r.Quiet }) {
+			tellPeers(ns) // no nudge is sent for isolated tasks, whose sockets are not in repair mode
+		}
 		return release(records)
 	})
 }
@@ -125,6 +128,15 @@ func prepareNudge(ns *netns.Namespace, streams []tcp.Stream, packets int) (send 
 		_ = sender.Send(all, 0)
 		sender.Close()
 	}
+}
+
+// receiving returns the connections of a namespace whose peers may send.
+func receiving(ns *netns.Namespace) ([]tcp.Tuple, error) {
+	socks, err := netns.In(ns, tcp.List)
+	if err != nil {
+		return nil, err
+	}
+	return tcp.Outside(tcp.Connections(tcp.Receiving(socks))), nil
 }
 
 // removeRules removes the rules of records of one namespace. The caller has its lock.

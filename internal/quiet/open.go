@@ -7,6 +7,7 @@ import (
 	"maps"
 	"time"
 
+	"github.com/criu-netfreeze/criu-netfreeze/internal/netns"
 	"github.com/criu-netfreeze/criu-netfreeze/internal/tcp"
 	"github.com/criu-netfreeze/criu-netfreeze/rules"
 )
@@ -34,10 +35,8 @@ func (p *Peers) Open(ctx context.Context) (sent int, err error) {
 	shut := maps.Clone(p.peers)
 	for _, pause := range pauses {
 		if pause > 0 {
-			select {
-			case <-ctx.Done():
+			if !sleep(ctx, pause) {
 				return sent, nil
-			case <-time.After(pause):
 			}
 			if err := p.dropSending(shut); err != nil {
 				return sent, err
@@ -50,6 +49,65 @@ func (p *Peers) Open(ctx context.Context) (sent int, err error) {
 		sent += len(shut)
 	}
 	return sent, nil
+}
+
+// Ask makes connections tell their peers once how large their windows are, where it is not
+// known which peers are quiet, or how the connections stand: those of another process.
+func Ask(ns *netns.Namespace, conns []tcp.Tuple) error {
+	p := &Peers{ns: ns, peers: map[tcp.Tuple]*peer{}}
+	defer p.Close()
+	for _, t := range conns {
+		p.peers[t] = &peer{}
+	}
+	if err := p.connect(); err != nil {
+		return err
+	}
+	p.ask()
+	return nil
+}
+
+// asks are the pauses of [End]: our own kernel answers the same question once in 500 ms.
+var asks = []time.Duration{20 * time.Millisecond, 510 * time.Millisecond}
+
+// End repeats [Ask], or whatever else has told the peers of their windows, until they have
+// sent something, for half a second at most, or until ctx ends. ns stays open as long. It
+// returns how many packets it took.
+func End(ctx context.Context, ns *netns.Namespace, conns []tcp.Tuple) (sent int, err error) {
+	p := &Peers{ns: ns, peers: map[tcp.Tuple]*peer{}}
+	defer p.Close()
+	before, err := p.progress()
+	if err != nil {
+		return 0, err
+	}
+	for _, t := range conns {
+		if now, alive := before[t]; alive {
+			p.peers[t] = &peer{received: now.Received}
+		}
+	}
+	if err := p.connect(); err != nil {
+		return 0, err
+	}
+	for _, pause := range asks {
+		if !sleep(ctx, pause) {
+			return sent, nil
+		}
+		if err := p.dropSending(p.peers); err != nil {
+			return sent, err
+		}
+		p.ask()
+		sent += len(p.peers)
+	}
+	return sent, nil
+}
+
+// sleep reports whether ctx has not ended before the pause was over.
+func sleep(ctx context.Context, pause time.Duration) bool {
+	select {
+	case <-ctx.Done():
+		return false
+	case <-time.After(pause):
+		return true
+	}
 }
 
 // dropSending takes out the peers that send again, and those whose connection has gone.

@@ -97,6 +97,9 @@ func Make(ns *netns.Namespace, conns []tcp.Tuple, limit time.Duration, shut func
 			p.Close()
 		}
 	}()
+	if err := p.connect(); err != nil {
+		return nil, err
+	}
 	ears, err := listen(ns, p.peers)
 	if err != nil {
 		return nil, err
@@ -105,9 +108,7 @@ func Make(ns *netns.Namespace, conns []tcp.Tuple, limit time.Duration, shut func
 	if err := shut(p.tuples()); err != nil {
 		return nil, err
 	}
-	if err := p.ask(); err != nil {
-		return nil, err
-	}
+	p.ask()
 	asked := time.Now()
 	if err := p.wait(ears, asked, began.Add(limit)); err != nil {
 		return nil, err
@@ -161,8 +162,8 @@ func (p *Peers) tuples() []tcp.Tuple {
 	return all
 }
 
-// ask makes each connection say where it stands. What cannot be sent is not answered.
-func (p *Peers) ask() error {
+// connect opens the socket for questions.
+func (p *Peers) connect() error {
 	err := p.ns.Do(func() (err error) {
 		p.sock, err = wire.Open()
 		return err
@@ -173,10 +174,14 @@ func (p *Peers) ask() error {
 	if err != nil {
 		return fmt.Errorf("ask the connections in %s: %w", p.ns, err)
 	}
+	return nil
+}
+
+// ask makes each connection say where it stands. What cannot be sent is not answered.
+func (p *Peers) ask() {
 	for t := range p.peers {
 		_ = p.sock.Send(wire.Ask(t))
 	}
-	return nil
 }
 
 // wait waits until all peers are quiet, but not longer than to the deadline.
