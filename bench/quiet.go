@@ -190,7 +190,7 @@ func (b *bench) stall(known []mode) error {
 		far := peer{oneWay: oneWay}
 		before := &Group{
 			Name: "stall-before-" + oneWay.String(), Title: fmt.Sprintf("Standing still before the freeze, round trip %s", 2*oneWay), Unit: "ms",
-			About: "From the last byte that the peer sees get through, or come back, to network-lock.",
+			About: "From the last byte that the program has got to network-lock.",
 		}
 		whole := &Group{
 			Name: "stall-whole-" + oneWay.String(), Title: fmt.Sprintf("Standing still in all, round trip %s", 2*oneWay), Unit: "ms",
@@ -251,11 +251,12 @@ func (b *bench) stallOnce(m mode, far peer, before, whole *Group) error {
 		name string
 		*progressing
 	}{{"pushing", pushing}, {"request and reply", echoing}} {
-		last, next := p.around(lock)
+		// The program has got a byte one way before the peer sees that.
+		last, next := p.around(lock + int64(far.oneWay))
 		if last == 0 || next == 0 {
 			return fmt.Errorf("%s: nothing got through before or after the freeze", p.name)
 		}
-		before.add(p.name+", "+m.title, float64(lock-last)/1e6)
+		before.add(p.name+", "+m.title, float64(lock+int64(far.oneWay)-last)/1e6)
 		whole.add(p.name+", "+m.title, float64(next-last)/1e6)
 	}
 	return nil
