@@ -20,8 +20,8 @@ import (
 )
 
 // outagesVar is the environment variable that says how many times TestOutage
-// measures each length of an outage, and TestPeers each kind of peer. If it is
-// set, TestOutage measures the longest outage too.
+// and TestQuiet measure each length of an outage, and TestPeers each kind of peer. If it
+// is set, the longest outage is measured too, and by TestOutage all modes.
 const outagesVar = "NETFREEZE_OUTAGES"
 
 // origin is the moment from which the time to the first byte is counted: before
@@ -61,12 +61,14 @@ const (
 // outages of different lengths, with the nudge and without.
 func TestOutage(t *testing.T) {
 	lengths, runs := []time.Duration{time.Second / 2, 2 * time.Second, 8 * time.Second}, 2
+	modes := []mode{nudgeMode, noneMode}
 	if os.Getenv(outagesVar) != "" {
 		lengths, runs = append(lengths, 30*time.Second), outageRuns(t, runs)
+		modes = append(modes, quietMode) // which TestQuiet is about
 	}
-	for _, m := range []mode{nudgeMode, noneMode} {
+	for _, m := range modes {
 		eachOutage(t, m, runs, lengths, (*outages).measure, func(t *testing.T, o *outages) {
-			o.report(t, lengths, m == nudgeMode)
+			o.report(t, lengths, m != noneMode)
 		})
 	}
 }

@@ -126,7 +126,7 @@ func TestQuietFar(t *testing.T) {
 			withNetfreeze(t, settings{policy: "kill", log: log, more: test.more}, plainCRIU{})
 			topo := newTopology(t)
 			p := &pair{app: topo.newHost("app"), peer: topo.newFarHost("peer", roundTrip/2)}
-			p.start(t, plainCRIU{}, true, quietPushers)
+			p.start(t, plainCRIU{}, true, append(quietPushers, "pull,size=65536,interval=2ms"))
 			time.Sleep(5 * roundTrip) // until the round trip has been measured
 			p.from = time.Now()
 			p.dumpAndMove(freeze(t))
