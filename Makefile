@@ -29,7 +29,7 @@ CRICTL   = v1.34.0
 CRANE    = v0.20.7
 # Go leaves directories called testdata out of ./...; testdata/netstack is a module
 # of its own.
-PACKAGES = ./... ./testdata/traffic/... ./testdata/demo ./bench/testdata/empty
+PACKAGES = ./... ./testdata/traffic/... ./testdata/delay ./testdata/demo ./bench/testdata/empty
 NETSTACK = testdata/netstack
 # The test of the Kubernetes manifests, with Kubernetes' own types: another module.
 MANIFESTS = testdata/kubernetes

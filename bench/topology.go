@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"github.com/criu-netfreeze/criu-netfreeze/internal/netns"
+	"github.com/criu-netfreeze/criu-netfreeze/testdata/delay"
 )
 
 // patience is the time limit for anything that is waited for.
@@ -94,11 +95,30 @@ func join(app, peer *netNS) error {
 	if err != nil {
 		return err
 	}
-	up := func(s *netNS, dev string, addrs []string) error {
-		return s.ip("link set "+dev+" addrgenmode none up", "addr add "+addrs[0]+"/24 dev "+dev,
-			"addr add "+addrs[1]+"/64 dev "+dev+" nodad")
+	return errors.Join(app.bringUp(inner, appSide), peer.bringUp("eth0", peerSide))
+}
+
+// bringUp gives an interface its addresses, usable at once.
+func (s *netNS) bringUp(dev string, addrs []string) error {
+	return s.ip("link set "+dev+" addrgenmode none up", "addr add "+addrs[0]+"/24 dev "+dev,
+		"addr add "+addrs[1]+"/64 dev "+dev+" nodad")
+}
+
+// joinFar connects two namespaces as join does, by a wire that takes a time each way. The
+// wire is in a namespace of its own.
+func joinFar(app, peer, way *netNS, oneWay time.Duration) (wire *delay.Wire, err error) {
+	if err := way.ip("link add near type veth peer name eth0 netns "+app.name, "link add far type veth peer name eth0 netns "+peer.name,
+		"link set near addrgenmode none up", "link set far addrgenmode none up"); err != nil {
+		return nil, err
 	}
-	return errors.Join(up(app, inner, appSide), up(peer, "eth0", peerSide))
+	if err := errors.Join(app.bringUp("eth0", appSide), peer.bringUp("eth0", peerSide)); err != nil {
+		return nil, err
+	}
+	err = way.Do(func() (err error) {
+		wire, err = delay.New("near", "far", oneWay)
+		return err
+	})
+	return wire, err
 }
 
 // command runs a program of the lab to its end and returns its output, standard

@@ -1,0 +1,115 @@
+// SPDX-License-Identifier: Apache-2.0
+
+//go:build e2e
+
+package e2e
+
+import (
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/google/gopacket"
+	"github.com/google/gopacket/layers"
+)
+
+// exchange is what a capture shows of one connection with a peer whose window was closed
+// before a freeze.
+type exchange struct {
+	shut   time.Time // the app's first segment with a window of 0 since the dump began
+	open   time.Time // its first one with another window after that, and after the outage
+	data   time.Time // the peer's first bytes after that
+	probes int       // the peer's segments while the window was shut, without more than a byte
+	resent int       // the peer's segments with bytes that it had sent before, except probes
+	sent   uint32    // the sequence number after the last byte that the peer has sent
+	begun  bool
+	text   []string // the segments, for a test that fails
+}
+
+// exchanges finds in the capture what has become of each connection, by its number. The
+// outage ends at the given time, or in a dump that fails when the dump began.
+func (p *pair) exchanges(over time.Time) map[uint64]*exchange {
+	all, byEnd := map[uint64]*exchange{}, map[farEnd]*exchange{}
+	for end, id := range p.farEnds() {
+		all[id] = &exchange{}
+		byEnd[end] = all[id]
+	}
+	for at, packet := range p.packets.packets() {
+		tcp, ok := packet.Layer(layers.LayerTypeTCP).(*layers.TCP)
+		if !ok {
+			continue
+		}
+		v6 := packet.Layer(layers.LayerTypeIPv6) != nil
+		if x := byEnd[farEnd{v6, uint16(tcp.DstPort)}]; x != nil {
+			x.fromApp(at, packet, tcp, p.from, over)
+		} else if x := byEnd[farEnd{v6, uint16(tcp.SrcPort)}]; x != nil {
+			x.fromPeer(at, packet, tcp, p.from)
+		}
+	}
+	return all
+}
+
+// fromApp adds a segment of the app's. Time stamps are by the wall clock of this machine.
+func (x *exchange) fromApp(at time.Time, packet gopacket.Packet, tcp *layers.TCP, from, over time.Time) {
+	if at.Before(from) {
+		return
+	}
+	x.note(at.Sub(from), "<", packet, tcp)
+	switch {
+	case tcp.Window == 0 && x.shut.IsZero():
+		x.shut = at
+	case tcp.Window != 0 && !x.shut.IsZero() && x.open.IsZero() && !at.Before(over):
+		x.open = at
+	}
+}
+
+// fromPeer adds a segment of the peer's.
+func (x *exchange) fromPeer(at time.Time, packet gopacket.Packet, tcp *layers.TCP, from time.Time) {
+	length := payload(packet)
+	end := tcp.Seq + length
+	if !x.begun {
+		x.begun, x.sent = true, end
+	}
+	old := length > 0 && int32(tcp.Seq-x.sent) < 0
+	if int32(end-x.sent) > 0 {
+		x.sent = end
+	}
+	if at.Before(from) {
+		return
+	}
+	x.note(at.Sub(from), ">", packet, tcp)
+	shut := !x.shut.IsZero() && x.open.IsZero()
+	switch {
+	case shut && length <= 1:
+		x.probes++
+	case old:
+		x.resent++
+	}
+	if length > 0 && !x.open.IsZero() && x.data.IsZero() {
+		x.data = at
+	}
+}
+
+// note keeps the last segments before a failure would be noticed.
+func (x *exchange) note(after time.Duration, way string, packet gopacket.Packet, tcp *layers.TCP) {
+	const most = 40
+	x.text = append(x.text, fmt.Sprintf("  %12s %s seq %d, %d bytes, ack %d, window %d",
+		after.Round(time.Microsecond), way, tcp.Seq, payload(packet), tcp.Ack, tcp.Window))
+	if len(x.text) > most && x.data.IsZero() {
+		x.text = x.text[1:]
+	}
+}
+
+// waited returns how long after it was told of an open window the peer sent its first
+// bytes. The error says what is missing.
+func (x *exchange) waited() (time.Duration, error) {
+	switch {
+	case x.shut.IsZero():
+		return 0, errors.New("the window was never shut")
+	case x.open.IsZero():
+		return 0, errors.New("the window was never opened again")
+	case x.data.IsZero():
+		return 0, errors.New("the peer sent no byte after the window was opened")
+	}
+	return x.data.Sub(x.open), nil
+}
