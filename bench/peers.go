@@ -84,7 +84,7 @@ func (b *bench) newPeerLoad(connections int, p peer) (l *load, done func(), err 
 		}
 	}
 	if err == nil {
-		l, err = startLoad(app, far, 1, connections, appSide)
+		l, err = startLoad(app, far, shape{1, 1, connections}, appSide)
 	}
 	if err != nil {
 		unplug()
