@@ -42,6 +42,7 @@ type space struct {
 type whole struct {
 	frozen, syn time.Time
 	sealed      bool
+	pass        uint32 // what Seal was told
 }
 
 // connsKey identifies rules for single connections.
@@ -56,6 +57,7 @@ type conns struct {
 	tuples []tcp.Tuple
 	until  time.Time
 	sealed bool
+	pass   uint32 // what Seal was told
 }
 
 // failure is what calls of a method return.
@@ -91,6 +93,7 @@ func New() *Filter {
 //	whole nftables prepared syn-held             rules that drop new connections
 //	whole nftables frozen 15m0s                  and the time left
 //	whole nftables frozen 15m0s sealed           packets with rules.Mark are dropped, too
+//	whole nftables frozen 15m0s sealed answers   but answers pass
 //	conns nftables t00000001 2 frozen 15m0s      an owner's connections; may be sealed
 //	conns nftables t00000001 0                   rules whose time is over
 //	criu-lock CRIU-123
@@ -115,8 +118,11 @@ func (f *Filter) String() string {
 	return strings.Join(lines, "\n")
 }
 
-func sealed(is bool) string {
-	if is {
+func sealed(is bool, pass uint32) string {
+	switch {
+	case is && pass != 0:
+		return " sealed answers"
+	case is:
 		return " sealed"
 	}
 	return ""
@@ -127,7 +133,7 @@ func (f *Filter) lines(s *space) (lines []string) {
 		line := fmt.Sprintf("whole %s ", k)
 		switch st := f.state(s, k); {
 		case st.Frozen:
-			line += "frozen " + st.Left.String() + sealed(s.whole[k].sealed)
+			line += "frozen " + st.Left.String() + sealed(s.whole[k].sealed, s.whole[k].pass)
 		case st.SYNHeld:
 			line += "prepared syn-held"
 		default:
@@ -139,7 +145,7 @@ func (f *Filter) lines(s *space) (lines []string) {
 		tuples, left := f.frozen(s, key)
 		line := fmt.Sprintf("conns %s %s %d", key.kind, key.owner, len(tuples))
 		if len(tuples) > 0 {
-			line += " frozen " + left.String() + sealed(s.conns[key].sealed)
+			line += " frozen " + left.String() + sealed(s.conns[key].sealed, s.conns[key].pass)
 		}
 		lines = append(lines, line)
 	}
