@@ -126,6 +126,7 @@ type configView struct {
 	HoldThenKill     string                `json:"hold-then-kill"`
 	HoldSigterm      config.HoldSigterm    `json:"hold-sigterm"`
 	Restart          config.Restart        `json:"restart"`
+	Answer           config.Answer         `json:"answer"`
 	Annotations      bool                  `json:"annotations"`
 	Log              logView               `json:"log"`
 	Containers       []ruleView            `json:"container"`
@@ -142,6 +143,7 @@ type ruleView struct {
 	Pod     string        `json:"pod,omitempty"`
 	Backend backend.Kind  `json:"backend,omitempty"`
 	Policy  config.Policy `json:"policy,omitempty"`
+	Answer  config.Answer `json:"answer,omitempty"`
 	TTL     string        `json:"ttl,omitempty"`
 	Drain   string        `json:"drain,omitempty"`
 	Line    int           `json:"line"`
@@ -161,12 +163,13 @@ func viewConfig(c *config.Config) *configView {
 		HoldThenKill:     config.FormatDuration(c.HoldThenKill),
 		HoldSigterm:      c.HoldSigterm,
 		Restart:          c.Restart,
+		Answer:           c.Answer,
 		Annotations:      c.Annotations,
 		Log:              logView(c.Log),
 		Containers:       []ruleView{},
 	}
 	for _, r := range c.Containers {
-		rv := ruleView{ID: r.ID, Name: r.Name, Pod: r.Pod, Backend: r.Backend, Policy: r.Policy, Line: r.Line}
+		rv := ruleView{ID: r.ID, Name: r.Name, Pod: r.Pod, Backend: r.Backend, Policy: r.Policy, Answer: r.Answer, Line: r.Line}
 		if r.TTL != nil {
 			rv.TTL = config.FormatDuration(*r.TTL)
 		}

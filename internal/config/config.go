@@ -103,6 +103,23 @@ const (
 // Restarts returns all values of restart, the default one first.
 func Restarts() []Restart { return []Restart{ThawRestart, KeepRestart} }
 
+// Answer says when the peers of frozen connections are answered, so that they do not
+// give up.
+type Answer string
+
+const (
+	// AnswerAuto answers for tasks that live, held or isolated.
+	AnswerAuto Answer = "auto"
+	// AnswerAlways answers for those that have ended as well, as long as their
+	// namespace waits for a restore.
+	AnswerAlways Answer = "always"
+	// AnswerOff never answers.
+	AnswerOff Answer = "off"
+)
+
+// Answers returns all values of answer, the default one first.
+func Answers() []Answer { return []Answer{AnswerAuto, AnswerAlways, AnswerOff} }
+
 // LogLevels returns the log levels, from the fewest messages to the most: those
 // that logrus.ParseLevel accepts.
 func LogLevels() []string {
@@ -165,6 +182,8 @@ type Holding struct {
 	HoldSigterm HoldSigterm
 	// Restart is what happens when another container starts where one has ended.
 	Restart Restart
+	// Answer is when the peers are answered meanwhile, unless an override says otherwise.
+	Answer Answer
 }
 
 // Resuming is how traffic is started again after a thaw.
@@ -197,10 +216,11 @@ type Rule struct {
 	// Pod is a glob over "namespace/name" of the pod.
 	Pod string
 
-	// Backend and Policy are empty, and TTL and Drain nil, where the rule
+	// Backend, Policy and Answer are empty, and TTL and Drain nil, where the rule
 	// leaves them as they are.
 	Backend backend.Kind
 	Policy  Policy
+	Answer  Answer
 	TTL     *time.Duration
 	Drain   *time.Duration
 
@@ -220,7 +240,7 @@ func Default() *Config {
 			Resume: Nudge, NudgePackets: 16,
 			AnnounceCount: 3, AnnounceInterval: 200 * time.Millisecond,
 		},
-		Holding:     Holding{HoldSigterm: EndHeld, Restart: ThawRestart},
+		Holding:     Holding{HoldSigterm: EndHeld, Restart: ThawRestart, Answer: AnswerAuto},
 		Annotations: false,
 		Log:         Log{Level: "info"},
 		name:        "built-in defaults",

@@ -65,6 +65,7 @@ func Parse(data []byte, name string) (*Config, error) {
 		{"hold-then-kill", p.duration(&c.HoldThenKill, 0, MaxTTL)},
 		{"hold-sigterm", word(&p, &c.HoldSigterm, HoldSigterms())},
 		{"restart", word(&p, &c.Restart, Restarts())},
+		{"answer", word(&p, &c.Answer, Answers())},
 		{"annotations", p.boolean(&c.Annotations)},
 		{"log", p.log(&c.Log)},
 		{"container", p.rules(&c.Containers)},
@@ -155,6 +156,7 @@ func (p *parser) rules(rules *[]Rule) setter {
 				{"policy", word(p, &r.Policy, Policies())},
 				{"ttl", p.optionalDuration(&r.TTL, MinTTL, MaxTTL)},
 				{"drain", p.optionalDuration(&r.Drain, MinDrain, MaxDrain)},
+				{"answer", word(p, &r.Answer, Answers())},
 			})
 			if t["id"] == nil && t["name"] == nil && t["pod"] == nil {
 				p.problem(here, "container rule %d matches nothing: give it id, name or pod", i+1)

@@ -27,6 +27,7 @@ ttl = "1h"
 name = "web-?"
 backend = "iptables"
 drain = "0s"
+answer = "always"
 [[container]]
 id = "*"
 name = "db"
@@ -45,7 +46,7 @@ policy = "run"
 	const (
 		rule1 = `f:4: container rule 1 (id = "ab12")`
 		rule2 = `f:7: container rule 2 (name = "db", pod = "kube-*/*")`
-		rule4 = `f:16: container rule 4 (id = "*", name = "db")`
+		rule4 = `f:17: container rule 4 (id = "*", name = "db")`
 	)
 	tests := []struct {
 		name string
@@ -66,6 +67,7 @@ policy = "run"
 			s.Policy, s.Why, s.Rule = Run, rule4, rule4
 		})},
 		{"rule without policy", identity.Container{ID: "cc", Name: "web-1"}, with(func(s *Settings) {
+			s.Answer = AnswerAlways
 			s.Backend, s.Drain, s.Rule = "iptables", 0, `f:12: container rule 3 (name = "web-?")`
 		})},
 		{"annotation", identity.Container{ID: "ab12cd", Annotations: map[string]string{PolicyAnnotation: "run"}}, with(func(s *Settings) {
