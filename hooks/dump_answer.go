@@ -52,7 +52,10 @@ func (d *Dump) answered() []tcp.Stream {
 
 // answering returns what the settler is to answer from now on.
 func (d *Dump) answering() *freeze.Answering {
-	a := &freeze.Answering{Streams: d.answered(), Ended: d.set.Answer == config.AnswerAlways}
+	a := &freeze.Answering{Streams: d.answered(), Frozen: d.record().Since, Ended: d.set.Answer == config.AnswerAlways}
+	if began, _ := d.freeze.Times(); !began.IsZero() {
+		a.Frozen = began
+	}
 	if d.set.Resume == config.Nudge {
 		a.Nudge = d.set.NudgePackets
 	}

@@ -32,6 +32,17 @@ import (
 // what it sends in one go one answer closes its window.
 const interval = 100 * time.Millisecond
 
+// ripe is for how long data must have been unanswered before it is answered. Until then
+// the peer's timer has expired at least once, mostly (TCP_RTO_MIN is 200 ms), so that it
+// has backed off: only then an error of the nudge makes it send at once after the thaw
+// (tcp_ld_RTO_revert in net/ipv4/tcp_ipv4.c). While the window is closed its interval
+// doubles as well, up to two minutes, but that counts as no backoff. See [Table.InFlight].
+const ripe = time.Second
+
+// early is how long after the beginning data is taken for what was under way when the
+// freeze came: it has been unanswered for as long as that.
+const early = 2 * time.Second
+
 // perSecond is how many answers all connections of a Table get together in a second, and
 // how many at most at once. Ten thousand peers whose timers have backed off to two minutes
 // ask 80 times a second.
@@ -40,21 +51,26 @@ const perSecond = 1000
 // Table answers for a set of connections, each as it stood when it was dumped. It is not
 // for concurrent use.
 type Table struct {
-	conns map[tcp.Tuple]*conn
-	rate  bucket
+	conns  map[tcp.Tuple]*conn
+	rate   bucket
+	frozen time.Time // since when nobody answers
+	began  time.Time // when the table was made
+	flying []tcp.Tuple
 }
 
 // conn is what an answer says, in sequence numbers modulo 2^32.
 type conn struct {
 	sndNxt, rcvNxt uint32
-	timestamp      uint32 // in our clock, when it was dumped
-	timestamps     bool   // RFC 7323 timestamps are in use
+	timestamp      uint32    // in our clock, when it was dumped
+	timestamps     bool      // RFC 7323 timestamps are in use
+	asked          time.Time // since when the peer has data that is not acknowledged; zero if it is not known to have any
 	answered       time.Time
 }
 
-// New returns a Table for those of the streams that have a peer to be answered.
-func New(streams []tcp.Stream) *Table {
-	t := &Table{conns: map[tcp.Tuple]*conn{}, rate: bucket{perSecond: perSecond}}
+// New returns a Table for those of the streams that have a peer to be answered, and were
+// frozen at a moment. It answers from now on.
+func New(streams []tcp.Stream, frozen, now time.Time) *Table {
+	t := &Table{conns: map[tcp.Tuple]*conn{}, rate: bucket{perSecond: perSecond}, frozen: frozen, began: now}
 	for _, s := range streams {
 		if s.CanAck() {
 			t.conns[s.Tuple] = &conn{sndNxt: s.SndNxt, rcvNxt: s.RcvNxt, timestamp: s.Timestamp, timestamps: s.Timestamps}
@@ -76,6 +92,14 @@ func (t *Table) Ports() []uint16 {
 	return slices.Compact(ports)
 }
 
+// InFlight returns the connections whose peers have sent data that they retransmit. At
+// the thaw these must not hear of an open window until that has arrived: Linux counts the
+// time since the first retransmission, ignores it as long as the window is closed, and
+// ends the connection if its timer expires afterwards (retransmits_timed_out in
+// net/ipv4/tcp_timer.c). With a closed window it retransmits, is acknowledged, and begins
+// to count anew.
+func (t *Table) InFlight() []tcp.Tuple { return t.flying }
+
 // Reply returns the answer to an IP packet that has arrived at a moment. It may be cut
 // off after the headers, and need not be one of ours: ok is false where there is nothing
 // to say, or where as much has been said as may be. It is to be called in the order of the
@@ -87,7 +111,7 @@ func (t *Table) Reply(packet []byte, now time.Time) (answer []byte, ok bool) {
 	}
 	tuple := s.Reverse()
 	c := t.conns[tuple]
-	if c == nil || !c.asked(s, size) || now.Sub(c.answered) < interval || !t.rate.take(now) {
+	if c == nil || !t.due(c, s, size, now) || now.Sub(c.answered) < interval || !t.rate.take(now) {
 		return nil, false
 	}
 	c.answered = now
@@ -101,15 +125,31 @@ func (t *Table) Reply(packet []byte, now time.Time) (answer []byte, ok bool) {
 	return a.Packet(), true
 }
 
-// asked reports whether a segment with size bytes of data is one that the peer expects an
-// answer to: it has data or a FIN, or repeats a sequence number from before, as probes
-// and keep-alives do. An acknowledgement of our own answer is none of these, so that two
+// due reports whether a segment with size bytes of data is to be answered now. Probes and
+// keep-alives, which repeat a sequence number from before, are at once; data and a FIN
+// when they are ripe. An acknowledgement of our own answer is none of these, so that two
 // ends never answer each other's answers.
-func (c *conn) asked(s wire.Segment, size int) bool {
+func (t *Table) due(c *conn, s wire.Segment, size int, now time.Time) bool {
 	if s.Flags&(wire.FlagSYN|wire.FlagRST) != 0 {
 		return false
 	}
-	return size > 0 || s.Flags&wire.FlagFIN != 0 || int32(s.Seq-c.rcvNxt) < 0 // modulo 2^32
+	end := s.Seq + uint32(size) // modulo 2^32
+	if s.Flags&wire.FlagFIN != 0 {
+		end++
+	}
+	switch isNew := int32(end-c.rcvNxt) > 0; {
+	case !isNew:
+		return int32(s.Seq-c.rcvNxt) < 0
+	case end == s.Seq:
+		return false // an acknowledgement of what was sent last
+	}
+	if c.asked.IsZero() {
+		if c.asked = now; now.Sub(t.began) < early {
+			c.asked = t.frozen
+		}
+		t.flying = append(t.flying, s.Reverse())
+	}
+	return now.Sub(c.asked) >= ripe
 }
 
 // bucket is a token bucket: it holds as many tokens as come in a second, and is full at

@@ -6,6 +6,7 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"slices"
 	"time"
 
 	"github.com/sirupsen/logrus"
@@ -82,7 +83,8 @@ func (a *answerer) start(r *record.Record) error {
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	a.current, a.done = cancel, make(chan error, 1)
-	table, g := answer.New(a.Streams), &gate{answerer: a, ns: ns, id: r.ID, mark: r.Answer}
+	table := answer.New(a.Streams, a.Frozen, time.Now())
+	g := &gate{answerer: a, table: table, ns: ns, id: r.ID, mark: r.Answer}
 	a.log.Debugf("the peers of %d connections of %s are answered", table.Len(), r.Describe())
 	go func() {
 		defer ns.Close()
@@ -128,6 +130,7 @@ func (a *answerer) resume() bool {
 	if left, err := a.keeper.timeLeft(ns, a.last); err == nil && left > 0 {
 		return false
 	}
+	keepClosed(a.Streams, a.last.InFlight)
 	packets := nudge.Plan(a.Streams, a.Nudge, true)
 	if a.Nudge == 0 {
 		for _, s := range a.Streams {
@@ -148,13 +151,15 @@ func (a *answerer) resume() bool {
 // gate lets answers out as long as a record wants them and its freeze is in force.
 type gate struct {
 	*answerer
-	ns   *netns.Namespace
-	id   string // the record's
-	mark uint32
+	table *answer.Table
+	ns    *netns.Namespace
+	id    string // the record's
+	mark  uint32
 
 	seen   os.FileInfo // the record's file, when it was read last
 	record *record.Record
 	looked time.Time // when the rules were looked at last
+	noted  time.Time // when the connections in flight were written down last
 }
 
 const (
@@ -164,6 +169,8 @@ const (
 	// rulesInterval is how often the gate looks whether the rules are still there, which
 	// somebody may have taken away without a word.
 	rulesInterval = 5 * time.Second
+	// noteInterval is how often the record is written for connections in flight.
+	noteInterval = 500 * time.Millisecond
 )
 
 // pass implements answer.Gate.
@@ -176,8 +183,23 @@ func (g *gate) pass(send func()) bool {
 	if !g.open() {
 		return false
 	}
+	g.note()
 	send()
 	return true
+}
+
+// note writes down which peers have data in flight, for whoever thaws. The caller has the
+// namespace's lock.
+func (g *gate) note() {
+	flying := g.table.InFlight()
+	if len(flying) == len(g.record.InFlight) || time.Since(g.noted) < noteInterval {
+		return
+	}
+	g.noted = time.Now()
+	g.record.InFlight = slices.Clone(flying)
+	if err := g.record.Save(); err != nil {
+		g.log.Debug(err)
+	}
 }
 
 // open reports whether answers may leave. The caller has the namespace's lock.

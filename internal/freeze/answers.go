@@ -7,6 +7,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"os"
+	"time"
 
 	"github.com/criu-netfreeze/criu-netfreeze/internal/record"
 	"github.com/criu-netfreeze/criu-netfreeze/internal/tcp"
@@ -22,6 +23,7 @@ import (
 // Answering is what is to be answered while a freeze lasts.
 type Answering struct {
 	Streams []tcp.Stream // where the connections stood, but for the bytes in Unacked
+	Frozen  time.Time    // since when their peers get no answer
 	Ended   bool         // also once the tasks have ended
 	// Nudge is how many packets each connection gets at most when the freeze of tasks that
 	// ran on is thawed; 0 is the one that opens its peer's window.
@@ -80,6 +82,16 @@ func answersOf(records []*record.Record) uint32 {
 		}
 	}
 	return 0
+}
+
+// keepClosed has the nudge keep the windows of some connections closed, see answer's InFlight.
+func keepClosed(streams []tcp.Stream, some []tcp.Tuple) {
+	set := tcp.SetOf(some)
+	for i := range streams {
+		if set.Has(streams[i].Tuple) {
+			streams[i].Window = 0
+		}
+	}
 }
 
 // silence ends the answers for the connections of the records, before the window that

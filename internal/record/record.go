@@ -90,7 +90,11 @@ type Record struct {
 	Reuse         tcp.Reuse  `json:"reuse,omitempty"`
 	// Answer is the packet mark with which answers to the peers leave the freeze; 0 is
 	// none. It is secret: see the package comment of rules.
-	Answer  uint32    `json:"answer,omitempty"`
+	Answer uint32 `json:"answer,omitempty"`
+	// InFlight are the connections whose peers have data in flight, as far as they were
+	// answered.
+	InFlight tcp.Tuples `json:"in_flight,omitempty"`
+
 	Since   time.Time `json:"since"`
 	Until   time.Time `json:"until"` // when the kernel ends the freeze at the latest, see ExpireIn
 	Boot    Boot      `json:"boot,omitzero"`
