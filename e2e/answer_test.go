@@ -5,6 +5,7 @@
 package e2e
 
 import (
+	"encoding/binary"
 	"fmt"
 	"syscall"
 	"testing"
@@ -112,6 +113,16 @@ func (e *endless) end(t *testing.T) {
 	e.checkWindows(t, thaw)
 }
 
+// isAnswer tells an answer from what the nudge sends, which echoes no timestamp.
+func isAnswer(s *layers.TCP) bool {
+	for _, o := range s.Options {
+		if o.OptionType == layers.TCPOptionKindTimestamps {
+			return len(s.Payload) == 0 && binary.BigEndian.Uint32(o.OptionData[4:]) != 0
+		}
+	}
+	return len(s.Payload) == 0
+}
+
 // checkWindows checks that the windows were closed meanwhile, and that nothing has closed
 // one again that was opened.
 func (e *endless) checkWindows(t *testing.T, thaw time.Time) {
@@ -128,7 +139,7 @@ func (e *endless) checkWindows(t *testing.T, thaw time.Time) {
 		}
 		to := peer{p.NetworkLayer().NetworkFlow().Dst().String(), s.DstPort}
 		switch since, opened := open[to]; {
-		case s.Window == 0 && opened:
+		case s.Window == 0 && opened && isAnswer(s):
 			t.Errorf("%s: %s:%d has its window closed %s after the thaw, and opened %s after it", e.name, to.ip, to.port, at.Sub(thaw), since)
 		case s.Window == 0:
 			closed++

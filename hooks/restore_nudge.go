@@ -14,6 +14,7 @@ import (
 	"github.com/criu-netfreeze/criu-netfreeze/internal/code"
 	"github.com/criu-netfreeze/criu-netfreeze/internal/config"
 	"github.com/criu-netfreeze/criu-netfreeze/internal/criuimg"
+	"github.com/criu-netfreeze/criu-netfreeze/internal/freeze"
 	"github.com/criu-netfreeze/criu-netfreeze/internal/journal"
 	"github.com/criu-netfreeze/criu-netfreeze/internal/netns"
 	"github.com/criu-netfreeze/criu-netfreeze/internal/nudge"
@@ -132,6 +133,9 @@ func (r *Restore) announceFrozen() {
 			}
 		}
 		p.streams = n.streams()
+		if err := freeze.KeepClosed(ns, p.streams); err != nil {
+			n.log.Debug(err)
+		}
 		p.packets = nudge.Plan(p.streams, n.set.NudgePackets, false)
 	})
 }

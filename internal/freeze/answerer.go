@@ -33,6 +33,7 @@ type answerer struct {
 	last    *record.Record     // as it was looked at last
 	current context.CancelFunc // ends what runs; nil if nothing does
 	done    chan error         // gets its end
+	begun   bool               // something was answered, or may have been
 	failed  bool               // it does not work here
 }
 
@@ -43,12 +44,14 @@ func (k *Keeper) answerer(what *Answering, log *logrus.Logger) *answerer {
 	return &answerer{Answering: *what, keeper: k, log: log}
 }
 
-// wanted reports whether answers may leave for the record, as far as it says.
+// wanted reports whether answers may leave for the record, as far as it says. They go on
+// when a hold is ended: a peer with data in flight that has been answered gives up sooner
+// than another one, after 4 minutes (tcp_rtx_probe0_timed_out in net/ipv4/tcp_timer.c).
 func (a *answerer) wanted(r *record.Record) bool {
 	if r.Answer == 0 || r.Left() < lastAnswer {
 		return false
 	}
-	return r.Phase == record.Held || r.Phase == record.Isolated || r.Phase == record.Ended && a.Ended
+	return r.Phase == record.Held || r.Phase == record.Isolated || r.Phase == record.Ended && (a.Ended || a.begun)
 }
 
 // look begins to answer, or ends that, as the record asks for.
@@ -81,6 +84,7 @@ func (a *answerer) start(r *record.Record) error {
 	if err != nil {
 		return err
 	}
+	a.begun = true
 	ctx, cancel := context.WithCancel(context.Background())
 	a.current, a.done = cancel, make(chan error, 1)
 	table := answer.New(a.Streams, a.Frozen, time.Now())
@@ -131,8 +135,10 @@ func (a *answerer) resume() bool {
 		return false
 	}
 	keepClosed(a.Streams, a.last.InFlight)
-	packets := nudge.Plan(a.Streams, a.Nudge, true)
-	if a.Nudge == 0 {
+	var packets [][]byte
+	if a.Nudge > 0 {
+		packets = nudge.Plan(a.Streams, a.Nudge, true)
+	} else {
 		for _, s := range a.Streams {
 			packets = append(packets, wire.ACK(s))
 		}

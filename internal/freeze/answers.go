@@ -9,6 +9,7 @@ import (
 	"os"
 	"time"
 
+	"github.com/criu-netfreeze/criu-netfreeze/internal/netns"
 	"github.com/criu-netfreeze/criu-netfreeze/internal/record"
 	"github.com/criu-netfreeze/criu-netfreeze/internal/tcp"
 	"github.com/criu-netfreeze/criu-netfreeze/rules"
@@ -24,7 +25,7 @@ import (
 type Answering struct {
 	Streams []tcp.Stream // where the connections stood, but for the bytes in Unacked
 	Frozen  time.Time    // since when their peers get no answer
-	Ended   bool         // also once the tasks have ended
+	Ended   bool         // also where the dump has ended the tasks
 	// Nudge is how many packets each connection gets at most when the freeze of tasks that
 	// ran on is thawed; 0 is the one that opens its peer's window.
 	Nudge int
@@ -92,6 +93,16 @@ func keepClosed(streams []tcp.Stream, some []tcp.Tuple) {
 			streams[i].Window = 0
 		}
 	}
+}
+
+// KeepClosed has the nudge of a restore keep the windows closed that are so for a former
+// dump in the same namespace, see answer's InFlight.
+func KeepClosed(ns *netns.Namespace, streams []tcp.Stream) error {
+	records, err := record.Of(ns)
+	for _, r := range records {
+		keepClosed(streams, r.InFlight)
+	}
+	return err
 }
 
 // silence ends the answers for the connections of the records, before the window that
