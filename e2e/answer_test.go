@@ -15,8 +15,8 @@ import (
 )
 
 // longest is longer than a peer of TestHoldWithoutEnd survives without an answer: with
-// tcp_retries2 = 3 for 3 s (tcp_model_timeout in net/ipv4/tcp_timer.c), idle for 4 s.
-const longest = 9 * time.Second
+// tcp_retries2 = 5 for 12.6 s (tcp_model_timeout in net/ipv4/tcp_timer.c), idle for 9 s.
+const longest = 16 * time.Second
 
 // hundred are a hundred connections: peers that send and that only listen, ask and answer,
 // have much in flight, and are idle, so that only keep-alives tell whether we live.
@@ -68,7 +68,7 @@ func (e *endless) begin(t *testing.T) {
 	} else {
 		e.pair = newHosts(t)
 	}
-	setSysctls(t, e.peer.netns, []string{"tcp_retries2=3"})
+	setSysctls(t, e.peer.netns, []string{"tcp_retries2=5"})
 	e.rules = ruleset(t, e.app.netns)
 	e.server = serve(t, plainCRIU{}, e.app)
 	e.client = connect(t, plainCRIU{}, e.peer, e.app, hundred, "--keep-alive", "1s")

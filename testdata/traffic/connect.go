@@ -57,7 +57,7 @@ func (p *program) open(addr string, f flow) error {
 		return err
 	}
 	if d := p.keepAlive; d > 0 {
-		if err := conn.SetKeepAliveConfig(net.KeepAliveConfig{Enable: true, Idle: d, Interval: d, Count: 3}); err != nil {
+		if err := conn.SetKeepAliveConfig(net.KeepAliveConfig{Enable: true, Idle: d, Interval: d, Count: 8}); err != nil {
 			return fmt.Errorf("have %s probed: %w", addr, err)
 		}
 	}

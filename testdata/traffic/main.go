@@ -71,7 +71,7 @@ func run(args []string) error {
 			"KIND: push, pull, reqrep, bulk, udp. half: the side that sends nothing says so. nap: SIGUSR2 interrupts it.\n"+
 			"slow: the receiver takes its time, and all buffers are full")
 		flags.UintVar(&firstID, "first-id", 0, "`NUMBER` of the first connection")
-		flags.DurationVar(&keepAlive, "keep-alive", 0, "`TIME`, in whole seconds, after which an idle connection is probed; it ends with the third probe in vain")
+		flags.DurationVar(&keepAlive, "keep-alive", 0, "`TIME`, in whole seconds, after which an idle connection is probed; it ends with the eighth probe in vain")
 		start = func(p *program) error { return p.connect(addrs, conns, firstID) }
 	default:
 		return fmt.Errorf("%q is neither serve nor connect", args[0])
