@@ -109,8 +109,11 @@ func (d *Dump) Watch() (w freeze.Watch, ok bool) {
 		ThenKill: d.set.HoldThenKill, Sigterm: d.set.HoldSigterm == config.EndHeld,
 		Newcomers: d.set.Restart == config.ThawRestart,
 	}
+	if d.record().Answer != 0 {
+		w.Answers = d.answering()
+	}
 	phase := d.record().Phase
-	return w, phase == record.Held || phase == record.Ended
+	return w, phase == record.Held || phase == record.Ended || phase == record.Isolated && w.Answers != nil
 }
 
 // Concluded implements Transaction.

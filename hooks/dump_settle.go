@@ -180,9 +180,11 @@ func (d *Dump) renew() {
 }
 
 // finish is what is left to do for tasks that stay behind the freeze, or have gone: the
-// record is saved, and once the last packet with CRIU's mark is out, none passes.
+// record is saved, and once the last packet with CRIU's mark is out, none passes. Answers
+// to the peers have another mark.
 func (d *Dump) finish() error {
 	err := d.saveThenReadImages()
+	d.allowAnswers()
 	d.background.Wait()
 	return errors.Join(err, d.freeze.Seal())
 }

@@ -15,6 +15,7 @@ import (
 	"github.com/criu-netfreeze/criu-netfreeze/internal/code"
 	"github.com/criu-netfreeze/criu-netfreeze/internal/config"
 	"github.com/criu-netfreeze/criu-netfreeze/internal/criuimg"
+	"github.com/criu-netfreeze/criu-netfreeze/internal/freeze"
 	"github.com/criu-netfreeze/criu-netfreeze/internal/journal"
 	"github.com/criu-netfreeze/criu-netfreeze/internal/netns"
 	"github.com/criu-netfreeze/criu-netfreeze/internal/nudge"
@@ -140,6 +141,9 @@ func (r *Restore) announceFrozen() {
 			}
 		}
 		p.streams = n.streams()
+		if err := freeze.KeepClosed(ns, p.streams); err != nil {
+			n.log.Debug(err)
+		}
 		if n.set.Resume == config.Nudge {
 			p.packets = nudge.Plan(p.streams, n.set.NudgePackets, false)
 		} else {

@@ -156,7 +156,7 @@ func (f *nftConns) add(conns []tcp.Tuple, ttl time.Duration) error {
 		return err
 	}
 	in := c.baseChain(t, "input", nftables.ChainHookInput, afterNAT)
-	out := c.baseChain(t, "output", nftables.ChainHookOutput, nftables.ChainPriorityRaw)
+	out := c.baseChain(t, outputChain, nftables.ChainHookOutput, nftables.ChainPriorityRaw)
 	c.passMarked(in, marked)
 	c.rule(in, "frozen connections, arriving", connIn(ip4, set4, arriving), drop())
 	c.rule(in, "frozen connections, arriving", connIn(ip6, set6, arriving), drop())
@@ -180,13 +180,13 @@ func elements(conns []tcp.Tuple, ttl time.Duration) (elems4, elems6 []nftables.S
 	return elems4, elems6
 }
 
-func (f *nftConns) Seal() error {
+func (f *nftConns) Seal(pass uint32) error {
 	frozen, _, err := f.Frozen()
 	if err != nil || len(frozen) == 0 {
 		return err
 	}
 	f.ttl = 0 // the next freeze replaces the table, and thereby ends the seal
-	return f.conn.seal(&nftables.Table{Name: f.name, Family: nftables.TableFamilyINet})
+	return f.conn.seal(&nftables.Table{Name: f.name, Family: nftables.TableFamilyINet}, pass)
 }
 
 func (f *nftConns) Thaw() error {

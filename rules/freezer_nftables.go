@@ -83,7 +83,7 @@ func (f *nftFreezer) arm(ttl time.Duration) error {
 }
 
 // Seal makes the next freeze replace the table, and thereby end the seal.
-func (f *nftFreezer) Seal() error {
+func (f *nftFreezer) Seal(pass uint32) error {
 	st, err := f.State()
 	if err == nil && !st.Frozen {
 		err = ErrNotFrozen
@@ -92,10 +92,10 @@ func (f *nftFreezer) Seal() error {
 		return fmt.Errorf("seal %s: %w", f.conn.ns, err)
 	}
 	f.ours = false
-	if err := f.conn.seal(wholeTable); err != nil {
+	if err := f.conn.seal(wholeTable, pass); err != nil {
 		return err
 	}
-	return f.conn.dropPacketSockets(st.Left)
+	return f.conn.dropPacketSockets(st.Left, pass)
 }
 
 // Lift empties the sets, which is far less work than deleting the table. The table
@@ -156,7 +156,7 @@ func (f *nftFreezer) put(what string, frozen, syn time.Duration) error {
 		return fmt.Errorf("%s in %s: %w", what, c.ns, err)
 	}
 	in := c.baseChain(t, "prerouting", nftables.ChainHookPrerouting, nftables.ChainPriorityRaw)
-	out := c.baseChain(t, "output", nftables.ChainHookOutput, nftables.ChainPriorityRaw)
+	out := c.baseChain(t, outputChain, nftables.ChainHookOutput, nftables.ChainPriorityRaw)
 	for _, ch := range []*nftables.Chain{in, out} {
 		c.passMarked(ch, marked)
 		c.passNeighbours(ch, metaIs(expr.MetaKeyNFPROTO, []byte{unix.NFPROTO_IPV6}))

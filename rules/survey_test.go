@@ -43,7 +43,7 @@ func TestSurvey(t *testing.T) {
 		must(t, f.Freeze(time.Minute))
 		check(string(k) + " frozen")
 		if k == backend.NFTables {
-			must(t, f.Seal())
+			must(t, f.Seal(0))
 			check(string(k) + " sealed")
 		}
 		must(t, f.Thaw())

@@ -128,6 +128,7 @@ type configView struct {
 	HoldThenKill     string                `json:"hold-then-kill"`
 	HoldSigterm      config.HoldSigterm    `json:"hold-sigterm"`
 	Restart          config.Restart        `json:"restart"`
+	Answer           config.Answer         `json:"answer"`
 	Annotations      bool                  `json:"annotations"`
 	Log              logView               `json:"log"`
 	Containers       []ruleView            `json:"container"`
@@ -148,6 +149,7 @@ type ruleView struct {
 	Drain     string        `json:"drain,omitempty"`
 	Quiet     config.Quiet  `json:"quiet,omitempty"`
 	QuietTime string        `json:"quiet-time,omitempty"`
+	Answer    config.Answer `json:"answer,omitempty"`
 	Line      int           `json:"line"`
 }
 
@@ -167,12 +169,13 @@ func viewConfig(c *config.Config) *configView {
 		HoldThenKill:     config.FormatDuration(c.HoldThenKill),
 		HoldSigterm:      c.HoldSigterm,
 		Restart:          c.Restart,
+		Answer:           c.Answer,
 		Annotations:      c.Annotations,
 		Log:              logView(c.Log),
 		Containers:       []ruleView{},
 	}
 	for _, r := range c.Containers {
-		rv := ruleView{ID: r.ID, Name: r.Name, Pod: r.Pod, Backend: r.Backend, Policy: r.Policy, Quiet: r.Quiet, Line: r.Line}
+		rv := ruleView{ID: r.ID, Name: r.Name, Pod: r.Pod, Backend: r.Backend, Policy: r.Policy, Quiet: r.Quiet, Answer: r.Answer, Line: r.Line}
 		if r.TTL != nil {
 			rv.TTL = config.FormatDuration(*r.TTL)
 		}

@@ -106,6 +106,7 @@ func showPolicy(w io.Writer, c identity.Container, output string) error {
 		{"hold-then-kill", config.FormatDuration(set.HoldThenKill)},
 		{"hold-sigterm", string(set.HoldSigterm)},
 		{"restart", string(set.Restart)},
+		{"answer", string(set.Answer)},
 		{"restore-failure", string(set.RestoreFailure)},
 		{"resume", string(set.Resume)},
 	}}

@@ -116,6 +116,23 @@ const (
 // Restarts returns all values of restart, the default one first.
 func Restarts() []Restart { return []Restart{ThawRestart, KeepRestart} }
 
+// Answer says when the peers of frozen connections are answered, so that they do not
+// give up.
+type Answer string
+
+const (
+	// AnswerAuto answers for tasks that live, held or isolated.
+	AnswerAuto Answer = "auto"
+	// AnswerAlways answers for those that have ended as well, as long as their
+	// namespace waits for a restore.
+	AnswerAlways Answer = "always"
+	// AnswerOff never answers.
+	AnswerOff Answer = "off"
+)
+
+// Answers returns all values of answer, the default one first.
+func Answers() []Answer { return []Answer{AnswerAuto, AnswerAlways, AnswerOff} }
+
 // LogLevels returns the log levels, from the fewest messages to the most: those
 // that logrus.ParseLevel accepts.
 func LogLevels() []string {
@@ -184,6 +201,8 @@ type Holding struct {
 	HoldSigterm HoldSigterm
 	// Restart is what happens when another container starts where one has ended.
 	Restart Restart
+	// Answer is when the peers are answered meanwhile, unless an override says otherwise.
+	Answer Answer
 }
 
 // Quieting is how the peers are made to stop sending before a freeze, so that nothing
@@ -225,7 +244,7 @@ type Rule struct {
 	// Pod is a glob over "namespace/name" of the pod.
 	Pod string
 
-	// Backend, Policy and Quiet are empty, and the durations nil, where the rule
+	// Backend, Policy, Quiet and Answer are empty, and the durations nil, where the rule
 	// leaves them as they are.
 	Backend   backend.Kind
 	Policy    Policy
@@ -233,6 +252,7 @@ type Rule struct {
 	Drain     *time.Duration
 	Quiet     Quiet
 	QuietTime *time.Duration
+	Answer    Answer
 
 	// Line is where the rule stands in its file, from 1.
 	Line int
@@ -251,7 +271,7 @@ func Default() *Config {
 			Resume: Nudge, NudgePackets: 16,
 			AnnounceCount: 3, AnnounceInterval: 200 * time.Millisecond,
 		},
-		Holding:     Holding{HoldSigterm: EndHeld, Restart: ThawRestart},
+		Holding:     Holding{HoldSigterm: EndHeld, Restart: ThawRestart, Answer: AnswerAuto},
 		Annotations: false,
 		Log:         Log{Level: "info"},
 		name:        "built-in defaults",

@@ -25,6 +25,7 @@ func (c *Config) TOML() string {
 	fmt.Fprintf(&b, "hold-then-kill = %s\n", quote(FormatDuration(c.HoldThenKill)))
 	fmt.Fprintf(&b, "hold-sigterm = %s\n", quote(string(c.HoldSigterm)))
 	fmt.Fprintf(&b, "restart = %s\n", quote(string(c.Restart)))
+	fmt.Fprintf(&b, "answer = %s\n", quote(string(c.Answer)))
 	fmt.Fprintf(&b, "annotations = %t\n", c.Annotations)
 	fmt.Fprintf(&b, "\n[log]\nlevel = %s\nfile = %s\n", quote(c.Log.Level), quote(c.Log.File))
 	for i := range c.Containers {
@@ -41,6 +42,7 @@ func (r *Rule) encode(b *strings.Builder) {
 		{"pod", r.Pod},
 		{"backend", string(r.Backend)},
 		{"policy", string(r.Policy)},
+		{"answer", string(r.Answer)},
 	} {
 		if f.value != "" {
 			fmt.Fprintf(b, "%s = %s\n", f.key, quote(f.value))

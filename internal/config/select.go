@@ -58,6 +58,9 @@ func (c *Config) For(t identity.Container) (Settings, error) {
 		if r.Backend != "" {
 			s.Backend = r.Backend
 		}
+		if r.Answer != "" {
+			s.Answer = r.Answer
+		}
 		if r.TTL != nil {
 			s.TTL = *r.TTL
 		}

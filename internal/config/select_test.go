@@ -29,6 +29,7 @@ backend = "iptables"
 drain = "0s"
 quiet = "off"
 quiet-time = "1ms"
+answer = "always"
 [[container]]
 id = "*"
 name = "db"
@@ -47,7 +48,7 @@ policy = "run"
 	const (
 		rule1 = `f:4: container rule 1 (id = "ab12")`
 		rule2 = `f:7: container rule 2 (name = "db", pod = "kube-*/*")`
-		rule4 = `f:18: container rule 4 (id = "*", name = "db")`
+		rule4 = `f:19: container rule 4 (id = "*", name = "db")`
 	)
 	tests := []struct {
 		name string
@@ -68,6 +69,7 @@ policy = "run"
 			s.Policy, s.Why, s.Rule = Run, rule4, rule4
 		})},
 		{"rule without policy", identity.Container{ID: "cc", Name: "web-1"}, with(func(s *Settings) {
+			s.Answer = AnswerAlways
 			s.Backend, s.Drain, s.Quieting, s.Rule = "iptables", 0, Quieting{NoQuiet, time.Millisecond}, `f:12: container rule 3 (name = "web-?")`
 		})},
 		{"annotation", identity.Container{ID: "ab12cd", Annotations: map[string]string{PolicyAnnotation: "run"}}, with(func(s *Settings) {

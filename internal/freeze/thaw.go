@@ -89,6 +89,7 @@ func (k *Keeper) thawTogether(packets int, records []*record.Record) error {
 			if err != nil {
 				return fmt.Errorf("take the sockets of %s out of repair mode: %w", r.Describe(), err)
 			}
+			keepClosed(s, r.InFlight)
 			streams = append(streams, s...)
 		}
 		send := prepareNudge(ns, streams, packets, slices.ContainsFunc(records, func(r *record.Record) bool { return r.Quiet }))

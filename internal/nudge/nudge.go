@@ -79,7 +79,7 @@ func Plan(streams []tcp.Stream, limit int, backed bool) [][]byte {
 // that quote that come first: once the peer hears of more, it accepts no error
 // until its timer has expired again (icsk_retransmits is 0 then).
 func toPeer(s tcp.Stream, limit int) [][]byte {
-	if !canAck(s) {
+	if !s.CanAck() {
 		return nil
 	}
 	var all [][]byte
@@ -135,7 +135,7 @@ func errorsAbout(s tcp.Stream, seq uint32, limit int) (all [][]byte) {
 func Acks(streams []tcp.Stream, heard Oldest, limit int) [][]byte {
 	var all [][]byte
 	for _, s := range streams {
-		if !canAck(s) {
+		if !s.CanAck() {
 			continue
 		}
 		if seq, ok := heard[s.Tuple]; ok && int32(s.RcvNxt-seq) > 0 {
@@ -144,14 +144,4 @@ func Acks(streams []tcp.Stream, heard Oldest, limit int) [][]byte {
 		all = append(all, wire.ACK(s))
 	}
 	return all
-}
-
-// canAck reports whether the connection is in a state in which we have received
-// something, and there is a peer that can use an acknowledgement of it.
-func canAck(s tcp.Stream) bool {
-	switch s.State {
-	case tcp.Established, tcp.CloseWait, tcp.FinWait1, tcp.FinWait2, tcp.Closing, tcp.LastAck:
-		return true
-	}
-	return false
 }

@@ -10,6 +10,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"runtime/debug"
 	"time"
 
 	"github.com/sirupsen/logrus"
@@ -60,7 +61,9 @@ func Run(id string, ready *os.File) error {
 	}
 	s.close() // whoever wants to undo a hold must find it free
 	if s.tx != nil {
-		if w, ok := s.tx.Watch(); ok {
+		w, ok := s.tx.Watch()
+		if s.tx = nil; ok { // a hold may last for a day
+			debug.FreeOSMemory()
 			s.env.Keeper.Watch(s.id, w, s.env.Log)
 		}
 	}

@@ -43,6 +43,7 @@ type whole struct {
 	frozen, syn time.Time
 	sealed      bool
 	windows     windows
+	pass        uint32 // what Seal was told
 }
 
 // connsKey identifies rules for single connections.
@@ -57,6 +58,7 @@ type conns struct {
 	tuples []tcp.Tuple
 	until  time.Time
 	sealed bool
+	pass   uint32 // what Seal was told
 
 	windows windows
 }
@@ -101,6 +103,7 @@ func New() *Filter {
 //	whole nftables prepared syn-held             rules that drop new connections
 //	whole nftables frozen 15m0s                  and the time left
 //	whole nftables frozen 15m0s sealed           packets with rules.Mark are dropped, too
+//	whole nftables frozen 15m0s sealed answers   but answers pass
 //	conns nftables t00000001 2 frozen 15m0s      an owner's connections; may be sealed
 //	conns nftables t00000001 0                   rules whose time is over
 //	... 2 windows shut                           after any of these
@@ -126,8 +129,11 @@ func (f *Filter) String() string {
 	return strings.Join(lines, "\n")
 }
 
-func sealed(is bool) string {
-	if is {
+func sealed(is bool, pass uint32) string {
+	switch {
+	case is && pass != 0:
+		return " sealed answers"
+	case is:
 		return " sealed"
 	}
 	return ""
@@ -138,7 +144,7 @@ func (f *Filter) lines(s *space) (lines []string) {
 		line := fmt.Sprintf("whole %s ", k)
 		switch st := f.state(s, k); {
 		case st.Frozen:
-			line += "frozen " + st.Left.String() + sealed(s.whole[k].sealed)
+			line += "frozen " + st.Left.String() + sealed(s.whole[k].sealed, s.whole[k].pass)
 		case st.SYNHeld:
 			line += "prepared syn-held"
 		default:
@@ -150,7 +156,7 @@ func (f *Filter) lines(s *space) (lines []string) {
 		tuples, left := f.frozen(s, key)
 		line := fmt.Sprintf("conns %s %s %d", key.kind, key.owner, len(tuples))
 		if len(tuples) > 0 {
-			line += " frozen " + left.String() + sealed(s.conns[key].sealed)
+			line += " frozen " + left.String() + sealed(s.conns[key].sealed, s.conns[key].pass)
 		}
 		lines = append(lines, line+f.shut(s.conns[key].windows))
 	}

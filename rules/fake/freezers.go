@@ -62,12 +62,12 @@ func (z *freezer) Freeze(ttl time.Duration) error {
 }
 
 // Seal never returns rules.ErrPacketSockets by itself.
-func (z *freezer) Seal() error {
+func (z *freezer) Seal(pass uint32) error {
 	return z.call("Seal", func() error {
 		if !z.filter.state(z.space, z.kind).Frozen {
 			return rules.ErrNotFrozen
 		}
-		z.space.whole[z.kind].sealed = true
+		z.space.whole[z.kind].sealed, z.space.whole[z.kind].pass = true, pass
 		z.ours = false
 		return nil
 	})
@@ -156,10 +156,10 @@ func (z *connFreezer) Freeze(tuples []tcp.Tuple, ttl time.Duration) error {
 	})
 }
 
-func (z *connFreezer) Seal() error {
+func (z *connFreezer) Seal(pass uint32) error {
 	return z.call("ConnSeal", func() error {
 		if tuples, _ := z.filter.frozen(z.space, z.key); len(tuples) > 0 {
-			z.space.conns[z.key].sealed = true
+			z.space.conns[z.key].sealed, z.space.conns[z.key].pass = true, pass
 		}
 		return nil
 	})
