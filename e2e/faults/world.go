@@ -76,7 +76,7 @@ func carryOut(s *steps, o order) result {
 		res.Failed = err.Error()
 		r.logf("could not be carried out: %v", err)
 	}
-	if len(res.Broken) > 0 || err != nil || o.All {
+	if len(res.Broken) > 0 || r.witnessed > 0 || err != nil || o.All {
 		if err := r.keep(o.Keep); err != nil {
 			res.Failed += "; keep the logs: " + err.Error()
 		}
