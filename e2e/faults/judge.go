@@ -260,6 +260,11 @@ func (r *run) judgeBack(p *pod) {
 	if r.outlived || r.starved() {
 		limit = patience // nobody was there to nudge the peers, whose timers have backed off
 	}
+	if r.policy == isolate {
+		// A thaw nudges connections that a dump has left in repair mode, and these are
+		// not: their timers are left to themselves, and wait for at most as long again.
+		limit = max(limit, now.Sub(r.begun)+r.limit())
+	}
 	for _, t := range p.trees {
 		for _, pid := range treeOf(t.pid) {
 			if n, err := repaired(pid); err == nil && n > 0 {
