@@ -28,6 +28,7 @@ const (
 	netfreeze = "/usr/local/bin/netfreeze"
 	libexec   = "/usr/local/libexec/criu-netfreeze"
 	hook      = libexec + "/netfreeze-hook"
+	settler   = libexec + "/netfreeze-settler"
 	toml      = "/etc/criu/netfreeze.toml"
 )
 
