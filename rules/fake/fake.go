@@ -295,6 +295,13 @@ func (f *Filter) Look(ns *netns.Namespace) (found rules.State, err error) {
 	return found, err
 }
 
+// Survey implements [rules.Filter]. It fails where Look or CRIULocks fails.
+func (f *Filter) Survey(ns *netns.Namespace) (rules.State, []string, error) {
+	locks, _ := f.CRIULocks(ns)
+	st, err := f.Look(ns)
+	return st, locks, err
+}
+
 // ThawAll implements [rules.Filter].
 func (f *Filter) ThawAll(ns *netns.Isolated) error {
 	return f.call("ThawAll", func() error {
