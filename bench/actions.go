@@ -123,7 +123,7 @@ func initTime(program string) (ms float64, err error) {
 
 // ownActions measures each of our actions, in CRIU's order.
 func (b *bench) ownActions() error {
-	l, done, err := b.newLoad(1, 1, appSide[:1])
+	l, done, err := b.newLoad(small, appSide[:1])
 	if err != nil {
 		return err
 	}

@@ -48,7 +48,7 @@ func (b *bench) resume() error {
 		for _, mode := range modes {
 			o := &outage{length: length, mode: mode}
 			var err error
-			if o.load, o.done, err = b.newLoad(1, connsPerCase, appSide); err != nil {
+			if o.load, o.done, err = b.newLoad(shape{1, 1, connsPerCase}, appSide); err != nil {
 				return err
 			}
 			cases = append(cases, o)

@@ -129,13 +129,13 @@ const port = 7000
 // startLoad starts the tree in app and connects to it from peer, with the
 // connections distributed evenly over the addresses. When it returns, every
 // connection has carried a byte each way.
-func startLoad(app, peer *netNS, processes, connections int, addrs []string) (*load, error) {
+func startLoad(app, peer *netNS, s shape, addrs []string) (*load, error) {
 	dir, err := os.MkdirTemp("", "load")
 	if err != nil {
 		return nil, err
 	}
 	l := &load{app: app, dir: dir}
-	args := []string{fmt.Sprint(processes), fmt.Sprint(connections), fmt.Sprint(port)}
+	args := []string{fmt.Sprint(s.processes), fmt.Sprint(s.threads), fmt.Sprint(s.connections), fmt.Sprint(port)}
 	cmd := exec.Command(filepath.Join(built, "load"), append(args, addrs...)...)
 	cmd.Dir = "/"
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
@@ -149,7 +149,7 @@ func startLoad(app, peer *netNS, processes, connections int, addrs []string) (*l
 		now := time.Now()
 		l.ended.Store(&now)
 	}()
-	err = peer.Do(func() error { return l.connect(addrs, connections) })
+	err = peer.Do(func() error { return l.connect(addrs, s.connections) })
 	if err != nil {
 		l.remove()
 	}
