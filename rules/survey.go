@@ -23,7 +23,7 @@ func Survey(ns *netns.Namespace) (st State, locks []string, err error) {
 	}
 	var found lists
 	if nft != nil {
-		defer nft.Close() //nolint:errcheck // it never fails, see there
+		defer nft.Close()
 		if found, err = nft.lists(); err != nil {
 			return State{}, nil, err
 		}

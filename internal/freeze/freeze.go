@@ -198,7 +198,7 @@ func (f *Freeze) openWhole(ns *netns.Namespace, criu netns.ID) error {
 		until:  time.Now().Add(before.Left),
 	}
 	f.noteLocks(before.locks)
-	return nil
+	return nil //nolint:nilerr // what cannot be told is removed at the thaw
 }
 
 // surveyed is what was in force in a namespace already, and whether that can be told:
