@@ -21,7 +21,7 @@ type exchange struct {
 	data   time.Time // the peer's first bytes after that
 	heard  time.Time // the app's last bytes in between, which the peer may have waited for
 	probes int       // the peer's segments while the window was shut, without more than a byte
-	resent int       // the peer's segments with bytes that it had sent before the window was opened, except probes
+	resent int       // the peer's segments with bytes that it had sent before the window was opened, but for probes
 	sent   uint32    // the sequence number after the last byte that the peer has sent
 	before uint32    // the same when the window was opened
 	begun  bool
@@ -95,6 +95,8 @@ func (x *exchange) fromPeer(at time.Time, packet gopacket.Packet, tcp *layers.TC
 	switch {
 	case shut && length <= 1:
 		x.probes++
+	case x.shut.IsZero():
+		// If it repeats something it is because the machine is busy.
 	case old && (x.open.IsZero() || int32(tcp.Seq-x.before) < 0):
 		x.resent++
 	}
