@@ -16,7 +16,7 @@ import (
 // exchange is what a capture shows of one connection with a peer whose window was closed
 // before a freeze.
 type exchange struct {
-	shut   time.Time // the app's first segment with a window of 0 since the dump began
+	shut   time.Time // when the app's window was shut: no segment has another one from then to the end of the outage
 	open   time.Time // its first one with another window after that, and after the outage, that the peer can heed
 	data   time.Time // the peer's first bytes after that
 	heard  time.Time // the app's last bytes in between, which the peer may have waited for
@@ -71,6 +71,8 @@ func (x *exchange) fromApp(at time.Time, packet gopacket.Packet, tcp *layers.TCP
 	switch {
 	case tcp.Window == 0 && x.shut.IsZero():
 		x.shut = at
+	case tcp.Window != 0 && at.Before(over):
+		x.shut, x.resent = time.Time{}, 0 // it was full, or is given back
 	case tcp.Window != 0 && !x.shut.IsZero() && x.open.IsZero() && !at.Before(over) && (!old || payload(packet) > 0):
 		x.open, x.before = at, x.sent
 	}
