@@ -9,26 +9,17 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
-// quiet measures what quiet peers bring and cost, beside the first byte after an outage.
-func (b *bench) quiet() error {
+// wholeOutage measures from the dump's start to the first byte after a restore that begins
+// as soon as the tree has gone. CRIU ends the tree, with the hook or without.
+func (b *bench) wholeOutage() error {
 	known, err := knownModes()
 	if err != nil {
 		return err
 	}
-	for _, measure := range []func([]mode) error{b.wholeOutage, b.bulk, b.stall} {
-		if err := measure(known); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// wholeOutage measures from the dump's start to the first byte after a restore that begins
-// as soon as the tree has gone. CRIU ends the tree, with the hook or without.
-func (b *bench) wholeOutage(known []mode) error {
 	type way struct {
 		variant
 		lines []string
@@ -101,7 +92,11 @@ func (b *bench) dumpAndRestore(v variant) (took []float64, err error) {
 
 // bulk measures what a peer that sends as fast as it can gets through in the second after
 // the thaw.
-func (b *bench) bulk(known []mode) error {
+func (b *bench) bulk() error {
+	known, err := knownModes()
+	if err != nil {
+		return err
+	}
 	rounds := max(3, b.rounds/3)
 	progress("bulk: %d rounds", rounds)
 	for _, length := range []time.Duration{300 * time.Millisecond, 3 * time.Second} {
@@ -185,7 +180,11 @@ func (b *bench) bulkOnce(m mode, length time.Duration) (before, after float64, e
 
 // stall measures what a dump costs a program that is left running: for how long it gets
 // nothing, before the freeze and in all.
-func (b *bench) stall(known []mode) error {
+func (b *bench) stall() error {
+	known, err := knownModes()
+	if err != nil {
+		return err
+	}
 	for _, oneWay := range []time.Duration{0, 10 * time.Millisecond, 50 * time.Millisecond} {
 		far := peer{oneWay: oneWay}
 		before := &Group{
@@ -237,7 +236,10 @@ func (b *bench) stallOnce(m mode, far peer, before, whole *Group) error {
 	// Called before the hook at network-lock.
 	v := variant{lock: "skip", scripts: []string{hook, script}, policy: "run"}
 	_, err = l.dump(v)
-	time.Sleep(4*far.oneWay + 500*time.Millisecond)
+	over := monotonic() + 4*int64(far.oneWay)
+	if err == nil {
+		err = waitUntil("traffic", func() bool { return pushing.last.Load() > over && echoing.last.Load() > over })
+	}
 	close(stop)
 	all.Wait()
 	if err := errors.Join(err, l.awaitSettled(v)); err != nil {
@@ -263,7 +265,16 @@ func (b *bench) stallOnce(m mode, far peer, before, whole *Group) error {
 }
 
 // progressing is when something got through, by the monotonic clock.
-type progressing struct{ at []int64 }
+type progressing struct {
+	at   []int64
+	last atomic.Int64
+}
+
+func (p *progressing) note() {
+	now := monotonic()
+	p.at = append(p.at, now)
+	p.last.Store(now)
+}
 
 // poll watches how much of what a peer pushes is acknowledged.
 func (p *progressing) poll(t *pusher, stop <-chan struct{}) {
@@ -274,7 +285,7 @@ func (p *progressing) poll(t *pusher, stop <-chan struct{}) {
 		}
 		if n > known {
 			known = n
-			p.at = append(p.at, monotonic())
+			p.note()
 		}
 	}
 }
@@ -285,7 +296,7 @@ func (p *progressing) echo(c net.Conn, stop <-chan struct{}) {
 		if echo(c) != nil {
 			return
 		}
-		p.at = append(p.at, monotonic())
+		p.note()
 		time.Sleep(time.Millisecond)
 	}
 }

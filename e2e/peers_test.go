@@ -149,6 +149,8 @@ func (o *outages) measurePeer(t *testing.T, k peerKind, length time.Duration) {
 		for id, x := range p.exchanges(thaw) {
 			if x.resent > 0 {
 				t.Errorf("%s, connection %d: %d segments were repeated:\n%s", k, id, x.resent, strings.Join(x.text, "\n"))
+			} else if x.open.Sub(thaw) > soon {
+				t.Logf("%s, connection %d: it was told to go on %s after the thaw:\n%s\n%s", k, id, x.open.Sub(thaw), strings.Join(x.text, "\n"), o.said(t))
 			}
 		}
 	}
