@@ -135,23 +135,38 @@ func (a *answerer) resume() bool {
 		return false
 	}
 	keepClosed(a.Streams, a.last.InFlight)
-	var packets [][]byte
-	if a.Nudge > 0 {
-		packets = nudge.Plan(a.Streams, a.Nudge, true)
-	} else {
-		for _, s := range a.Streams {
-			packets = append(packets, wire.ACK(s))
-		}
-	}
 	sender, err := nudge.Open(ns)
 	if err == nil {
-		err = sender.Send(packets, 0)
+		err = sender.Send(a.resuming(), 0)
 		sender.Close()
 	}
 	if err != nil {
 		a.log.Debugf("not every peer was told to go on: %v", err)
 	}
 	return true
+}
+
+// ownErrors is how many errors our own kernel gets about what it has sent in vain since
+// the dump: each halves the time that it still wants to wait.
+const ownErrors = 6
+
+// resuming returns what resume sends. Of what the tasks have sent since the dump the
+// images know nothing, but the oldest byte of it is the next one of the images.
+func (a *answerer) resuming() (packets [][]byte) {
+	if a.Nudge > 0 {
+		packets = nudge.Plan(a.Streams, a.Nudge, true)
+	}
+	for _, s := range a.Streams {
+		if a.Nudge == 0 {
+			packets = append(packets, wire.ACK(s))
+		} else if s.SndUna == s.SndNxt {
+			us := s.Local.Addr()
+			for range ownErrors {
+				packets = append(packets, wire.Unreachable(us, us, s.Local, s.Remote, s.SndUna))
+			}
+		}
+	}
+	return packets
 }
 
 // gate lets answers out as long as a record wants them and its freeze is in force.
