@@ -28,7 +28,7 @@ var quietKinds = []struct {
 	{"larger records", "pull,size=4096,interval=2ms", false},
 	{"half-closed", "pull,size=8,interval=1ms,half", false},
 	{"both push", "bulk,size=64,interval=2ms", false},
-	{"request, reply", "reqrep", false},
+	{"request, reply", "reqrep,interval=1ms", false},
 	{"idle, then active", "pull,size=8,interval=1ms,nap", true},
 }
 

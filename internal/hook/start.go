@@ -3,7 +3,6 @@
 package hook
 
 import (
-	"errors"
 	"os"
 	"strings"
 	"syscall"
@@ -33,12 +32,12 @@ func start(id, act string) error {
 	// would get that number, and become the settler's standard input.
 	null, err := os.OpenFile("/dev/null", os.O_RDWR, 0)
 	if err != nil {
-		return errors.New(action.StartSettler + err.Error())
+		return code.New(code.NoSettler, action.StartSettler+err.Error())
 	}
 	defer null.Close()
 	ready, write, err := os.Pipe()
 	if err != nil {
-		return errors.New(action.StartSettler + err.Error())
+		return code.New(code.NoSettler, action.StartSettler+err.Error())
 	}
 	defer ready.Close()
 
