@@ -88,14 +88,15 @@ func toPeer(s tcp.Stream, limit int) [][]byte {
 	if s.RcvAcked != s.RcvNxt && limit > errorsPerPeer+ackLen {
 		addErrors(s.RcvAcked)
 	}
-	var data [][]byte
+	// The peer may have our data already, and have lost only its acknowledgement: then it
+	// heeds no window in a segment that repeats it, but that of a pure ACK, which comes after
+	// all that was sent.
+	if room := limit - len(all); room > ackLen || len(s.Unacked) == 0 {
+		all = append(all, wire.ACK(s))
+	}
 	if s.State == tcp.Established || s.State == tcp.CloseWait {
-		data = wire.Unacked(s, min(maxSegments, limit-len(all)))
+		all = append(all, wire.Unacked(s, min(maxSegments, limit-len(all)))...)
 	}
-	if len(data) == 0 {
-		data = [][]byte{wire.ACK(s)}
-	}
-	all = append(all, data...)
 	addErrors(s.RcvNxt)
 	return all
 }

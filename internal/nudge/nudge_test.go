@@ -88,9 +88,10 @@ func TestToPeer(t *testing.T) {
 		limit, want    int
 	}{
 		{"nothing in flight", tcp.Established, 0, 16, 1 + errorsPerPeer},
-		{"one segment", tcp.Established, 50, 16, 1 + errorsPerPeer},
-		{"many segments", tcp.CloseWait, 5000, 16, maxSegments + errorsPerPeer},
+		{"one segment", tcp.Established, 50, 16, 2 + errorsPerPeer},
+		{"many segments", tcp.CloseWait, 5000, 16, 1 + maxSegments + errorsPerPeer},
 		{"a tight limit", tcp.Established, 5000, 2, 2},
+		{"the tightest limit", tcp.Established, 5000, 1, 1},
 		{"our FIN is out", tcp.FinWait2, 0, 16, 1 + errorsPerPeer},
 		{"not open yet", tcp.SynSent, 0, 16, 0},
 		{"listening", tcp.Listen, 0, 16, 0},
