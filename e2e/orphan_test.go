@@ -52,7 +52,7 @@ func (p *pair) awaitOpen(limit time.Duration) time.Time {
 // right after our own script.
 func (p *pair) dumpOrphaned(action string) {
 	p.dumped.t.Helper()
-	end := script(p.dumped.t, action, "kill -KILL $(pidof netfreeze) $PPID")
+	end := script(p.dumped.t, action, "kill -KILL $(pidof netfreeze-settler) $PPID")
 	if err := p.dumped.engine.dump(p.dumped, true, scripted(end, true)...); err == nil {
 		p.dumped.t.Fatal("the dump has not failed")
 	}

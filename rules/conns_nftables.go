@@ -25,8 +25,9 @@ import (
 // replaced as a whole. Only if this nftConns made it a moment ago are just the
 // missing connections added.
 type nftConns struct {
-	conn *nftConn
-	name string // of the table
+	conn    *nftConn
+	name    string // of the table
+	windows nftWindows
 
 	put   tcp.Set       // the connections that this nftConns put into the table,
 	since time.Time     // when it made the table,
@@ -73,7 +74,7 @@ func openNFTConns(ns *netns.Namespace, owner string) (ConnFreezer, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &nftConns{conn: conn, name: tableName + "-" + owner}, nil
+	return &nftConns{conn: conn, name: tableName + "-" + owner, windows: nftWindows{conn: conn}}, nil
 }
 
 func (f *nftConns) Backend() backend.Kind { return backend.NFTables }
@@ -104,6 +105,7 @@ func (f *nftConns) Freeze(conns []tcp.Tuple, ttl time.Duration) error {
 		return err
 	}
 	f.put, f.since, f.ttl = tcp.SetOf(all), began, ttl
+	f.windows.sets = false
 	return nil
 }
 
@@ -188,7 +190,7 @@ func (f *nftConns) Seal(pass uint32) error {
 }
 
 func (f *nftConns) Thaw() error {
-	f.ttl = 0
+	f.ttl, f.windows.sets = 0, false
 	return f.conn.remove(f.name)
 }
 

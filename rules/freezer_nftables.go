@@ -23,8 +23,9 @@ import (
 // the sets. Sealing empties the set of families whose marked packets pass, and adds
 // a table for packet sockets, see dropPacketSockets.
 type nftFreezer struct {
-	conn *nftConn
-	ours bool // this Freezer made the table, which may have been removed since
+	conn    *nftConn
+	ours    bool // this Freezer made the table, which may have been removed since
+	windows nftWindows
 }
 
 // The sets of the table. The IDs tell them apart within one batch.
@@ -42,7 +43,7 @@ func openNFT(ns *netns.Isolated) (Freezer, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &nftFreezer{conn: conn}, nil
+	return &nftFreezer{conn: conn, windows: nftWindows{conn: conn}}, nil
 }
 
 func (f *nftFreezer) Backend() backend.Kind { return backend.NFTables }
@@ -112,6 +113,7 @@ func (f *nftFreezer) Lift() error {
 	}
 	f.conn.FlushSet(setOf(wholeTable, frozenSet))
 	f.conn.FlushSet(setOf(wholeTable, synSet))
+	f.windows.flush(wholeTable)
 	if err := f.conn.commit("lift the freeze"); err != nil {
 		return f.Thaw() // perhaps somebody else removed the table
 	}
@@ -119,7 +121,7 @@ func (f *nftFreezer) Lift() error {
 }
 
 func (f *nftFreezer) Thaw() error {
-	f.ours = false
+	f.ours, f.windows.sets = false, false
 	return f.conn.thaw()
 }
 
@@ -165,6 +167,9 @@ func (f *nftFreezer) put(what string, frozen, syn time.Duration) error {
 	c.rule(in, "new connections wait", isTCP(), opensConnection(), protoIn(synFor), drop())
 	err = c.commit(what)
 	f.ours = err == nil
+	if f.ours {
+		f.windows.sets = false
+	}
 	return err
 }
 

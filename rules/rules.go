@@ -68,6 +68,7 @@ type State struct {
 type Freezer interface {
 	// Backend returns the back end in use, never Auto or IPTables.
 	Backend() backend.Kind
+	Windows
 	// Prepare puts the rules in place without freezing anything, so that
 	// Freeze has little left to do. For the duration holdSYN, which the kernel
 	// measures, the rules drop arriving TCP segments that open a connection; 0
@@ -113,6 +114,7 @@ type Freezer interface {
 type ConnFreezer interface {
 	// Backend returns the back end in use, never Auto or IPTables.
 	Backend() backend.Kind
+	Windows
 	// Freeze drops the segments of conns, and of connections that the same
 	// owner froze before, until Thaw, or until ttl has passed. Freezing again
 	// restarts the time to live of all of them, to within a hundredth of it.

@@ -50,8 +50,8 @@ func (t *tree) look() state {
 			halted++
 		}
 	}
-	before, from := t.stats.Ticks(), time.Now()
-	for time.Since(from) < 100*time.Millisecond && t.stats.Ticks() == before {
+	before, end := t.stats.Ticks(), newTimer(100*time.Millisecond, mostKeptLook)
+	for over := false; !over && t.stats.Ticks() == before; over, _ = end.over() {
 		time.Sleep(5 * time.Millisecond)
 	}
 	moves, open := t.stats.Ticks() != before, answers(t.pod.peer)
@@ -69,8 +69,8 @@ func (t *tree) look() state {
 }
 
 // await looks until the tree is in one of the wanted states.
-func (t *tree) await(limit time.Duration, wanted ...state) bool {
-	for deadline := time.Now().Add(limit); ; time.Sleep(10 * time.Millisecond) {
+func (r *run) await(t *tree, limit time.Duration, wanted ...state) bool {
+	for end := newTimer(limit, mostKept); ; time.Sleep(10 * time.Millisecond) {
 		t.state = t.look()
 		if slices.Contains(wanted, t.state) {
 			if len(wanted) == 1 {
@@ -82,7 +82,7 @@ func (t *tree) await(limit time.Duration, wanted ...state) bool {
 				return true
 			}
 		}
-		if time.Now().After(deadline) {
+		if r.over(end) {
 			return false
 		}
 	}
@@ -143,7 +143,7 @@ func (r *run) judgeDump(t *tree) {
 	wanted := r.wanted(t)
 	r.logf("%s: %s; it must be: %v", t.id, t.told, wanted)
 	frozen, armed := a.at("after:network-lock")
-	reached := t.await(r.limit(), wanted...)
+	reached := r.await(t, r.limit(), wanted...)
 	r.logf("%s: %s", t.id, t.state)
 	if r.interrupted(t, armed) {
 		r.excuse("CRIU was killed while it had the tasks' sockets in repair mode, or its own code in the tasks")
@@ -232,7 +232,7 @@ func (r *run) outlive(t *tree, wanted []state) {
 		}
 	}
 	over := time.Until(last.Add(r.ttl() + 2500*time.Millisecond)) // iptables counts whole seconds
-	if t.await(max(over, 0), slices.Concat(wanted, []state{runs, stoppedOpen, goneOpen})...) {
+	if r.await(t, max(over, 0), slices.Concat(wanted, []state{runs, stoppedOpen, goneOpen})...) {
 		r.logf("%s: %s", t.id, t.state)
 	} else if r.excused == "" || !answers(t.pod.peer) { // what CRIU itself has left may be neither
 		r.breaks("the kernel ends a freeze when its time to live is over", "%s is still %s after %s", t.id, t.state, r.ttl())
@@ -260,6 +260,11 @@ func (r *run) judgeBack(p *pod) {
 	if r.outlived || r.starved() {
 		limit = patience // nobody was there to nudge the peers, whose timers have backed off
 	}
+	if r.policy == isolate {
+		// A thaw nudges connections that a dump has left in repair mode, and these are
+		// not: their timers are left to themselves, and wait for at most as long again.
+		limit = max(limit, now.Sub(r.begun)+r.limit())
+	}
 	for _, t := range p.trees {
 		for _, pid := range treeOf(t.pid) {
 			if n, err := repaired(pid); err == nil && n > 0 {
@@ -269,15 +274,15 @@ func (r *run) judgeBack(p *pod) {
 		if r.excused != "" {
 			continue
 		}
-		if err := wait(limit, func() error { return t.carries(now) }); err != nil {
+		if err := r.wait(limit, func() error { return t.carries(now) }); err != nil {
 			r.breaks("connections go on", "%s: %v; it is %s", t.id, err, t.look())
 		}
 		t.quiet()
-		if err := wait(limit, t.settled); err != nil {
+		if err := r.wait(limit, t.settled); err != nil {
 			r.breaks("no byte is lost or doubled", "%s: %v", t.id, err)
 		}
 	}
-	err := wait(r.limit(), func() error {
+	err := r.wait(r.limit(), func() error {
 		rules, err := ruleset(p.app)
 		if err == nil && rules != p.rules {
 			err = fmt.Errorf("%s has\n%s\nand had\n%s", p.app, rules, p.rules)
@@ -302,13 +307,21 @@ func (r *run) starved() bool {
 
 // judgePackets judges what the peer has seen.
 func (r *run) judgePackets(p *pod) {
+	// A client that could not wait for its connection, on a slow machine, has opened
+	// another one, and resets the first when its answer comes.
+	ours := map[uint16]bool{}
+	for _, t := range p.trees {
+		for _, c := range t.peers.Snapshots() {
+			ours[c.LocalPort] = true
+		}
+	}
 	resets := 0
 	for _, packet := range p.packets.packets() {
 		s := packet.parse()
 		if packet.at.Before(p.from) {
 			continue
 		}
-		if s.tcp && (s.fin || s.rst) {
+		if s.tcp && (s.fin || s.rst) && (ours[s.src] || ours[s.dst]) {
 			if resets++; resets <= 3 {
 				r.breaks("the peer sees no FIN and no RST", "%.4f s: %s", packet.at.Sub(r.begun).Seconds(), s)
 			}

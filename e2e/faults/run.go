@@ -34,6 +34,7 @@ type run struct {
 	calm       atomic.Bool // no fault strikes any more
 	struck     [2]atomic.Bool
 	asides     sync.WaitGroup // what goes on beside the run
+	starvation atomic.Bool    // something could not be waited for, see timer
 
 	mu       sync.Mutex
 	log      strings.Builder
@@ -45,6 +46,8 @@ type run struct {
 	refused  bool   // a thaw was refused where that is allowed
 	excused  string // why connections are not judged
 	outlived bool   // the time to live had to end the freeze
+
+	witnessed int // how often what programs do was written down
 }
 
 // window is a time in which nothing may leave.
@@ -63,6 +66,9 @@ func (r *run) logf(format string, args ...any) {
 func (r *run) breaks(promise, format string, args ...any) {
 	text := promise + ": " + fmt.Sprintf(format, args...)
 	r.logf("BROKEN: %s", text)
+	for _, t := range r.trees() {
+		r.witness(t, text)
+	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.broken = append(r.broken, text)
@@ -114,6 +120,9 @@ func (r *run) play() error {
 	r.asides.Wait()
 	for _, t := range r.trees() {
 		r.judgeDump(t)
+		if t.state == mixed {
+			r.witness(t, string(mixed))
+		}
 	}
 	for _, p := range r.pods {
 		r.undo(p)

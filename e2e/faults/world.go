@@ -33,6 +33,7 @@ func serveWorld(in io.Reader, out io.Writer) error {
 	if err := unix.Mount("faults", stateDir, "tmpfs", 0, "size=512k,mode=700"); err != nil {
 		return fmt.Errorf("mount %s: %w", stateDir, err)
 	}
+	go watchProcessors()
 	s, err := newSteps()
 	if err != nil {
 		return err
@@ -71,12 +72,12 @@ func carryOut(s *steps, o order) result {
 		res.Hit = res.Hit && r.struck[i].Load()
 	}
 	res.Hit = res.Hit || r.injected()
-	res.Excused = r.excused
+	res.Excused, res.Starved = r.excused, r.starvation.Load()
 	if err != nil {
 		res.Failed = err.Error()
 		r.logf("could not be carried out: %v", err)
 	}
-	if len(res.Broken) > 0 || err != nil || o.All {
+	if len(res.Broken) > 0 || r.witnessed > 0 || err != nil || o.All {
 		if err := r.keep(o.Keep); err != nil {
 			res.Failed += "; keep the logs: " + err.Error()
 		}

@@ -78,6 +78,7 @@ func TestContents(t *testing.T) {
 	common := map[string]string{
 		"/usr/bin/netfreeze":                                     program,
 		"/usr/libexec/criu-netfreeze/netfreeze-hook":             program,
+		"/usr/libexec/criu-netfreeze/netfreeze-settler":          program,
 		"/usr/libexec/criu-netfreeze/netfreeze-oci":              program,
 		"/usr/libexec/criu-netfreeze/pre-dump":                   "-> netfreeze-hook",
 		"/usr/libexec/criu-netfreeze/post-dump":                  "-> netfreeze-hook",

@@ -15,6 +15,8 @@ func (c *Config) TOML() string {
 	fmt.Fprintf(&b, "policy = %s\n", quote(string(c.Policy)))
 	fmt.Fprintf(&b, "ttl = %s\n", quote(FormatDuration(c.TTL)))
 	fmt.Fprintf(&b, "drain = %s\n", quote(FormatDuration(c.Drain)))
+	fmt.Fprintf(&b, "quiet = %s\n", quote(string(c.Quiet)))
+	fmt.Fprintf(&b, "quiet-time = %s\n", quote(FormatDuration(c.QuietTime)))
 	fmt.Fprintf(&b, "restore-failure = %s\n", quote(string(c.RestoreFailure)))
 	fmt.Fprintf(&b, "resume = %s\n", quote(string(c.Resume)))
 	fmt.Fprintf(&b, "nudge-packets = %d\n", c.NudgePackets)
@@ -51,6 +53,12 @@ func (r *Rule) encode(b *strings.Builder) {
 	}
 	if r.Drain != nil {
 		fmt.Fprintf(b, "drain = %s\n", quote(FormatDuration(*r.Drain)))
+	}
+	if r.Quiet != "" {
+		fmt.Fprintf(b, "quiet = %s\n", quote(string(r.Quiet)))
+	}
+	if r.QuietTime != nil {
+		fmt.Fprintf(b, "quiet-time = %s\n", quote(FormatDuration(*r.QuietTime)))
 	}
 }
 

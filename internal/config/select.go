@@ -21,6 +21,7 @@ type Settings struct {
 	Drain          time.Duration
 	RestoreFailure RestoreFailure
 
+	Quieting
 	Resuming
 	Holding
 	// Why says what chose the policy, for the log and for netfreeze status.
@@ -40,6 +41,7 @@ func (c *Config) For(t identity.Container) (Settings, error) {
 		Drain:          c.Drain,
 		RestoreFailure: c.RestoreFailure,
 
+		Quieting: c.Quieting,
 		Resuming: c.Resuming,
 		Holding:  c.Holding,
 		Why:      c.name,
@@ -64,6 +66,12 @@ func (c *Config) For(t identity.Container) (Settings, error) {
 		}
 		if r.Drain != nil {
 			s.Drain = *r.Drain
+		}
+		if r.Quiet != "" {
+			s.Quiet = r.Quiet
+		}
+		if r.QuietTime != nil {
+			s.QuietTime = *r.QuietTime
 		}
 		break
 	}

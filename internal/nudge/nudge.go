@@ -21,7 +21,7 @@
 package nudge
 
 import (
-	"net/netip"
+	"slices"
 
 	"github.com/criu-netfreeze/criu-netfreeze/internal/tcp"
 	"github.com/criu-netfreeze/criu-netfreeze/internal/wire"
@@ -47,17 +47,12 @@ const (
 // within it need no nudge, since both their ends were frozen together. It does
 // not change streams.
 func Remote(streams []tcp.Stream) []tcp.Stream {
-	ours := map[netip.Addr]bool{}
-	for _, s := range streams {
-		ours[s.Local.Addr()] = true
+	conns := make([]tcp.Tuple, len(streams))
+	for i, s := range streams {
+		conns[i] = s.Tuple
 	}
-	var remote []tcp.Stream
-	for _, s := range streams {
-		if peer := s.Remote.Addr(); !peer.IsLoopback() && !ours[peer] {
-			remote = append(remote, s)
-		}
-	}
-	return remote
+	outside := tcp.SetOf(tcp.Outside(conns))
+	return slices.DeleteFunc(slices.Clone(streams), func(s tcp.Stream) bool { return !outside.Has(s.Tuple) })
 }
 
 // Plan returns the packets that nudge the connections, in the order in which

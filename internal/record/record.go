@@ -106,6 +106,10 @@ type Record struct {
 	Restores int      `json:"restores,omitempty"`
 	Restored []string `json:"restored,omitempty"`
 
+	// Quiet says that the peers may have been made quiet before the freeze, see package
+	// quiet. Which of them are so only the process knows that did it.
+	Quiet bool `json:"quiet,omitempty"`
+
 	// Images is, of a restore, the directory of the images, as far as it has a path. CRIU's
 	// own word for it, CRTOOLS_IMAGE_DIR, is right only at the first action.
 	Images string `json:"images,omitempty"`

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"time"
 
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netlink/nl"
@@ -172,9 +173,10 @@ func Destroy(s Socket) error {
 
 // Progress is how far a connection has come since its socket was made.
 type Progress struct {
-	Acked    uint64 // bytes that the peer has acknowledged (tcpi_bytes_acked)
-	Received uint64 // bytes that were received in order (tcpi_bytes_received)
-	Waits    bool   // something that was sent is not acknowledged
+	Acked    uint64        // bytes that the peer has acknowledged (tcpi_bytes_acked)
+	Received uint64        // bytes that were received in order (tcpi_bytes_received)
+	Waits    bool          // something that was sent is not acknowledged
+	RTT      time.Duration // the smoothed round trip (tcpi_rtt)
 }
 
 // ListProgress returns how far each connection of the calling thread's network
@@ -194,7 +196,7 @@ func ListProgress() (map[Tuple]Progress, error) {
 			}
 			id := i.InetDiagMsg.ID
 			t := NewTuple(addrPort(id.Source, id.SourcePort), addrPort(id.Destination, id.DestinationPort))
-			all[t] = Progress{Acked: i.TCPInfo.Bytes_acked, Received: i.TCPInfo.Bytes_received, Waits: i.TCPInfo.Unacked != 0}
+			all[t] = Progress{Acked: i.TCPInfo.Bytes_acked, Received: i.TCPInfo.Bytes_received, Waits: i.TCPInfo.Unacked != 0, RTT: time.Duration(i.TCPInfo.Rtt) * time.Microsecond}
 		}
 	}
 	return all, nil

@@ -42,6 +42,7 @@ type space struct {
 type whole struct {
 	frozen, syn time.Time
 	sealed      bool
+	windows     windows
 	pass        uint32 // what Seal was told
 }
 
@@ -58,6 +59,14 @@ type conns struct {
 	until  time.Time
 	sealed bool
 	pass   uint32 // what Seal was told
+
+	windows windows
+}
+
+// windows is how many connections have their windows shut, and until when.
+type windows struct {
+	count int
+	until time.Time
 }
 
 // failure is what calls of a method return.
@@ -70,6 +79,7 @@ type failure struct {
 // returns successful calls.
 var methods = map[string]bool{
 	"Open": true, "OpenConns": true, "Look": false, "ThawAll": true, "CRIULocks": false, "RemoveCRIULocks": true,
+	"ShutWindows": true, "ConnShutWindows": true,
 	"Prepare": true, "Freeze": true, "Seal": true, "Lift": true, "Thaw": true, "State": false,
 	"ConnFreeze": true, "ConnSeal": true, "ConnThaw": true, "Frozen": false,
 }
@@ -96,6 +106,7 @@ func New() *Filter {
 //	whole nftables frozen 15m0s sealed answers   but answers pass
 //	conns nftables t00000001 2 frozen 15m0s      an owner's connections; may be sealed
 //	conns nftables t00000001 0                   rules whose time is over
+//	... 2 windows shut                           after any of these
 //	criu-lock CRIU-123
 //
 // It is "" if nothing is left, not even rules that drop nothing. Once more than one
@@ -139,7 +150,7 @@ func (f *Filter) lines(s *space) (lines []string) {
 		default:
 			line += "prepared"
 		}
-		lines = append(lines, line)
+		lines = append(lines, line+f.shut(s.whole[k].windows))
 	}
 	for key := range s.conns {
 		tuples, left := f.frozen(s, key)
@@ -147,12 +158,20 @@ func (f *Filter) lines(s *space) (lines []string) {
 		if len(tuples) > 0 {
 			line += " frozen " + left.String() + sealed(s.conns[key].sealed, s.conns[key].pass)
 		}
-		lines = append(lines, line)
+		lines = append(lines, line+f.shut(s.conns[key].windows))
 	}
 	for _, name := range s.locks {
 		lines = append(lines, "criu-lock "+name)
 	}
 	return lines
+}
+
+// shut describes windows that are shut.
+func (f *Filter) shut(w windows) string {
+	if w.count == 0 || f.left(w.until) == 0 {
+		return ""
+	}
+	return fmt.Sprintf(" %d windows shut", w.count)
 }
 
 // Advance moves the filter's clock forward; nothing else does. A freeze whose time
@@ -299,6 +318,13 @@ func (f *Filter) Look(ns *netns.Namespace) (found rules.State, err error) {
 		return nil
 	})
 	return found, err
+}
+
+// Survey implements [rules.Filter]. It fails where Look or CRIULocks fails.
+func (f *Filter) Survey(ns *netns.Namespace) (rules.State, []string, error) {
+	locks, _ := f.CRIULocks(ns)
+	st, err := f.Look(ns)
+	return st, locks, err
 }
 
 // ThawAll implements [rules.Filter].

@@ -97,6 +97,16 @@ func (z *freezer) remove() {
 	z.ours = false
 }
 
+func (z *freezer) ShutWindows(tuples []tcp.Tuple, ttl time.Duration) error {
+	return z.call("ShutWindows", func() error {
+		if z.kind != backend.NFTables {
+			return rules.ErrWindows
+		}
+		z.space.whole[z.kind].windows = windows{len(tuples), z.filter.now.Add(ttl)}
+		return nil
+	})
+}
+
 func (z *freezer) State() (st rules.State, err error) {
 	err = z.call("State", func() error {
 		st = z.filter.state(z.space, z.kind)
@@ -158,6 +168,16 @@ func (z *connFreezer) Seal(pass uint32) error {
 func (z *connFreezer) Thaw() error {
 	return z.call("ConnThaw", func() error {
 		delete(z.space.conns, z.key)
+		return nil
+	})
+}
+
+func (z *connFreezer) ShutWindows(tuples []tcp.Tuple, ttl time.Duration) error {
+	return z.call("ConnShutWindows", func() error {
+		if z.key.kind != backend.NFTables {
+			return rules.ErrWindows
+		}
+		z.space.conns[z.key].windows = windows{len(tuples), z.filter.now.Add(ttl)}
 		return nil
 	})
 }
