@@ -36,11 +36,14 @@ const (
 	// that the peer still wants to wait: after six it waits for a 64th of it.
 	errorsPerPeer = 6
 
+	// leading is how many of them come before everything else, where there is room.
+	leading = 1
+
 	// urgent is how many packets of each connection are sent before the rest of
-	// any connection's: the acknowledgement and one error, which is enough for
-	// every other peer (or, if the peer may know of less than was received, two
-	// errors about that).
-	urgent = 2
+	// any connection's: the leading error, the acknowledgement and one error more,
+	// which is enough for every other peer (or, if the peer may know of less than was
+	// received, two errors about that).
+	urgent = leading + 2
 )
 
 // Remote returns the connections whose other end is outside the namespace. Those
@@ -78,6 +81,10 @@ func Plan(streams []tcp.Stream, limit int, backed bool) [][]byte {
 // of covers, then most likely the peer has received no later one, so the errors
 // that quote that come first: once the peer hears of more, it accepts no error
 // until its timer has expired again (icsk_retransmits is 0 then).
+//
+// Before anything that opens its window the peer gets errors, all of them where we do not
+// open it: it may have retransmitted for longer than it may, which Linux overlooks only
+// as long as the window is closed (package answer, InFlight).
 func toPeer(s tcp.Stream, limit int) [][]byte {
 	if !s.CanAck() {
 		return nil
@@ -85,8 +92,15 @@ func toPeer(s tcp.Stream, limit int) [][]byte {
 	var all [][]byte
 	addErrors := func(seq uint32) { all = append(all, errorsAbout(s, seq, limit-len(all))...) }
 	const ackLen = 1 // one packet is for the ACK, without which nothing is certain
-	if s.RcvAcked != s.RcvNxt && limit > errorsPerPeer+ackLen {
-		addErrors(s.RcvAcked)
+	if s.Window == 0 {
+		all = append(all, errorsAbout(s, s.RcvNxt, limit-ackLen)...)
+	} else {
+		if limit > leading+ackLen+errorsPerPeer {
+			all = append(all, errorsAbout(s, s.RcvNxt, leading)...)
+		}
+		if s.RcvAcked != s.RcvNxt && limit > errorsPerPeer+ackLen+len(all) {
+			addErrors(s.RcvAcked)
+		}
 	}
 	// The peer may have our data already, and have lost only its acknowledgement: then it
 	// heeds no window in a segment that repeats it, but that of a pure ACK, which comes after

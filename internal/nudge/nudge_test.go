@@ -87,12 +87,12 @@ func TestToPeer(t *testing.T) {
 		state, unacked int
 		limit, want    int
 	}{
-		{"nothing in flight", tcp.Established, 0, 16, 1 + errorsPerPeer},
-		{"one segment", tcp.Established, 50, 16, 2 + errorsPerPeer},
-		{"many segments", tcp.CloseWait, 5000, 16, 1 + maxSegments + errorsPerPeer},
+		{"nothing in flight", tcp.Established, 0, 16, leading + 1 + errorsPerPeer},
+		{"one segment", tcp.Established, 50, 16, leading + 2 + errorsPerPeer},
+		{"many segments", tcp.CloseWait, 5000, 16, leading + 1 + maxSegments + errorsPerPeer},
 		{"a tight limit", tcp.Established, 5000, 2, 2},
 		{"the tightest limit", tcp.Established, 5000, 1, 1},
-		{"our FIN is out", tcp.FinWait2, 0, 16, 1 + errorsPerPeer},
+		{"our FIN is out", tcp.FinWait2, 0, 16, leading + 1 + errorsPerPeer},
 		{"not open yet", tcp.SynSent, 0, 16, 0},
 		{"listening", tcp.Listen, 0, 16, 0},
 	} {
@@ -105,8 +105,15 @@ func TestToPeer(t *testing.T) {
 	}
 	s := wiretest.Stream(wiretest.Ends[0][0], wiretest.Ends[0][1])
 	s.RcvAcked -= 100
-	if got := len(toPeer(s, 16)); got != errorsPerPeer+1+errorsPerPeer {
+	if got := len(toPeer(s, 16)); got != leading+errorsPerPeer+1+errorsPerPeer {
 		t.Errorf("with data that was not acknowledged: %d packets", got)
+	}
+	s.Window, s.Unacked, s.SndNxt = 0, []byte("x"), s.SndUna+1
+	for limit := range 17 {
+		got := toPeer(s, limit)
+		if want := min(errorsPerPeer, limit-1); limit > 1 && !slices.EqualFunc(got[:want], errorsAbout(s, s.RcvNxt, want), bytes.Equal) || len(got) > max(limit, 1) {
+			t.Errorf("with a window that stays closed, at most %d packets: %x", limit, got)
+		}
 	}
 	s = wiretest.Stream(wiretest.Ends[1][0], wiretest.Ends[1][1])
 	if got := toOwnKernel(s, 3); got != nil {
