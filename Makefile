@@ -56,7 +56,7 @@ build: ## build the programs and the scripts' links into build/
 
 # What is built is installed as it is: root may have no Go.
 install: ## install below DESTDIR and PREFIX (CRIU's configuration: netfreeze install)
-	@test -x $(OUT)/netfreeze-hook || $(MAKE) --no-print-directory build
+	@{ test -x $(OUT)/netfreeze-hook && test -x $(OUT)/netfreeze-settler; } || $(MAKE) --no-print-directory build
 	install -d $(DESTDIR)$(BINDIR) $(DESTDIR)$(LIBEXECDIR) $(DESTDIR)$(SYSCONFDIR) $(DESTDIR)$(CNIBINDIR) $(DESTDIR)$(DATADIR)
 	install -m 0755 $(OUT)/netfreeze $(DESTDIR)$(BINDIR)/netfreeze
 	install -m 0755 $(OUT)/netfreeze-hook $(DESTDIR)$(LIBEXECDIR)/netfreeze-hook

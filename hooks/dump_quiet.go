@@ -35,7 +35,7 @@ func (d *Dump) quieten() {
 	}
 	switch {
 	case errors.Is(err, rules.ErrWindows):
-		d.env.Log.Infof("the peers are not made quiet before the freeze: the back end is %s, and %v", d.record().Backend, err)
+		d.env.Log.Infof("the peers are not made quiet before the freeze, since the back end is %s: %v", d.record().Backend, err)
 	case err != nil:
 		d.env.Log.Warnf("the peers are not made quiet before the freeze, which drops what they send: %v", code.Any(err))
 	case d.quiet != nil:

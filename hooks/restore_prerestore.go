@@ -26,17 +26,24 @@ func preRestore(env *Env, req action.Request) (*Restore, error) {
 	if err != nil {
 		return nil, err
 	}
-	images := beside(func() (*criuimg.Checkpoint, error) { return criuimg.Read(dir) })
+	// CRIU may have ended, and the path into its descriptors with it, before all is read.
+	held, err := os.Open(dir)
+	if err != nil {
+		return nil, fmt.Errorf("open the image directory: %w; nothing was changed", err)
+	}
+	images := beside(func() (*criuimg.Checkpoint, error) { return criuimg.Read(fmt.Sprintf("/proc/self/fd/%d", held.Fd())) })
 	ct := findContainer(env)
 	c, err := begin(env, record.Restore, ct)
 	cp, err2 := images()
 	if err2 != nil {
-		return nil, fmt.Errorf("%w; nothing was changed", err2)
+		err = fmt.Errorf("%w; nothing was changed", err2)
 	}
 	if err != nil {
+		_ = held.Close()
 		return nil, err
 	}
 	r := newRestore(c)
+	r.held, r.images = held, cp
 	r.record().Conns = cp.Conns
 	r.record().Images, _ = os.Readlink(dir) // where there is none, a new settler cannot read them
 	r.record().Addressed = cp.NetNS == criuimg.External

@@ -248,7 +248,7 @@ func TestSBOM(t *testing.T) {
 	if err := json.Unmarshal(inside, &d); err != nil {
 		t.Fatal(err)
 	}
-	if len(d.Files) != 4 {
+	if len(d.Files) != 5 {
 		t.Errorf("it describes %d files", len(d.Files))
 	}
 	for _, f := range d.Files {

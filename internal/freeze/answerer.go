@@ -15,7 +15,9 @@ import (
 	"github.com/criu-netfreeze/criu-netfreeze/internal/code"
 	"github.com/criu-netfreeze/criu-netfreeze/internal/netns"
 	"github.com/criu-netfreeze/criu-netfreeze/internal/nudge"
+	"github.com/criu-netfreeze/criu-netfreeze/internal/quiet"
 	"github.com/criu-netfreeze/criu-netfreeze/internal/record"
+	"github.com/criu-netfreeze/criu-netfreeze/internal/tcp"
 	"github.com/criu-netfreeze/criu-netfreeze/internal/wire"
 )
 
@@ -117,12 +119,13 @@ func (a *answerer) ended(err error) {
 	}
 }
 
-// resume opens the windows of peers that were answered for tasks that ran on: nobody else
-// knows where these connections stood, and their peers would wait for their timers. The
+// resume opens the windows of peers that were answered, once somebody has thawed the tasks.
+// Where these ran on nobody else knows where the connections stood, and their peers would
+// wait for their timers. The
 // sequence numbers may be old by now, which harms nobody: then the peer knows more, and
 // drops them. It returns false while the freeze is in force.
 func (a *answerer) resume() bool {
-	if a == nil || a.last == nil || a.last.Phase != record.Isolated || !a.last.Alive() {
+	if a == nil || a.last == nil || !a.last.Alive() || a.last.Phase != record.Isolated && a.last.Phase != record.Held {
 		return true
 	}
 	a.stop()
@@ -134,16 +137,34 @@ func (a *answerer) resume() bool {
 	if left, err := a.keeper.timeLeft(ns, a.last); err == nil && left > 0 {
 		return false
 	}
-	keepClosed(a.Streams, a.last.InFlight)
-	sender, err := nudge.Open(ns)
-	if err == nil {
-		err = sender.Send(a.resuming(), 0)
-		sender.Close()
+	if a.last.Phase == record.Isolated { // the thaw of a hold does it itself
+		keepClosed(a.Streams, a.last.InFlight)
+		sender, err := nudge.Open(ns)
+		if err == nil {
+			err = sender.Send(a.resuming(), 0)
+			sender.Close()
+		}
+		if err != nil {
+			a.log.Debugf("not every peer was told to go on: %v", err)
+		}
 	}
-	if err != nil {
-		a.log.Debugf("not every peer was told to go on: %v", err)
-	}
+	a.repeat(ns)
 	return true
+}
+
+// repeat has the connections tell their peers once more how large their windows are, where
+// these do not send: the packet that has told them may be lost.
+func (a *answerer) repeat(ns *netns.Namespace) {
+	if !a.last.Quiet {
+		return
+	}
+	var conns []tcp.Tuple
+	for _, s := range a.Streams {
+		conns = append(conns, s.Tuple)
+	}
+	if _, err := quiet.End(context.Background(), ns, tcp.Without(conns, a.last.InFlight)); err != nil {
+		a.log.Debug(err)
+	}
 }
 
 // ownErrors is how many errors our own kernel gets about what it has sent in vain since

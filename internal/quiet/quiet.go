@@ -104,13 +104,11 @@ func Make(ns *netns.Namespace, conns []tcp.Tuple, limit time.Duration, shut func
 	if err != nil {
 		return nil, err
 	}
-	defer ears.close()
-	if err := shut(p.tuples()); err != nil {
-		return nil, err
+	if err = shut(p.tuples()); err == nil {
+		p.ask()
+		err = p.wait(ears, time.Now(), began.Add(limit))
 	}
-	p.ask()
-	asked := time.Now()
-	if err := p.wait(ears, asked, began.Add(limit)); err != nil {
+	if ears.close(); err != nil { // nobody else changes the peers from here on
 		return nil, err
 	}
 	if p.dropLoud(); p.Loud > 0 {
