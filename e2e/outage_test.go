@@ -102,7 +102,7 @@ func eachOutage[C fmt.Stringer](t *testing.T, m mode, runs int, cases []C,
 		o := &outages{
 			mode: m, log: filepath.Join(t.TempDir(), "log"), room: make(chan struct{}, 6), took: map[string][]time.Duration{},
 		}
-		withNetfreeze(t, settings{policy: "kill", more: m.config, log: o.log}, plainCRIU{})
+		withNetfreeze(t, settings{policy: "kill", more: m.config, log: o.log}, plainCRIU{}, runtimeEngine("runc"))
 		t.Run("all", func(t *testing.T) {
 			for run := range runs {
 				for _, c := range cases {

@@ -36,19 +36,24 @@ var quietKinds = []struct {
 type silence struct {
 	length    time.Duration
 	meanwhile bool // in the middle of the outage, or else after it
+	by        engine
 }
 
 func (s silence) String() string {
-	return fmt.Sprintf("%s,%s", s.length, map[bool]string{true: "wakes meanwhile", false: "wakes later"}[s.meanwhile])
+	return fmt.Sprintf("%s,%s,%s", s.by, s.length, map[bool]string{true: "wakes meanwhile", false: "wakes later"}[s.meanwhile])
 }
 
 // TestQuiet dumps peers that are quiet when the freeze comes: their windows are closed
 // before, so that nothing is under way, and nothing has to be repeated. When they are told
 // that the window is open again they go on at once, however long the outage was.
 func TestQuiet(t *testing.T) {
-	cases, runs := []silence{{time.Second / 2, false}, {2 * time.Second, true}, {8 * time.Second, false}}, 3
+	plain, runc := plainCRIU{}, runtimeEngine("runc")
+	cases, runs := []silence{
+		{time.Second / 2, false, plain}, {2 * time.Second, true, plain}, {8 * time.Second, false, plain},
+		{time.Second, true, runc},
+	}, 3
 	if os.Getenv(outagesVar) != "" {
-		cases, runs = append(cases, silence{30 * time.Second, true}), outageRuns(t, runs)
+		cases, runs = append(cases, silence{30 * time.Second, true, plain}), outageRuns(t, runs)
 	}
 	eachOutage(t, quietMode, runs, cases, (*outages).measureQuiet, func(t *testing.T, o *outages) {
 		for _, c := range cases {
@@ -71,7 +76,7 @@ func TestQuiet(t *testing.T) {
 // measureQuiet notes how long each peer took to go on, and checks that none repeated
 // anything.
 func (o *outages) measureQuiet(t *testing.T, c silence) {
-	begin, p := o.dumpQuiet(t)
+	begin, p := o.dumpQuiet(t, c.by)
 	time.Sleep(c.length/2 - time.Since(begin))
 	woken := time.Now()
 	if c.meanwhile {
@@ -112,14 +117,14 @@ func (o *outages) measureQuiet(t *testing.T, c silence) {
 
 // dumpQuiet starts a pair, of which the idle peers have fallen asleep, dumps the app and
 // moves it to its new namespace.
-func (o *outages) dumpQuiet(t *testing.T) (begin time.Time, p *pair) {
+func (o *outages) dumpQuiet(t *testing.T, by engine) (begin time.Time, p *pair) {
 	o.criu.Lock()
 	defer o.criu.Unlock()
 	var conns []string
 	for _, k := range quietKinds {
 		conns = append(conns, k.conn)
 	}
-	p = newPair(t, plainCRIU{}, true, conns)
+	p = newPair(t, by, true, conns)
 	p.client.signal(syscall.SIGUSR2)
 	time.Sleep(100 * time.Millisecond)
 	p.from = time.Now()
