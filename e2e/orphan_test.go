@@ -59,7 +59,7 @@ func (p *pair) dumpOrphaned(action string) {
 }
 
 // TestOrphanPrepared kills CRIU and the settler when everything but the freeze
-// itself is in place: only new connections have to wait, and not for long.
+// itself is in place: only new connections, and quiet peers, have to wait, and not for long.
 func TestOrphanPrepared(t *testing.T) {
 	// How long SYNs are held back: the drain plus a margin.
 	const held = 100*time.Millisecond + 5*time.Second
