@@ -36,7 +36,6 @@ func (s *settler) leaveCaller() {
 	if err := s.leaveCgroups(); err != nil {
 		s.env.Log.Debug(err)
 	}
-	goFirst()
 	if _, err := os.Stat(systemdDir); err != nil {
 		return
 	}
@@ -130,9 +129,3 @@ func startScope(ctx context.Context, address, unit, description string) error {
 
 // ownCgroups returns this process's control groups.
 func ownCgroups() ([]byte, error) { return os.ReadFile("/proc/self/cgroup") }
-
-// goFirst gives the settler's session more of the processors than others get, while it is
-// busy: where sessions share them (sched_autogroup_enabled in sched(7)) a busy machine would
-// let it wait for seconds, and with it whoever is frozen. It is a session of its own, see
-// package hook. Where there is no such thing, or no right to it, nothing is lost.
-func goFirst() { _ = os.WriteFile("/proc/self/autogroup", []byte("-20"), 0) }
