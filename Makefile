@@ -16,7 +16,7 @@ GO      ?= go
 MODULE   = github.com/criu-netfreeze/criu-netfreeze
 LDFLAGS  = -s -w -X $(MODULE)/internal/cli.Version=$(VERSION) \
            -X $(MODULE)/internal/cli.Commit=$(COMMIT) \
-           -X $(MODULE)/internal/hook.Program=$(BINDIR)/netfreeze \
+           -X $(MODULE)/internal/hook.Program=$(LIBEXECDIR)/netfreeze-settler \
            -X $(MODULE)/install.LibexecDir=$(LIBEXECDIR)
 # Where the hook begins: before Go's runtime does (internal/hook/early).
 EARLY    = $(if $(filter amd64 arm64,$(shell $(GO) env GOARCH)),-E $(MODULE)/internal/hook/early.entry)
@@ -29,7 +29,7 @@ CRICTL   = v1.34.0
 CRANE    = v0.20.7
 # Go leaves directories called testdata out of ./...; testdata/netstack is a module
 # of its own.
-PACKAGES = ./... ./testdata/traffic/... ./testdata/demo ./bench/testdata/empty
+PACKAGES = ./... ./testdata/traffic/... ./testdata/delay ./testdata/demo ./bench/testdata/empty
 NETSTACK = testdata/netstack
 # The test of the Kubernetes manifests, with Kubernetes' own types: another module.
 MANIFESTS = testdata/kubernetes
@@ -49,16 +49,18 @@ build: ## build the programs and the scripts' links into build/
 	@mkdir -p $(OUT)
 	$(GOBUILD) -o $(OUT)/netfreeze ./cmd/netfreeze
 	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS) $(EARLY)' -o $(OUT)/netfreeze-hook ./cmd/netfreeze-hook
+	$(GOBUILD) -o $(OUT)/netfreeze-settler ./cmd/netfreeze-settler
 	$(GOBUILD) -o $(OUT)/netfreeze-cni ./cmd/netfreeze-cni
 	$(GOBUILD) -o $(OUT)/netfreeze-oci ./cmd/netfreeze-oci
 	@for s in $(SCRIPTS); do ln -sf netfreeze-hook $(OUT)/$$s; done
 
 # What is built is installed as it is: root may have no Go.
 install: ## install below DESTDIR and PREFIX (CRIU's configuration: netfreeze install)
-	@test -x $(OUT)/netfreeze-hook || $(MAKE) --no-print-directory build
+	@{ test -x $(OUT)/netfreeze-hook && test -x $(OUT)/netfreeze-settler; } || $(MAKE) --no-print-directory build
 	install -d $(DESTDIR)$(BINDIR) $(DESTDIR)$(LIBEXECDIR) $(DESTDIR)$(SYSCONFDIR) $(DESTDIR)$(CNIBINDIR) $(DESTDIR)$(DATADIR)
 	install -m 0755 $(OUT)/netfreeze $(DESTDIR)$(BINDIR)/netfreeze
 	install -m 0755 $(OUT)/netfreeze-hook $(DESTDIR)$(LIBEXECDIR)/netfreeze-hook
+	install -m 0755 $(OUT)/netfreeze-settler $(DESTDIR)$(LIBEXECDIR)/netfreeze-settler
 	install -m 0755 $(OUT)/netfreeze-oci $(DESTDIR)$(LIBEXECDIR)/netfreeze-oci
 	install -m 0755 $(OUT)/netfreeze-cni $(DESTDIR)$(CNIBINDIR)/netfreeze-cni
 	sed 's|/usr/local/libexec/criu-netfreeze|$(LIBEXECDIR)|' install/oci-hook.json >$(DESTDIR)$(DATADIR)/oci-hook.json
@@ -71,7 +73,7 @@ install: ## install below DESTDIR and PREFIX (CRIU's configuration: netfreeze in
 uninstall: ## remove what install put there; a changed netfreeze.toml stays (refused while something is held; FORCE=1)
 	@test -n "$(DESTDIR)$(FORCE)" || ! test -x $(BINDIR)/netfreeze || $(BINDIR)/netfreeze uninstall --dry-run >/dev/null
 	rm -f $(DESTDIR)$(BINDIR)/netfreeze $(DESTDIR)$(CNIBINDIR)/netfreeze-cni $(DESTDIR)$(DATADIR)/oci-hook.json $(DESTDIR)$(DATADIR)/alerts.yaml
-	cd $(DESTDIR)$(LIBEXECDIR) 2>/dev/null && rm -f netfreeze-hook netfreeze-oci $(SCRIPTS) || true
+	cd $(DESTDIR)$(LIBEXECDIR) 2>/dev/null && rm -f netfreeze-hook netfreeze-settler netfreeze-oci $(SCRIPTS) || true
 	rmdir $(DESTDIR)$(LIBEXECDIR) $(DESTDIR)$(DATADIR) 2>/dev/null || true
 	@if cmp -s install/netfreeze.toml $(DESTDIR)$(SYSCONFDIR)/netfreeze.toml; then \
 		rm -f $(DESTDIR)$(SYSCONFDIR)/netfreeze.toml; rmdir $(DESTDIR)$(SYSCONFDIR) 2>/dev/null || true; fi

@@ -68,7 +68,7 @@ func (b *bench) program() error {
 		About: "All threads, counted by strace.",
 	}
 	for _, p := range []struct{ name, path string }{
-		{"netfreeze-hook", hook}, {"netfreeze, the settler", netfreeze}, {emptyGo, helper("empty-go")[0]},
+		{"netfreeze-hook", hook}, {"netfreeze-settler", settler}, {emptyGo, helper("empty-go")[0]},
 	} {
 		st, err := os.Stat(p.path)
 		if err != nil {
@@ -82,7 +82,7 @@ func (b *bench) program() error {
 			}
 			inits.add(p.name, ms)
 		}
-		if p.path == netfreeze {
+		if p.path == settler {
 			continue
 		}
 		cmd := exec.Command("strace", "-f", "-qq", "-o", "/dev/stdout", p.path)
@@ -123,7 +123,7 @@ func initTime(program string) (ms float64, err error) {
 
 // ownActions measures each of our actions, in CRIU's order.
 func (b *bench) ownActions() error {
-	l, done, err := b.newLoad(1, 1, appSide[:1])
+	l, done, err := b.newLoad(small, appSide[:1])
 	if err != nil {
 		return err
 	}

@@ -18,6 +18,7 @@ type variant struct {
 	lock    string   // CRIU's --network-lock
 	scripts []string // in the order in which they are listed
 	policy  string   // netfreeze's policy, if the hook is among the scripts
+	ends    bool     // CRIU ends the tree itself, as it does unless told to leave it running
 }
 
 // helper returns the action-scripts of a variant with one helper program.
@@ -47,8 +48,8 @@ func (v variant) args(verb, dir string) []string {
 	return args
 }
 
-// dump dumps the tree and leaves it running. It returns CRIU's frozen_time in
-// milliseconds.
+// dump dumps the tree, and leaves it running unless the variant says otherwise. It
+// returns CRIU's frozen_time in milliseconds.
 func (l *load) dump(v variant) (float64, error) {
 	if err := os.RemoveAll(l.dir); err != nil {
 		return 0, err
@@ -56,7 +57,10 @@ func (l *load) dump(v variant) (float64, error) {
 	if err := os.Mkdir(l.dir, 0o700); err != nil {
 		return 0, err
 	}
-	args := append(v.args("dump", l.dir), "-t", fmt.Sprint(l.pid), "--leave-running")
+	args := append(v.args("dump", l.dir), "-t", fmt.Sprint(l.pid))
+	if !v.ends {
+		args = append(args, "--leave-running")
+	}
 	if l.app.name != "" {
 		args = append(args, "--external", fmt.Sprintf("net[%d]:%s", l.app.ID().Ino, netnsKey))
 	}

@@ -88,7 +88,7 @@ func settlers() (pids []int) {
 	files, _ := filepath.Glob("/proc/[0-9]*/cmdline")
 	for _, f := range files {
 		line, _ := os.ReadFile(f)
-		if strings.HasPrefix(string(line), netfreeze+"\x00settle\x00") {
+		if strings.HasPrefix(string(line), settler+"\x00") {
 			var pid int
 			if _, err := fmt.Sscanf(f, "/proc/%d/", &pid); err == nil {
 				pids = append(pids, pid)

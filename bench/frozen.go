@@ -13,6 +13,8 @@ const (
 	withIPTables = "iptables"
 	withNFTables = "nftables"
 	withHook     = "skip + netfreeze-hook"
+	withHold     = "skip + netfreeze-hook, hold"
+	withEmptyC   = "skip + empty C program"
 )
 
 // variants are the ways to lock the network that are compared.
@@ -22,24 +24,38 @@ func variants() []variant {
 		{name: withNothing, lock: "skip"},
 		{name: withIPTables, lock: "iptables"},
 		{name: withNFTables, lock: "nftables"},
-		{name: "skip + empty C program", lock: "skip", scripts: helper("empty-c")},
+		{name: withEmptyC, lock: "skip", scripts: helper("empty-c")},
 		{name: "skip + empty Go program", lock: "skip", scripts: helper("empty-go")},
 		{name: withHook, lock: "skip", scripts: ours, policy: "run"},
-		{name: "skip + netfreeze-hook, hold", lock: "skip", scripts: ours, policy: "hold"},
+		{name: withHold, lock: "skip", scripts: ours, policy: "hold"},
 		{name: "nftables + netfreeze-hook", lock: "nftables", scripts: ours, policy: "run"},
 		{name: "skip + the four scripts (--split)", lock: "skip", scripts: splitScripts(), policy: "run"},
 		{name: "skip + shell script with nft", lock: "skip", scripts: helper("freeze.sh")},
 	}
 }
 
-// shape is the size of the dumped tree.
-type shape struct{ processes, connections int }
+// shape is the size of the dumped tree. Each of its processes has so many threads; the
+// connections are distributed over the processes.
+type shape struct{ processes, threads, connections int }
+
+// small is the smallest tree.
+var small = shape{1, 1, 1}
 
 func (s shape) String() string {
-	return fmt.Sprintf("%s, %s", count(s.processes, "process", "es"), count(s.connections, "connection", "s"))
+	threads := ""
+	if s.threads > 1 {
+		threads = fmt.Sprintf(" with %d threads", s.threads)
+	}
+	return fmt.Sprintf("%s%s, %s", count(s.processes, "process", "es"), threads, count(s.connections, "connection", "s"))
 }
 
-func (s shape) group() string { return fmt.Sprintf("frozen-%dp-%dc", s.processes, s.connections) }
+func (s shape) group() string {
+	threads := ""
+	if s.threads > 1 {
+		threads = fmt.Sprintf("-%dt", s.threads)
+	}
+	return fmt.Sprintf("frozen-%dp%s-%dc", s.processes, threads, s.connections)
+}
 
 func count(n int, what, plural string) string {
 	if n == 1 {
@@ -48,7 +64,7 @@ func count(n int, what, plural string) string {
 	return fmt.Sprintf("%d %s%s", n, what, plural)
 }
 
-var shapes = []shape{{1, 1}, {1, 100}, {1, 1000}, {1, 10000}, {10, 100}, {100, 100}}
+var shapes = []shape{small, {1, 1, 100}, {1, 1, 1000}, {1, 1, 10000}, {10, 1, 100}, {100, 1, 100}, {1, 1000, 1}}
 
 // frozen compares how long CRIU keeps the tasks stopped.
 func (b *bench) frozen() error {
@@ -57,7 +73,7 @@ func (b *bench) frozen() error {
 			continue
 		}
 		rounds := b.rounds
-		if s.connections > 1000 || s.processes > 10 {
+		if s.connections > 1000 || s.processes > 10 || s.threads > 10 {
 			rounds = max(3, rounds/3)
 		}
 		g := &Group{
@@ -75,7 +91,7 @@ func (b *bench) frozen() error {
 }
 
 func (b *bench) frozenTree(g *Group, s shape, rounds int) error {
-	l, done, err := b.newLoad(s.processes, s.connections, appSide[:1])
+	l, done, err := b.newLoad(s, appSide[:1])
 	if err != nil {
 		return err
 	}
@@ -116,7 +132,7 @@ func (l *load) measure(v variant) (float64, error) {
 
 // newLoad creates two connected namespaces and a tree in one of them; done
 // removes all of it.
-func (b *bench) newLoad(processes, connections int, addrs []string) (l *load, done func(), err error) {
+func (b *bench) newLoad(s shape, addrs []string) (l *load, done func(), err error) {
 	app, err := b.newNetNS("app")
 	if err != nil {
 		return nil, nil, err
@@ -128,7 +144,7 @@ func (b *bench) newLoad(processes, connections int, addrs []string) (l *load, do
 	}
 	drop := func() { app.remove(); peer.remove() }
 	if err = join(app, peer); err == nil {
-		l, err = startLoad(app, peer, processes, connections, addrs)
+		l, err = startLoad(app, peer, s, addrs)
 	}
 	if err != nil {
 		drop()

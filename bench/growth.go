@@ -48,7 +48,7 @@ func (b *bench) growth() error {
 }
 
 func (b *bench) growNetNS(g *Group, n int) error {
-	l, done, err := b.newLoad(1, n, appSide[:1])
+	l, done, err := b.newLoad(shape{1, 1, n}, appSide[:1])
 	if err != nil {
 		return err
 	}
@@ -88,7 +88,7 @@ func (b *bench) growConnections(g *Group, n int) (err error) {
 	if err := join(own, peer); err != nil {
 		return err
 	}
-	l, err := startLoad(own, peer, 1, n, appSide[:1])
+	l, err := startLoad(own, peer, shape{1, 1, n}, appSide[:1])
 	if err != nil {
 		return err
 	}
@@ -146,7 +146,7 @@ func (b *bench) silentEnd() error {
 }
 
 func (b *bench) endOnce(g *Group, policy string) error {
-	l, done, err := b.newLoad(1, many, appSide[:1])
+	l, done, err := b.newLoad(shape{1, 1, many}, appSide[:1])
 	if err != nil {
 		return err
 	}

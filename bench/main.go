@@ -28,6 +28,7 @@ const (
 	netfreeze = "/usr/local/bin/netfreeze"
 	libexec   = "/usr/local/libexec/criu-netfreeze"
 	hook      = libexec + "/netfreeze-hook"
+	settler   = libexec + "/netfreeze-settler"
 	toml      = "/etc/criu/netfreeze.toml"
 )
 
@@ -45,6 +46,10 @@ type measurement struct {
 var measurements = []measurement{
 	{"actions", (*bench).actions},
 	{"resume", (*bench).resume},
+	{"peers", (*bench).peers},
+	{"whole", (*bench).wholeOutage},
+	{"bulk", (*bench).bulk},
+	{"stall", (*bench).stall},
 	{"frozen", (*bench).frozen},
 	{"growth", (*bench).growth},
 	{"bystanders", (*bench).bystanders},
@@ -78,7 +83,7 @@ func run() error {
 		"`DIRECTORY` to write README.md, the plots and results.json to (default: write none of them)")
 	only := flags.String("only", "", "measure `NAMES` only, separated by commas: "+names())
 	page := flags.Bool("page", false, "measure nothing, but write README.md and the plots again, from results.json in -results")
-	outages := flags.String("outages", "100ms,300ms,1s,3s,10s,30s,60s", "`LENGTHS` of the outages, from 0.1 s to 60 s")
+	outages := flags.String("outages", "50ms,100ms,300ms,1s,3s,10s,30s,60s", "`LENGTHS` of the outages, from 50 ms to 60 s")
 	shapes := flags.String("shapes", "",
 		"measure the frozen time of trees that match `REGEXP` only, such as \"1 process, 1 connection$\"")
 	locks := flags.String("locks", "", "measure the frozen time with network locks that match `REGEXP` only, and with skip")
@@ -104,8 +109,8 @@ func run() error {
 	}
 	for _, s := range strings.Split(*outages, ",") {
 		d, err := time.ParseDuration(s)
-		if err != nil || d < 100*time.Millisecond || d > time.Minute {
-			return fmt.Errorf("-outages: %q is not a duration from 100ms to 60s", s)
+		if err != nil || d < 50*time.Millisecond || d > time.Minute {
+			return fmt.Errorf("-outages: %q is not a duration from 50ms to 60s", s)
 		}
 		b.outages = append(b.outages, d)
 	}

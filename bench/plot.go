@@ -218,7 +218,7 @@ func (r *results) plots(files map[string]string) error {
 
 // seriesNames makes labels of the groups' short names.
 var seriesNames = strings.NewReplacer("-4", ", IPv4", "-6", ", IPv6", "netns", "scope netns",
-	"connections", "scope connections", "none", "no nudge")
+	"connections", "scope connections", "none", "neither", "nudge", "nudge only", "quiet", "quiet peers")
 
 // curves returns a series for each group whose name begins with the prefix,
 // labelled by the rest of the name.

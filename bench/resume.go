@@ -25,36 +25,90 @@ const (
 // connsPerCase is how many connections a case has, half of them over IPv6.
 const connsPerCase = 10
 
+// mode is a way in which peers get going again, and the lines of netfreeze.toml for it.
+type mode struct {
+	name, title string
+	lines       []string
+}
+
+// modes are what is compared, where netfreeze knows it.
+var modes = []mode{
+	{"none", "neither", []string{`quiet = "off"`, `resume = "none"`}},
+	{"nudge", "nudge only", []string{`quiet = "off"`}},
+	{"quiet", "quiet peers", []string{`quiet = "auto"`}},
+}
+
+// knownModes returns the modes that this netfreeze knows.
+func knownModes() (known []mode, err error) {
+	for _, m := range modes {
+		if err := configure(m.lines...); err != nil {
+			return nil, err
+		}
+		if out, err := command(netfreeze, "config", "check"); err != nil {
+			progress("without %s, which this netfreeze does not know: %s", m.title, strings.TrimSpace(out))
+			continue
+		}
+		known = append(known, m)
+	}
+	return known, nil
+}
+
 // resume measures when the first byte gets through after an outage. The peers
 // keep sending; the restored program only reads.
 func (b *bench) resume() error {
-	modes := []string{"none"}
-	if err := configure(`resume = "nudge"`); err != nil {
+	known, err := knownModes()
+	if err != nil {
 		return err
 	}
-	if out, err := command(netfreeze, "config", "check"); err == nil {
-		modes = append(modes, "nudge")
-	} else {
-		progress("resume: without the nudge only, which this netfreeze does not have: %s", strings.TrimSpace(out))
-	}
-	progress("resume: outages of %v, all at the same time, resume = %v", b.outages, modes)
+	progress("resume: outages of %v, all at the same time", b.outages)
 	var cases []*outage
+	for _, length := range b.outages {
+		for _, m := range known {
+			cases = append(cases, &outage{length: length, mode: m})
+		}
+	}
+	if err := b.runOutages(cases); err != nil {
+		return err
+	}
+	for _, m := range known {
+		for _, family := range []int{4, 6} {
+			b.addResumeGroups(cases, m, family)
+		}
+	}
+	for _, m := range known {
+		g := &Group{
+			Name: "repeated-" + m.name, Title: m.title, Unit: "segments",
+			About: "What the peer's kernel has retransmitted for a connection when its first byte gets through, by length of the outage.",
+		}
+		for _, o := range cases {
+			for i := range o.repeated {
+				if o.mode.name == m.name {
+					g.add(o.length.String(), o.repeated[i])
+				}
+			}
+		}
+		g.summarize("")
+		b.results.add(g)
+	}
+	return nil
+}
+
+// runOutages runs all cases at the same time. CRIU runs for one at a time, while the
+// others only wait.
+func (b *bench) runOutages(cases []*outage) error {
 	defer func() {
 		for _, o := range cases {
-			o.done()
+			if o.done != nil {
+				o.done()
+			}
 		}
 	}()
-	for _, length := range b.outages {
-		for _, mode := range modes {
-			o := &outage{length: length, mode: mode}
-			var err error
-			if o.load, o.done, err = b.newLoad(1, connsPerCase, appSide); err != nil {
-				return err
-			}
-			cases = append(cases, o)
+	for _, o := range cases {
+		var err error
+		if o.load, o.done, err = b.newPeerLoad(connsPerCase, o.peer); err != nil {
+			return err
 		}
 	}
-	// CRIU runs for one case at a time, while the others only wait.
 	var criu sync.Mutex
 	errs := make([]error, len(cases))
 	var all sync.WaitGroup
@@ -62,30 +116,23 @@ func (b *bench) resume() error {
 		all.Go(func() { errs[i] = o.run(&criu) })
 	}
 	all.Wait()
-	if err := errors.Join(errs...); err != nil {
-		return err
-	}
-	for _, mode := range modes {
-		for _, family := range []int{4, 6} {
-			b.addResumeGroups(cases, mode, family)
-		}
-	}
-	return nil
+	return errors.Join(errs...)
 }
 
-// addResumeGroups adds what was measured with one mode and IP version to the
+// addResumeGroups adds what was measured in one mode and with one IP version to the
 // results.
-func (b *bench) addResumeGroups(cases []*outage, mode string, family int) {
+func (b *bench) addResumeGroups(cases []*outage, m mode, family int) {
+	title := fmt.Sprintf("%s, IPv%d", m.title, family)
 	unlock := &Group{
-		Name: fmt.Sprintf("resume-%s-%d", mode, family), Title: fmt.Sprintf("resume = %q, IPv%d", mode, family), Unit: "ms",
+		Name: fmt.Sprintf("resume-%s-%d", m.name, family), Title: title, Unit: "ms",
 		About: "From network-unlock to the first byte that gets through, by length of the outage.",
 	}
 	post := &Group{
-		Name: fmt.Sprintf("resumed-%s-%d", mode, family), Title: fmt.Sprintf("resume = %q, IPv%d", mode, family), Unit: "ms",
+		Name: fmt.Sprintf("resumed-%s-%d", m.name, family), Title: title, Unit: "ms",
 		About: "From post-resume to the first byte that gets through, by length of the outage; below 0 if it came earlier.",
 	}
 	for _, o := range cases {
-		if o.mode != mode {
+		if o.mode.name != m.name {
 			continue
 		}
 		for i, first := range o.first {
@@ -104,12 +151,14 @@ func (b *bench) addResumeGroups(cases []*outage, mode string, family int) {
 // outage is one case. Times are in nanoseconds, by the monotonic clock.
 type outage struct {
 	length time.Duration // from the freeze to CRIU's start
-	mode   string
+	mode   mode
+	peer   peer
 	load   *load
 	done   func()
 
 	unlock, postResume int64
-	first              []int64 // for each connection, when the first byte got through
+	first              []int64   // for each connection, when the first byte got through
+	repeated           []float64 // and how many segments the peer had retransmitted until then
 }
 
 func (o *outage) run(criu *sync.Mutex) error {
@@ -126,8 +175,15 @@ func (o *outage) run(criu *sync.Mutex) error {
 		pushers[i] = newPusher(c)
 	}
 	time.Sleep(10 * tick)
+	lines := append([]string{`policy = "kill"`}, o.mode.lines...)
+	before := make([]uint64, len(pushers))
 	criu.Lock()
-	err = configure(`policy = "kill"`)
+	err = configure(lines...)
+	for i, t := range pushers {
+		if err == nil {
+			before[i], err = t.repeated()
+		}
+	}
 	if err == nil {
 		_, err = l.dump(v)
 	}
@@ -141,12 +197,6 @@ func (o *outage) run(criu *sync.Mutex) error {
 	}
 	time.Sleep(o.length - time.Since(began))
 	criu.Lock()
-	lines := []string{`policy = "kill"`}
-	if o.mode != "none" {
-		lines = append(lines, fmt.Sprintf("resume = %q", o.mode))
-	} else if resumeIsKnown() {
-		lines = append(lines, `resume = "none"`)
-	}
 	err = configure(lines...)
 	for _, t := range pushers {
 		err = errors.Join(err, t.watch())
@@ -165,22 +215,18 @@ func (o *outage) run(criu *sync.Mutex) error {
 		if err := waitUntilFor(2*o.length+patience, "traffic after an outage of "+o.length.String(), func() bool {
 			return t.first.Load() != 0
 		}); err != nil {
-			return fmt.Errorf("connection %d, resume = %q: %w", i, o.mode, err)
+			return fmt.Errorf("connection %d, %s: %w", i, o.mode.title, err)
+		}
+		after, err := t.repeated()
+		if err != nil {
+			return err
 		}
 		o.first = append(o.first, t.first.Load())
+		o.repeated = append(o.repeated, float64(after-before[i]))
 	}
-	progress("resume: %s, %s: done", o.length, o.mode)
+	progress("%s%s, %s: done", o.peer, o.length, o.mode.title)
 	return nil
 }
-
-// resumeIsKnown reports whether this netfreeze knows the option resume.
-var resumeIsKnown = sync.OnceValue(func() bool {
-	if configure(`resume = "none"`) != nil {
-		return false
-	}
-	_, err := command(netfreeze, "config", "check")
-	return err == nil
-})
 
 // newStamp copies the action-script stamp to a directory of its own, and returns
 // the paths of the file that it appends to and of the script.
@@ -199,27 +245,32 @@ func newStamp() (stamps, script string, err error) {
 
 // readStamps returns the times of the last network-unlock and post-resume.
 func readStamps(path string) (unlock, post int64, err error) {
+	unlock, err1 := readStamp(path, "network-unlock")
+	post, err2 := readStamp(path, "post-resume")
+	return unlock, post, errors.Join(err1, err2)
+}
+
+// readStamp returns the time of an action's last stamp, in nanoseconds by the monotonic
+// clock.
+func readStamp(path, action string) (last int64, err error) {
 	data, err := os.ReadFile(path)
 	if err != nil {
-		return 0, 0, err
+		return 0, err
 	}
 	for line := range strings.Lines(string(data)) {
-		var action string
+		var what string
 		var at int64
-		if _, err := fmt.Sscan(line, &action, &at); err != nil {
-			return 0, 0, fmt.Errorf("stamp %q: %w", line, err)
+		if _, err := fmt.Sscan(line, &what, &at); err != nil {
+			return 0, fmt.Errorf("stamp %q: %w", line, err)
 		}
-		switch action {
-		case "network-unlock":
-			unlock = at
-		case "post-resume":
-			post = at
+		if what == action {
+			last = at
 		}
 	}
-	if unlock == 0 || post == 0 {
-		return 0, 0, fmt.Errorf("stamps of network-unlock and post-resume are missing in %q", data)
+	if last == 0 {
+		return 0, fmt.Errorf("the stamp of %s is missing in %q", action, data)
 	}
-	return unlock, post, nil
+	return last, nil
 }
 
 // pusher is a peer that sends all the time to a program that never answers. That
@@ -270,18 +321,32 @@ func (t *pusher) watch() error {
 
 // acknowledged returns how many bytes the other end has acknowledged.
 func (t *pusher) acknowledged() (uint64, error) {
-	raw, err := t.conn.SyscallConn()
+	info, err := tcpInfo(t.conn)
 	if err != nil {
 		return 0, err
+	}
+	return info.Bytes_acked, nil
+}
+
+// repeated returns how many segments our kernel has retransmitted.
+func (t *pusher) repeated() (uint64, error) {
+	info, err := tcpInfo(t.conn)
+	if err != nil {
+		return 0, err
+	}
+	return uint64(info.Total_retrans), nil
+}
+
+func tcpInfo(conn *net.TCPConn) (*unix.TCPInfo, error) {
+	raw, err := conn.SyscallConn()
+	if err != nil {
+		return nil, err
 	}
 	var info *unix.TCPInfo
 	err2 := raw.Control(func(fd uintptr) {
 		info, err = unix.GetsockoptTCPInfo(int(fd), unix.IPPROTO_TCP, unix.TCP_INFO)
 	})
-	if err = errors.Join(err, err2); err != nil {
-		return 0, err
-	}
-	return info.Bytes_acked, nil
+	return info, errors.Join(err, err2)
 }
 
 func monotonic() int64 {

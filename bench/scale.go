@@ -30,7 +30,7 @@ func (b *bench) scale() error {
 		if err != nil {
 			return err
 		}
-		l, err := startLoad(s, s, 1, 1, []string{"127.0.0.1"})
+		l, err := startLoad(s, s, small, []string{"127.0.0.1"})
 		if err != nil {
 			s.remove()
 			return err

@@ -89,6 +89,21 @@ func (g *Group) summarize(reference string) {
 	}
 }
 
+// ratioTo returns the median, over the rounds, of what the case called name takes, less an
+// allowance, relative to what the case called base takes. ok is false if either of them was
+// not measured.
+func (g *Group) ratioTo(name, base string, allowance float64) (ratio float64, ok bool) {
+	r, from := g.row(name), g.row(base)
+	if r == nil || from == nil {
+		return 0, false
+	}
+	var ratios []float64
+	for i := range min(len(r.Samples), len(from.Samples)) {
+		ratios = append(ratios, (r.Samples[i]-allowance)/from.Samples[i])
+	}
+	return summarize(ratios).Median, len(ratios) > 0
+}
+
 // addedTo fills in what each case adds to the case called base, and the ratios to
 // what the case called reference adds.
 func (g *Group) addedTo(base, reference string) {

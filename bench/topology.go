@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"github.com/criu-netfreeze/criu-netfreeze/internal/netns"
+	"github.com/criu-netfreeze/criu-netfreeze/testdata/delay"
 )
 
 // patience is the time limit for anything that is waited for.
@@ -94,11 +95,30 @@ func join(app, peer *netNS) error {
 	if err != nil {
 		return err
 	}
-	up := func(s *netNS, dev string, addrs []string) error {
-		return s.ip("link set "+dev+" addrgenmode none up", "addr add "+addrs[0]+"/24 dev "+dev,
-			"addr add "+addrs[1]+"/64 dev "+dev+" nodad")
+	return errors.Join(app.bringUp(inner, appSide), peer.bringUp("eth0", peerSide))
+}
+
+// bringUp gives an interface its addresses, usable at once.
+func (s *netNS) bringUp(dev string, addrs []string) error {
+	return s.ip("link set "+dev+" addrgenmode none up", "addr add "+addrs[0]+"/24 dev "+dev,
+		"addr add "+addrs[1]+"/64 dev "+dev+" nodad")
+}
+
+// joinFar connects two namespaces as join does, by a wire that takes a time each way. The
+// wire is in a namespace of its own.
+func joinFar(app, peer, way *netNS, oneWay time.Duration) (wire *delay.Wire, err error) {
+	if err := way.ip("link add near type veth peer name eth0 netns "+app.name, "link add far type veth peer name eth0 netns "+peer.name,
+		"link set near addrgenmode none up", "link set far addrgenmode none up"); err != nil {
+		return nil, err
 	}
-	return errors.Join(up(app, inner, appSide), up(peer, "eth0", peerSide))
+	if err := errors.Join(app.bringUp("eth0", appSide), peer.bringUp("eth0", peerSide)); err != nil {
+		return nil, err
+	}
+	err = way.Do(func() (err error) {
+		wire, err = delay.New("near", "far", oneWay)
+		return err
+	})
+	return wire, err
 }
 
 // command runs a program of the lab to its end and returns its output, standard
@@ -129,13 +149,13 @@ const port = 7000
 // startLoad starts the tree in app and connects to it from peer, with the
 // connections distributed evenly over the addresses. When it returns, every
 // connection has carried a byte each way.
-func startLoad(app, peer *netNS, processes, connections int, addrs []string) (*load, error) {
+func startLoad(app, peer *netNS, s shape, addrs []string) (*load, error) {
 	dir, err := os.MkdirTemp("", "load")
 	if err != nil {
 		return nil, err
 	}
 	l := &load{app: app, dir: dir}
-	args := []string{fmt.Sprint(processes), fmt.Sprint(connections), fmt.Sprint(port)}
+	args := []string{fmt.Sprint(s.processes), fmt.Sprint(s.threads), fmt.Sprint(s.connections), fmt.Sprint(port)}
 	cmd := exec.Command(filepath.Join(built, "load"), append(args, addrs...)...)
 	cmd.Dir = "/"
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
@@ -149,7 +169,7 @@ func startLoad(app, peer *netNS, processes, connections int, addrs []string) (*l
 		now := time.Now()
 		l.ended.Store(&now)
 	}()
-	err = peer.Do(func() error { return l.connect(addrs, connections) })
+	err = peer.Do(func() error { return l.connect(addrs, s.connections) })
 	if err != nil {
 		l.remove()
 	}

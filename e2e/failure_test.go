@@ -106,7 +106,7 @@ func TestNobodyLeft(t *testing.T) {
 			withNetfreeze(t, settings{policy: "kill", backend: backend, ttl: ttl}, plainCRIU{})
 			p := newPair(t, plainCRIU{}, true, few)
 			// Right after the freeze, before CRIU has touched a socket.
-			end := script(t, "network-lock", "kill -KILL $(pidof netfreeze) $PPID")
+			end := script(t, "network-lock", "kill -KILL $(pidof netfreeze-settler) $PPID")
 			if err := p.dumped.engine.dump(p.dumped, true, scripted(end, true)...); err == nil {
 				t.Fatal("the dump has not failed")
 			}

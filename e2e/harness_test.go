@@ -181,6 +181,18 @@ func (k *task) awaitEnd() {
 	})
 }
 
+// awaitGone is awaitEnd for a task that is restored at once, and whose pid must be free for
+// that: on a busy machine whoever reaps it may be late.
+func (k *task) awaitGone() {
+	k.t.Helper()
+	poll(k.t, patience, "end of "+k.id, func() error {
+		if state, err := processState(k.pid); err == nil {
+			return fmt.Errorf("process %d is there, in state %c", k.pid, state)
+		}
+		return nil
+	})
+}
+
 // pair is two traffic programs on two new hosts. One of them will be dumped;
 // the other, the peer, is a plain process that keeps running throughout.
 type pair struct {

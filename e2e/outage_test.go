@@ -20,8 +20,8 @@ import (
 )
 
 // outagesVar is the environment variable that says how many times TestOutage
-// measures each length of an outage, and TestPeers each kind of peer. If it is
-// set, TestOutage measures the longest outage too.
+// and TestQuiet measure each length of an outage, and TestPeers each kind of peer. If it
+// is set, the longest outage is measured too, and by TestOutage all modes.
 const outagesVar = "NETFREEZE_OUTAGES"
 
 // origin is the moment from which the time to the first byte is counted: before
@@ -61,18 +61,30 @@ const (
 // outages of different lengths, with the nudge and without.
 func TestOutage(t *testing.T) {
 	lengths, runs := []time.Duration{time.Second / 2, 2 * time.Second, 8 * time.Second}, 2
+	modes := []mode{nudgeMode, noneMode}
 	if os.Getenv(outagesVar) != "" {
 		lengths, runs = append(lengths, 30*time.Second), outageRuns(t, runs)
+		modes = append(modes, quietMode) // which TestQuiet is about
 	}
-	for _, resume := range []string{"nudge", "none"} {
-		eachOutage(t, resume, runs, lengths, (*outages).measure, func(t *testing.T, o *outages) {
-			o.report(t, lengths, resume == "nudge")
+	for _, m := range modes {
+		eachOutage(t, m, runs, lengths, (*outages).measure, func(t *testing.T, o *outages) {
+			o.report(t, lengths, m != noneMode)
 		})
 	}
 }
 
-// outages holds what is measured with one value of the option resume.
+// mode is a way in which peers get going again, and the lines of netfreeze.toml for it.
+type mode struct{ name, config string }
+
+var (
+	quietMode = mode{"quiet", `quiet = "auto"`}
+	nudgeMode = mode{"nudge", `quiet = "off"`}
+	noneMode  = mode{"none", "quiet = \"off\"\nresume = \"none\""}
+)
+
+// outages holds what is measured in one mode.
 type outages struct {
+	mode mode
 	log  string        // path of netfreeze's log
 	criu sync.Mutex    // one CRIU at a time: the machine is small
 	room chan struct{} // limits the outages that go on at a time
@@ -81,16 +93,16 @@ type outages struct {
 	took map[string][]time.Duration // by the case that was measured
 }
 
-// eachOutage measures each case the given number of times, with one value of the
-// option resume, and then calls report.
-func eachOutage[C fmt.Stringer](t *testing.T, resume string, runs int, cases []C,
+// eachOutage measures each case the given number of times, in one mode, and then calls
+// report.
+func eachOutage[C fmt.Stringer](t *testing.T, m mode, runs int, cases []C,
 	measure func(*outages, *testing.T, C), report func(*testing.T, *outages),
 ) {
-	t.Run(resume, func(t *testing.T) {
+	t.Run(m.name, func(t *testing.T) {
 		o := &outages{
-			log: filepath.Join(t.TempDir(), "log"), room: make(chan struct{}, 6), took: map[string][]time.Duration{},
+			mode: m, log: filepath.Join(t.TempDir(), "log"), room: make(chan struct{}, 6), took: map[string][]time.Duration{},
 		}
-		withNetfreeze(t, settings{policy: "kill", more: fmt.Sprintf("resume = %q", resume), log: o.log}, plainCRIU{})
+		withNetfreeze(t, settings{policy: "kill", more: m.config, log: o.log}, plainCRIU{}, runtimeEngine("runc"))
 		t.Run("all", func(t *testing.T) {
 			for run := range runs {
 				for _, c := range cases {
@@ -258,16 +270,10 @@ func (c *carried) lastOf(ways way) (last time.Time, err error) {
 // than in its first segment, and go to the peer when the app sends what the peer
 // has not acknowledged yet.
 func (p *pair) carried(thaw time.Time) map[uint64]*carried {
-	type end struct {
-		v6   bool
-		port uint16
-	}
-	conns, byID := map[end]*carried{}, map[uint64]*carried{}
-	// The server knows the port in the capture, even if it is that of a relay.
-	for _, s := range p.server.stats.Snapshots() {
+	conns, byID := map[farEnd]*carried{}, map[uint64]*carried{}
+	for end, id := range p.farEnds() {
 		c := &carried{}
-		// Each kind is opened over IPv4, then over IPv6.
-		conns[end{s.ID%2 == 1, s.RemotePort}], byID[s.ID] = c, c
+		conns[end], byID[id] = c, c
 	}
 	for at, packet := range p.packets.packets() {
 		tcp, ok := packet.Layer(layers.LayerTypeTCP).(*layers.TCP)
@@ -275,11 +281,11 @@ func (p *pair) carried(thaw time.Time) map[uint64]*carried {
 			continue
 		}
 		v6 := packet.Layer(layers.LayerTypeIPv6) != nil
-		if c := conns[end{v6, uint16(tcp.SrcPort)}]; c != nil && at.Before(thaw) {
+		if c := conns[farEnd{v6, uint16(tcp.SrcPort)}]; c != nil && at.Before(thaw) {
 			c.known = tcp.Ack
 			continue
 		}
-		c := conns[end{v6, uint16(tcp.DstPort)}]
+		c := conns[farEnd{v6, uint16(tcp.DstPort)}]
 		if c == nil || at.Before(thaw) {
 			continue
 		}
@@ -295,6 +301,23 @@ func (p *pair) carried(thaw time.Time) map[uint64]*carried {
 		}
 	}
 	return byID
+}
+
+// farEnd is the peer's end of a connection to a server that was dumped.
+type farEnd struct {
+	v6   bool
+	port uint16
+}
+
+// farEnds returns the numbers of the connections. The server knows the port in the
+// capture, even if it is that of a relay.
+func (p *pair) farEnds() map[farEnd]uint64 {
+	ends := map[farEnd]uint64{}
+	for _, s := range p.server.stats.Snapshots() {
+		// Each kind is opened over IPv4, then over IPv6.
+		ends[farEnd{s.ID%2 == 1, s.RemotePort}] = s.ID
+	}
+	return ends
 }
 
 // report logs the table, and checks the best of the runs if the nudge was on: the

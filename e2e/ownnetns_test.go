@@ -87,8 +87,8 @@ func TestOwnNetns(t *testing.T) {
 			if err := ends.client.engine.dump(ends.client, true); err != nil {
 				t.Fatalf("dump: %v", err)
 			}
-			ends.client.awaitEnd()
-			ends.server.awaitEnd()
+			ends.client.awaitGone()
+			ends.server.awaitGone()
 			if err := ends.client.engine.restore(ends.client); err != nil {
 				t.Fatalf("restore: %v", err)
 			}
@@ -131,8 +131,8 @@ func TestFullBuffers(t *testing.T) {
 					if err := ends.client.engine.dump(ends.client, true); err != nil {
 						t.Fatalf("round %d: dump: %v", round, err)
 					}
-					ends.client.awaitEnd()
-					ends.server.awaitEnd()
+					ends.client.awaitGone()
+					ends.server.awaitGone()
 					if err := ends.client.engine.restore(ends.client); err != nil {
 						t.Fatalf("round %d: restore: %v", round, err)
 					}

@@ -62,10 +62,14 @@ var peerKinds = []peerKind{
 	{name: "gVisor", gVisor: true, conns: pauses},
 }
 
-// TestPeers restores with peers of different kinds, with the nudge and without:
-// with it, no peer's first byte comes later. A peer that ignores ICMP errors
-// sends when its timer expires, which by chance is soon after the thaw or not;
-// for such a peer the test checks that no timer runs longer than it may.
+// busyGVisor writes more often than that, which a peer that is quiet may do.
+var busyGVisor = peerKind{name: "gVisor, busy", gVisor: true, conns: peerConns}
+
+// TestPeers restores with peers of different kinds: with windows that are shut before the
+// freeze, with the nudge alone, and with neither. No peer's first byte comes later for the
+// nudge, nor for the windows, and no peer that was quiet repeats anything. A peer that ignores
+// ICMP errors sends when its timer expires, which by chance is soon after the thaw or not; for
+// such a peer the test checks that no timer runs longer than it may.
 func TestPeers(t *testing.T) {
 	const length, allowance = 2 * time.Second, 50 * time.Millisecond
 	runs := outageRuns(t, 2)
@@ -77,17 +81,27 @@ func TestPeers(t *testing.T) {
 		}
 		return absent
 	})
-	took := map[string]map[string][]time.Duration{} // by resume and kind
-	for _, resume := range []string{"nudge", "none"} {
+	took := map[string]map[string][]time.Duration{} // by mode and kind
+	for _, m := range []mode{quietMode, nudgeMode, noneMode} {
 		measure := func(o *outages, t *testing.T, k peerKind) { o.measurePeer(t, k, length) }
-		eachOutage(t, resume, runs, kinds, measure, func(_ *testing.T, o *outages) { took[resume] = o.took })
+		cases := kinds
+		if m == quietMode {
+			cases = append(cases, busyGVisor)
+		}
+		eachOutage(t, m, runs, cases, measure, func(_ *testing.T, o *outages) { took[m.name] = o.took })
+	}
+	if busy := took[quietMode.name][busyGVisor.name]; len(busy) > 0 {
+		t.Logf("%-28s first byte after %s with quiet peers", busyGVisor, spread(busy))
 	}
 	for _, k := range kinds {
-		nudge, none := took["nudge"][k.name], took["none"][k.name]
-		if len(nudge) == 0 || len(none) == 0 {
+		quiet, nudge, none := took[quietMode.name][k.name], took[nudgeMode.name][k.name], took[noneMode.name][k.name]
+		if len(quiet) == 0 || len(nudge) == 0 || len(none) == 0 {
 			continue // not selected, or failed
 		}
-		t.Logf("%-28s first byte after %s with the nudge, %s without", k.name, spread(nudge), spread(none))
+		t.Logf("%-28s first byte after %s with quiet peers, %s with the nudge, %s without", k.name, spread(quiet), spread(nudge), spread(none))
+		if median(quiet) > median(nudge)+allowance {
+			t.Errorf("%s: where the peers are quiet the first byte comes later", k.name)
+		}
 		if !k.gVisor && median(nudge) > median(none)+allowance {
 			t.Errorf("%s: with the nudge the first byte comes later", k.name)
 		}
@@ -130,6 +144,15 @@ func (o *outages) measurePeer(t *testing.T, k peerKind, length time.Duration) {
 	p.checkAllBytes()
 	if err := p.packets.since(p.from).stray(); err != nil {
 		t.Error(err)
+	}
+	if o.mode == quietMode {
+		for id, x := range p.exchanges(thaw) {
+			if x.resent > 0 {
+				t.Errorf("%s, connection %d: %d segments were repeated:\n%s", k, id, x.resent, strings.Join(x.text, "\n"))
+			} else if x.open.Sub(thaw) > soon {
+				t.Logf("%s, connection %d: it was told to go on %s after the thaw:\n%s\n%s", k, id, x.open.Sub(thaw), strings.Join(x.text, "\n"), o.said(t))
+			}
+		}
 	}
 	carried := p.carried(thaw)
 	// A timer that doubles runs at most as long again as the outage took, plus

@@ -77,7 +77,7 @@ func TestNudge(t *testing.T) {
 func TestNewMAC(t *testing.T) {
 	const soon, late = 50 * time.Millisecond, 5 * time.Second
 	for name, more := range map[string]string{
-		"announced": "", "alone": "announce-count = 0\nresume = \"none\"",
+		"announced": "", "alone": "announce-count = 0\nresume = \"none\"\nquiet = \"off\"",
 	} {
 		t.Run(name, func(t *testing.T) {
 			log := filepath.Join(t.TempDir(), "log")

@@ -44,7 +44,7 @@ func TestSettlerKilled(t *testing.T) {
 			p.dump()
 			p.dumped.awaitEnd()
 			p.dumped.engine.remove(p.dumped)
-			end := script(t, action, "kill -KILL $(pidof netfreeze)")
+			end := script(t, action, "kill -KILL $(pidof netfreeze-settler)")
 			if err := p.dumped.engine.restore(p.dumped, scripted(end, true)...); err != nil {
 				t.Fatalf("restore: %v", err)
 			}

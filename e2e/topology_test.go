@@ -10,8 +10,11 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
+
+	"github.com/criu-netfreeze/criu-netfreeze/testdata/delay"
 )
 
 // topologies counts the topologies, so that each has its own names and addresses.
@@ -94,6 +97,29 @@ func (topo *topology) newHost(name string) *host {
 	return h
 }
 
+// newFarHost creates a host as newHost does, at the other end of a wire that takes a time
+// each way.
+func (topo *topology) newFarHost(name string, oneWay time.Duration) *host {
+	topo.t.Helper()
+	h := topo.describeHost(name)
+	way := topo.newNetns(name + "-way")
+	h.netns = topo.newNetns(name)
+	topo.join(h, way, "near", "")
+	topo.ip(way, fmt.Sprintf("link add far type veth peer name %s address %s netns %s", iface, h.mac, h.netns),
+		"link set near addrgenmode none up", "link set far addrgenmode none up")
+	topo.configure(h, h.netns)
+	if err := within(way, func() error {
+		wire, err := delay.New("near", "far", oneWay)
+		if err == nil {
+			topo.t.Cleanup(func() { _ = wire.Close() })
+		}
+		return err
+	}); err != nil {
+		topo.t.Fatal(err)
+	}
+	return h
+}
+
 // describeHost returns a host that has its addresses, but no namespace yet.
 func (topo *topology) describeHost(name string) *host {
 	topo.hosts++
@@ -108,18 +134,33 @@ func (topo *topology) describeHost(name string) *host {
 	}
 }
 
-// connect gives a namespace the host's interface, MAC address and IP addresses,
-// usable at once: no duplicate address detection, no link-local address.
+// connect gives a namespace the host's interface, MAC address and IP addresses.
 func (topo *topology) connect(h *host, netns string) {
 	topo.t.Helper()
-	topo.ports++
-	port := fmt.Sprintf("port%d", topo.ports)
-	h.switchPort = port
 	// An end that goes to the lab's own namespace gets a name of its own: the
 	// interfaces of several topologies meet there.
+	topo.join(h, netns, h.iface(netns), h.mac)
+	topo.configure(h, netns)
+}
+
+// join connects a new interface of a namespace to the bridge: the host's port. Without a
+// MAC address the interface gets any.
+func (topo *topology) join(h *host, netns, name, mac string) {
+	topo.t.Helper()
+	topo.ports++
+	h.switchPort = fmt.Sprintf("port%d", topo.ports)
+	if mac != "" {
+		mac = "address " + mac
+	}
 	topo.ip(topo.switchNetns,
-		fmt.Sprintf("link add %s type veth peer name %s address %s netns %s", port, h.iface(netns), h.mac, netnsArg(netns)),
-		fmt.Sprintf("link set %s master br0 addrgenmode none up", port))
+		fmt.Sprintf("link add %s type veth peer name %s %s netns %s", h.switchPort, name, mac, netnsArg(netns)),
+		fmt.Sprintf("link set %s master br0 addrgenmode none up", h.switchPort))
+}
+
+// configure makes the host's interface usable at once: no duplicate address detection, no
+// link-local address.
+func (topo *topology) configure(h *host, netns string) {
+	topo.t.Helper()
 	topo.ip(netns,
 		fmt.Sprintf("link set %s addrgenmode none", h.iface(netns)),
 		fmt.Sprintf("addr add %s/24 dev %s", h.v4, h.iface(netns)),

@@ -11,6 +11,7 @@ import (
 	"github.com/criu-netfreeze/criu-netfreeze/internal/config"
 	"github.com/criu-netfreeze/criu-netfreeze/internal/freeze"
 	"github.com/criu-netfreeze/criu-netfreeze/internal/nudge"
+	"github.com/criu-netfreeze/criu-netfreeze/internal/quiet"
 	"github.com/criu-netfreeze/criu-netfreeze/internal/record"
 )
 
@@ -52,6 +53,9 @@ type Dump struct {
 	read       func() dumped   // reads the images once; nil before the commit, see holdImages
 	seized     *seizedTree     // the tasks, looked for while CRIU dumps them; nil before network-lock, and once taken
 	listener   *nudge.Listener // of a freeze after which acknowledge is called; otherwise nil
+	quiet      *quiet.Peers    // nil where none was made quiet, or by another process
+	opening    bool            // the peers are being told of their windows
+	reopened   bool            // another process began this dump
 	background sync.WaitGroup  // whatever runs beside CRIU
 
 	decided   outcome   // what has become of the dump, once it is settled
@@ -65,6 +69,7 @@ func newDump(c common) *Dump {
 // reopenDump takes up the dump of a settler that was killed.
 func reopenDump(c common) (_ *Dump, err error) {
 	d := newDump(c)
+	d.reopened = true
 	if d.record().Phase == record.Committed {
 		d.now = dumpCommitted
 		if d.stats, err = watchStats(d.env.CRIU.Ref); err != nil {
@@ -104,8 +109,11 @@ func (d *Dump) Watch() (w freeze.Watch, ok bool) {
 		ThenKill: d.set.HoldThenKill, Sigterm: d.set.HoldSigterm == config.EndHeld,
 		Newcomers: d.set.Restart == config.ThawRestart,
 	}
+	if d.record().Answer != 0 {
+		w.Answers = d.answering()
+	}
 	phase := d.record().Phase
-	return w, phase == record.Held || phase == record.Ended
+	return w, phase == record.Held || phase == record.Ended || phase == record.Isolated && w.Answers != nil
 }
 
 // Concluded implements Transaction.
@@ -119,6 +127,7 @@ func (d *Dump) Concluded() bool {
 // Close implements Transaction. It waits until all that is to be sent was sent.
 func (d *Dump) Close() {
 	d.background.Wait()
+	d.quiet.Close()
 	_, _ = d.listener.Stop() // what it heard is not needed any more
 	d.seized.close()
 	d.freeze.Close()

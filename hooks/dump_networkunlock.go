@@ -34,6 +34,7 @@ func (d *Dump) networkUnlock() error {
 	if err := d.freeze.Lift(); err != nil || !d.freeze.Lifted() {
 		return err
 	}
+	d.openWindows()
 	switch {
 	case len(seized) > 0:
 		d.background.Go(func() { d.nudge(seized) })

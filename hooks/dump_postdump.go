@@ -98,11 +98,20 @@ func (d *Dump) acknowledge(streams []tcp.Stream) error {
 	if d.set.Resume != config.Nudge || d.freeze.NetNS() == nil {
 		return nil
 	}
+	if d.reopened && d.record().Quiet {
+		return nil // it is not known whose windows are shut, and those have been told
+	}
 	heard, err := d.listener.Stop()
 	if err != nil {
 		d.env.Log.Debug(err)
 	}
-	acks := nudge.Acks(nudge.Remote(streams), heard, d.set.NudgePackets)
+	streams = nudge.Remote(streams)
+	for i := range streams {
+		if d.quiet.Has(streams[i].Tuple) {
+			streams[i].Window = 0 // or the peer would send what the freeze drops
+		}
+	}
+	acks := nudge.Acks(streams, heard, d.set.NudgePackets)
 	if len(acks) == 0 {
 		return nil
 	}

@@ -10,6 +10,7 @@ import (
 
 	"github.com/criu-netfreeze/criu-netfreeze/internal/action"
 	"github.com/criu-netfreeze/criu-netfreeze/internal/code"
+	"github.com/criu-netfreeze/criu-netfreeze/internal/config"
 	"github.com/criu-netfreeze/criu-netfreeze/internal/netns"
 	"github.com/criu-netfreeze/criu-netfreeze/internal/proc"
 	"github.com/criu-netfreeze/criu-netfreeze/internal/record"
@@ -79,17 +80,23 @@ func (d *Dump) prepare(root *proc.Process) error {
 	if err := d.lookAtTree(); err != nil {
 		return err
 	}
+	d.record().Quiet = d.set.Quiet == config.AutoQuiet
 	// The record comes first: whoever finds rules must find out whose they are.
 	if err := d.freeze.Save(); err != nil {
 		return err
 	}
 	if d.record().Scope == record.NetNS {
 		err = d.prepareNetNS()
-	} else if err = d.armTree(); err == nil {
-		d.to(dumpFrozen)
+	} else {
+		d.quieten()
+		if err = d.armTree(); err == nil {
+			d.to(dumpFrozen)
+		}
 	}
 	if err != nil {
-		return errors.Join(err, d.freeze.Forget())
+		err = errors.Join(err, d.freeze.Forget())
+		d.openWindows()
+		return err
 	}
 	return nil
 }
@@ -117,7 +124,8 @@ func (d *Dump) lookAtTree() error {
 	return err
 }
 
-// prepareNetNS puts the unarmed rules in place and lets pending handshakes drain.
+// prepareNetNS puts the unarmed rules in place, lets pending handshakes drain, and has
+// the peers stop sending.
 func (d *Dump) prepareNetNS() error {
 	hold := time.Duration(0)
 	if d.set.Drain > 0 {
@@ -126,7 +134,11 @@ func (d *Dump) prepareNetNS() error {
 	if err := d.freeze.Prepare(hold); err != nil {
 		return err
 	}
-	return d.drain()
+	if err := d.drain(); err != nil {
+		return err
+	}
+	d.quieten()
+	return nil
 }
 
 // drain waits, at most as long as configured, until the application has

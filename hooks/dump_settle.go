@@ -74,6 +74,9 @@ func (d *Dump) rollback(tree proc.Tree) error {
 		return err
 	}
 	d.env.Log.Warn(code.New(code.DumpFailed, fmt.Sprintf("the dump of %s did not succeed: everything was taken back (%d sockets were in repair mode)", d.record().Describe(), n)))
+	if d.freeze.Lifted() {
+		d.openWindows()
+	}
 	switch {
 	case !nudges || !d.freeze.Lifted():
 	case d.read != nil: // the images are complete
@@ -88,7 +91,11 @@ func (d *Dump) rollback(tree proc.Tree) error {
 func (d *Dump) applyPolicy(tree proc.Tree) error {
 	switch d.set.Policy {
 	case config.Run:
-		return errors.Join(d.leaveRepair(tree), d.freeze.Forget())
+		err := errors.Join(d.leaveRepair(tree), d.freeze.Forget())
+		if d.freeze.Lifted() {
+			d.openWindows()
+		}
+		return err
 	case config.Isolate:
 		return d.isolate(tree)
 	case config.Kill:
@@ -173,9 +180,11 @@ func (d *Dump) renew() {
 }
 
 // finish is what is left to do for tasks that stay behind the freeze, or have gone: the
-// record is saved, and once the last packet with CRIU's mark is out, none passes.
+// record is saved, and once the last packet with CRIU's mark is out, none passes. Answers
+// to the peers have another mark.
 func (d *Dump) finish() error {
 	err := d.saveThenReadImages()
+	d.allowAnswers()
 	d.background.Wait()
 	return errors.Join(err, d.freeze.Seal())
 }

@@ -108,6 +108,9 @@ func Reopen(env *Env) (Transaction, error) {
 	// What was chosen for the container at the beginning holds. A back end was chosen
 	// only if the namespace was known.
 	set.Policy, set.Why = config.Policy(rec.Policy), rec.Why
+	if own, err := cfg.For(rec.Container); err == nil {
+		set.Answer = own.Answer
+	}
 	if rec.Backend != "" {
 		set.Backend = rec.Backend
 	}

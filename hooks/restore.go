@@ -3,9 +3,11 @@
 package hooks
 
 import (
+	"os"
 	"sync"
 
 	"github.com/criu-netfreeze/criu-netfreeze/internal/action"
+	"github.com/criu-netfreeze/criu-netfreeze/internal/criuimg"
 	"github.com/criu-netfreeze/criu-netfreeze/internal/freeze"
 )
 
@@ -39,7 +41,9 @@ type Restore struct {
 	common
 	machine[restoreState]
 
-	nudger *nudger // gets traffic going after the thaw; nil until it can be made again, if the former settler was killed
+	images *criuimg.Checkpoint // nil if the former settler was killed
+	held   *os.File            // their directory, which outlives CRIU's path to it
+	nudger *nudger             // gets traffic going after the thaw; nil until it can be made again, if the former settler was killed
 
 	background sync.WaitGroup // whatever runs beside CRIU
 	watching   bool           // for the first bytes, see watchTraffic
@@ -101,4 +105,7 @@ func (r *Restore) Close() {
 	r.nudger.close()
 	r.background.Wait()
 	r.freeze.Close()
+	if r.held != nil {
+		_ = r.held.Close()
+	}
 }

@@ -3,6 +3,7 @@
 package hooks
 
 import (
+	"context"
 	"errors"
 	"net/netip"
 	"slices"
@@ -14,9 +15,11 @@ import (
 	"github.com/criu-netfreeze/criu-netfreeze/internal/code"
 	"github.com/criu-netfreeze/criu-netfreeze/internal/config"
 	"github.com/criu-netfreeze/criu-netfreeze/internal/criuimg"
+	"github.com/criu-netfreeze/criu-netfreeze/internal/freeze"
 	"github.com/criu-netfreeze/criu-netfreeze/internal/journal"
 	"github.com/criu-netfreeze/criu-netfreeze/internal/netns"
 	"github.com/criu-netfreeze/criu-netfreeze/internal/nudge"
+	"github.com/criu-netfreeze/criu-netfreeze/internal/quiet"
 	"github.com/criu-netfreeze/criu-netfreeze/internal/record"
 	"github.com/criu-netfreeze/criu-netfreeze/internal/tcp"
 )
@@ -43,12 +46,18 @@ type prepared struct {
 	packets [][]byte
 }
 
+// resumes reports whether the peers are told anything at the thaw. Those whom the dump has
+// made quiet must be, also where nobody is to be nudged.
+func resumes(set config.Settings) bool {
+	return set.Resume == config.Nudge || set.Quiet == config.AutoQuiet
+}
+
 // newNudger begins to read the images: with many connections that takes a
 // while, and it is not needed before the thaw.
 func newNudger(env *Env, set config.Settings, cp *criuimg.Checkpoint) *nudger {
 	n := &nudger{set: set, log: env.Log, report: env.Report}
 	n.streams = sync.OnceValue(func() []tcp.Stream {
-		if set.Resume != config.Nudge {
+		if !resumes(set) {
 			return nil
 		}
 		streams, err := cp.Streams()
@@ -64,7 +73,7 @@ func newNudger(env *Env, set config.Settings, cp *criuimg.Checkpoint) *nudger {
 // reviveNudger makes the nudger of a restore whose settler was killed, from the images.
 // What cannot be read is not needed: the peers' timers do the same, later.
 func (r *Restore) reviveNudger() {
-	if r.nudger != nil || r.now > restoreFrozen || r.set.Resume != config.Nudge || r.record().Images == "" {
+	if r.nudger != nil || r.now > restoreFrozen || !resumes(r.set) || r.record().Images == "" {
 		return
 	}
 	cp, err := criuimg.Read(r.record().Images)
@@ -109,7 +118,7 @@ func (r *Restore) announceFrozen() {
 	if r.record().Scope == record.NetNS { // the host's neighbours know it
 		times = r.set.AnnounceCount
 	}
-	if n == nil || r.freeze.NetNS() == nil || n.started || times == 0 && r.set.Resume != config.Nudge {
+	if n == nil || r.freeze.NetNS() == nil || n.started || times == 0 && !resumes(r.set) {
 		return
 	}
 	n.drop() // it was for another namespace, which was not the one
@@ -132,7 +141,14 @@ func (r *Restore) announceFrozen() {
 			}
 		}
 		p.streams = n.streams()
-		p.packets = nudge.Plan(p.streams, n.set.NudgePackets, false)
+		if err := freeze.KeepClosed(ns, p.streams); err != nil {
+			n.log.Debug(err)
+		}
+		if n.set.Resume == config.Nudge {
+			p.packets = nudge.Plan(p.streams, n.set.NudgePackets, false)
+		} else {
+			p.packets = nudge.Acks(p.streams, nil, 1) // which tell quiet peers that they may send
+		}
 	})
 }
 
@@ -203,12 +219,15 @@ func (n *nudger) send(p *prepared, thawed time.Time) {
 			count, len(p.packets), time.Since(thawed).Round(time.Microsecond))
 	}
 	n.report.Sent("nudge", len(p.packets))
-	n.background.Go(func() {
-		sent, err := p.sender.Retransmit(p.ns, p.streams, n.set.NudgePackets)
+	if n.set.Resume == config.Nudge {
+		n.retransmit(p)
+	}
+	n.background.Go(func() { // the dump may have made them quiet, and the first packet may be lost
+		sent, err := quiet.End(context.Background(), p.ns, connsOfStreams(p.streams))
 		if err != nil {
 			n.log.Debug(err)
 		}
-		n.report.Sent("nudge, again", sent)
+		n.report.Sent("windows", sent)
 	})
 	for range max(p.times-1, 0) {
 		time.Sleep(n.set.AnnounceInterval)
@@ -217,6 +236,25 @@ func (n *nudger) send(p *prepared, thawed time.Time) {
 			n.log.Debug(err)
 		}
 	}
+}
+
+// retransmit repeats what a nudge has sent of our own data, beside all else.
+func (n *nudger) retransmit(p *prepared) {
+	n.background.Go(func() {
+		sent, err := p.sender.Retransmit(p.ns, p.streams, n.set.NudgePackets)
+		if err != nil {
+			n.log.Debug(err)
+		}
+		n.report.Sent("nudge, again", sent)
+	})
+}
+
+func connsOfStreams(streams []tcp.Stream) []tcp.Tuple {
+	conns := make([]tcp.Tuple, len(streams))
+	for i, s := range streams {
+		conns[i] = s.Tuple
+	}
+	return conns
 }
 
 // forgetFlows removes what connection tracking remembers of the connections to

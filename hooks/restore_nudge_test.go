@@ -62,3 +62,13 @@ func TestRestoreRevivesNudger(t *testing.T) {
 		t.Error("no connection is known")
 	}
 }
+
+// TestRestoreHoldsImages reads where the connections stood when CRIU has ended: on a busy
+// machine that is so when the time comes to tell the peers.
+func TestRestoreHoldsImages(t *testing.T) {
+	s := newTarget(t)
+	s.story("pre-restore", "die")
+	if streams, err := s.tx.(*Restore).images.Streams(); err != nil || len(streams) == 0 {
+		t.Errorf("%d connections: %v", len(streams), err)
+	}
+}

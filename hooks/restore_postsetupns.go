@@ -41,7 +41,11 @@ func (r *Restore) postSetupNS(req action.Request) error {
 		return err
 	}
 	if r.record().Addressed {
-		if err := r.checkTarget(); err != nil {
+		there, err := r.look(r.freeze.NetNS())
+		if err != nil {
+			return err
+		}
+		if err := r.checkTarget(there); err != nil {
 			return err
 		}
 	}

@@ -5,7 +5,9 @@ package hooks
 import (
 	"errors"
 	"fmt"
+	"net/netip"
 	"os"
+	"sync"
 
 	"github.com/criu-netfreeze/criu-netfreeze/internal/action"
 	"github.com/criu-netfreeze/criu-netfreeze/internal/code"
@@ -24,16 +26,24 @@ func preRestore(env *Env, req action.Request) (*Restore, error) {
 	if err != nil {
 		return nil, err
 	}
-	cp, err := criuimg.Read(dir)
+	// CRIU may have ended, and the path into its descriptors with it, before all is read.
+	held, err := os.Open(dir)
 	if err != nil {
-		return nil, fmt.Errorf("%w; nothing was changed", err)
+		return nil, fmt.Errorf("open the image directory: %w; nothing was changed", err)
 	}
+	images := beside(func() (*criuimg.Checkpoint, error) { return criuimg.Read(fmt.Sprintf("/proc/self/fd/%d", held.Fd())) })
 	ct := findContainer(env)
 	c, err := begin(env, record.Restore, ct)
+	cp, err2 := images()
+	if err2 != nil {
+		err = fmt.Errorf("%w; nothing was changed", err2)
+	}
 	if err != nil {
+		_ = held.Close()
 		return nil, err
 	}
 	r := newRestore(c)
+	r.held, r.images = held, cp
 	r.record().Conns = cp.Conns
 	r.record().Images, _ = os.Readlink(dir) // where there is none, a new settler cannot read them
 	r.record().Addressed = cp.NetNS == criuimg.External
@@ -57,11 +67,17 @@ func (r *Restore) prepare(cp *criuimg.Checkpoint, ct *container.Container) error
 		r.env.Log.Infof("pre-restore: the network namespace is not known yet (%s): it will be frozen at post-setup-namespaces", where)
 		return r.freeze.Save()
 	}
-	if err := r.freeze.Open(ns); err != nil {
+	look := beside(func() (target, error) { return r.look(ns) })
+	err = r.freeze.Open(ns)
+	there, err2 := look() // it uses ns, which may have to be closed
+	if err != nil {
 		_ = ns.Close()
 		return fmt.Errorf("%w (the target namespace was found through %s)", err, where)
 	}
-	if err := r.checkTarget(); err != nil {
+	if err2 != nil {
+		return err2
+	}
+	if err := r.checkTarget(there); err != nil {
 		return err
 	}
 	if err := r.freezeTarget(); err != nil {
@@ -71,6 +87,14 @@ func (r *Restore) prepare(cp *criuimg.Checkpoint, ct *container.Container) error
 	r.env.Log.WithField("backend", rec.Backend).Infof("pre-restore: frozen %s, found through %s, scope %s, %d connections to come",
 		rec.NetNS, where, rec.Scope, len(rec.Conns))
 	return nil
+}
+
+// beside calls fn beside its caller, who is waited for. The function that it returns waits
+// for the result.
+func beside[T any](fn func() (T, error)) func() (T, error) {
+	wait := sync.OnceValues(fn)
+	go wait() //nolint:errcheck // whoever waits gets it
+	return wait
 }
 
 // freezeTarget freezes the target, or takes over the freeze that is there, and then
@@ -94,13 +118,25 @@ func (r *Restore) freezeTarget() error {
 	return errors.Join(err, r.freeze.Forget())
 }
 
-// checkTarget makes sure that the restore can work, and changes nothing.
-func (r *Restore) checkTarget() error {
-	ns := r.freeze.NetNS()
-	missing, err := missingAddresses(ns, r.record().Conns)
-	if err != nil {
-		return err
-	}
+// target is what is in the target namespace before it is frozen.
+type target struct {
+	missing []netip.Addr // addresses that the connections need and it lacks
+	socks   []tcp.Socket
+}
+
+// look looks at the target namespace, which need not be the freeze's yet.
+func (r *Restore) look(ns *netns.Namespace) (t target, err error) {
+	socks := beside(func() ([]tcp.Socket, error) { return netns.In(ns, tcp.List) })
+	t.missing, err = missingAddresses(ns, r.record().Conns)
+	var err2 error
+	t.socks, err2 = socks()
+	return t, errors.Join(err, err2)
+}
+
+// checkTarget makes sure that the restore can work, and changes nothing. It is given what
+// was there a moment ago.
+func (r *Restore) checkTarget(there target) error {
+	ns, missing := r.freeze.NetNS(), there.missing
 	if len(missing) > 0 {
 		return code.New(code.NoAddress, fmt.Sprintf("%s lacks the local address %s of %d connections in the images: give the restored container the address that the dumped one had (a static address), then restore again; nothing was changed",
 			ns, netns.List(missing), len(r.record().Conns)))
@@ -117,7 +153,10 @@ func (r *Restore) checkTarget() error {
 			}
 		}
 	}
-	left, err := r.staleSockets()
+	if len(tcp.Colliding(there.socks, tcp.SetOf(r.record().Conns))) == 0 {
+		return nil
+	}
+	left, err := r.staleSockets() // they may have gone meanwhile
 	if err != nil {
 		return err
 	}

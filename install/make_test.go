@@ -68,19 +68,20 @@ func TestMake(t *testing.T) {
 		toml    = "/etc/criu/netfreeze.toml"
 	)
 	want := map[string]string{
-		"/usr/local/bin/netfreeze":   program,
-		libexec:                      "drwxr-xr-x",
-		libexec + "/netfreeze-hook":  program,
-		libexec + "/netfreeze-oci":   program,
-		libexec + "/pre-dump":        "-> netfreeze-hook",
-		libexec + "/post-dump":       "-> netfreeze-hook",
-		libexec + "/pre-restore":     "-> netfreeze-hook",
-		libexec + "/post-resume":     "-> netfreeze-hook",
-		"/opt/cni/bin/netfreeze-cni": program,
-		share:                        "drwxr-xr-x",
-		share + "/oci-hook.json":     "-rw-r--r--",
-		share + "/alerts.yaml":       "-rw-r--r--",
-		toml:                         "-rw-r--r--",
+		"/usr/local/bin/netfreeze":     program,
+		libexec:                        "drwxr-xr-x",
+		libexec + "/netfreeze-hook":    program,
+		libexec + "/netfreeze-settler": program,
+		libexec + "/netfreeze-oci":     program,
+		libexec + "/pre-dump":          "-> netfreeze-hook",
+		libexec + "/post-dump":         "-> netfreeze-hook",
+		libexec + "/pre-restore":       "-> netfreeze-hook",
+		libexec + "/post-resume":       "-> netfreeze-hook",
+		"/opt/cni/bin/netfreeze-cni":   program,
+		share:                          "drwxr-xr-x",
+		share + "/oci-hook.json":       "-rw-r--r--",
+		share + "/alerts.yaml":         "-rw-r--r--",
+		toml:                           "-rw-r--r--",
 	}
 	dest := t.TempDir()
 	for range 2 { // the second one finds the first one's files

@@ -53,7 +53,7 @@ func (f *iptConns) Freeze(conns []tcp.Tuple, ttl time.Duration) error {
 	if err != nil {
 		return err
 	}
-	err = f.put(fmt.Sprintf("freeze %d connections", len(all)), all, time.Now().Add(ttl), false)
+	err = f.put(fmt.Sprintf("freeze %d connections", len(all)), all, time.Now().Add(ttl), unsealed)
 	if err != nil && len(before) == 0 {
 		return errors.Join(err, f.Thaw()) // half a freeze is none
 	}
@@ -62,20 +62,19 @@ func (f *iptConns) Freeze(conns []tcp.Tuple, ttl time.Duration) error {
 	return err
 }
 
-func (f *iptConns) Seal() error {
+func (f *iptConns) Seal(pass uint32) error {
 	all, end, err := f.frozen(time.Now())
 	if err != nil || len(all) == 0 {
 		return err
 	}
-	return f.put("seal the frozen connections", all, end, true)
+	return f.put("seal the frozen connections", all, end, sealedBut(pass))
 }
 
-// put replaces the rules of both IP families. Segments with Mark pass unless the
-// freeze is sealed.
-func (f *iptConns) put(what string, conns []tcp.Tuple, end time.Time, sealed bool) error {
+// put replaces the rules of both IP families. What passes is up to s.
+func (f *iptConns) put(what string, conns []tcp.Tuple, end time.Time, s seal) error {
 	until := dropUntil(end)
 	return f.each(what, func(ctx context.Context, t *iptTool) error {
-		in, out := passRules(!sealed, false), passRules(!sealed, false)
+		in, out := s.passIn(false), s.passOut(false)
 		for _, conn := range conns {
 			if conn.Is4() == t.ipv6() {
 				continue

@@ -25,8 +25,9 @@ import (
 // replaced as a whole. Only if this nftConns made it a moment ago are just the
 // missing connections added.
 type nftConns struct {
-	conn *nftConn
-	name string // of the table
+	conn    *nftConn
+	name    string // of the table
+	windows nftWindows
 
 	put   tcp.Set       // the connections that this nftConns put into the table,
 	since time.Time     // when it made the table,
@@ -73,7 +74,7 @@ func openNFTConns(ns *netns.Namespace, owner string) (ConnFreezer, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &nftConns{conn: conn, name: tableName + "-" + owner}, nil
+	return &nftConns{conn: conn, name: tableName + "-" + owner, windows: nftWindows{conn: conn}}, nil
 }
 
 func (f *nftConns) Backend() backend.Kind { return backend.NFTables }
@@ -104,6 +105,7 @@ func (f *nftConns) Freeze(conns []tcp.Tuple, ttl time.Duration) error {
 		return err
 	}
 	f.put, f.since, f.ttl = tcp.SetOf(all), began, ttl
+	f.windows.sets = false
 	return nil
 }
 
@@ -154,7 +156,7 @@ func (f *nftConns) add(conns []tcp.Tuple, ttl time.Duration) error {
 		return err
 	}
 	in := c.baseChain(t, "input", nftables.ChainHookInput, afterNAT)
-	out := c.baseChain(t, "output", nftables.ChainHookOutput, nftables.ChainPriorityRaw)
+	out := c.baseChain(t, outputChain, nftables.ChainHookOutput, nftables.ChainPriorityRaw)
 	c.passMarked(in, marked)
 	c.rule(in, "frozen connections, arriving", connIn(ip4, set4, arriving), drop())
 	c.rule(in, "frozen connections, arriving", connIn(ip6, set6, arriving), drop())
@@ -178,17 +180,17 @@ func elements(conns []tcp.Tuple, ttl time.Duration) (elems4, elems6 []nftables.S
 	return elems4, elems6
 }
 
-func (f *nftConns) Seal() error {
+func (f *nftConns) Seal(pass uint32) error {
 	frozen, _, err := f.Frozen()
 	if err != nil || len(frozen) == 0 {
 		return err
 	}
 	f.ttl = 0 // the next freeze replaces the table, and thereby ends the seal
-	return f.conn.seal(&nftables.Table{Name: f.name, Family: nftables.TableFamilyINet})
+	return f.conn.seal(&nftables.Table{Name: f.name, Family: nftables.TableFamilyINet}, pass)
 }
 
 func (f *nftConns) Thaw() error {
-	f.ttl = 0
+	f.ttl, f.windows.sets = 0, false
 	return f.conn.remove(f.name)
 }
 

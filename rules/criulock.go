@@ -45,15 +45,28 @@ func criuLocks(ns *netns.Namespace) (locks []string, variants []backend.Kind, er
 		locks, variants = append(locks, criuChain), append(variants, backend.IPTablesNFT)
 	}
 	legacy, err := legacyTables(ns)
-	if err != nil || !slices.Contains(legacy, filterTable) {
+	if err != nil {
 		return locks, variants, err
+	}
+	chains, err := legacyLock(ns, legacy)
+	if len(chains) > 0 {
+		locks, variants = append(locks, chains...), append(variants, backend.IPTablesLegacy)
+	}
+	return locks, variants, err
+}
+
+// legacyLock returns the name of the chain if the legacy variant, whose tables in use are
+// given, has it.
+func legacyLock(ns *netns.Namespace, tables []string) (lock []string, err error) {
+	if !slices.Contains(tables, filterTable) {
+		return nil, nil
 	}
 	i, err := openTools(ns, backend.IPTablesLegacy)
 	if errors.Is(err, exec.ErrNotFound) {
-		return locks, variants, nil
+		return nil, nil
 	}
 	if err != nil {
-		return locks, variants, err
+		return nil, err
 	}
 	found := make(chan bool, len(i.tools))
 	err = i.each("look for CRIU's network lock", func(_ context.Context, t *iptTool) error {
@@ -62,36 +75,46 @@ func criuLocks(ns *netns.Namespace) (locks []string, variants []backend.Kind, er
 		return err
 	})
 	for range i.tools {
-		if err == nil && <-found && !slices.Contains(variants, backend.IPTablesLegacy) {
-			locks, variants = append(locks, criuChain), append(variants, backend.IPTablesLegacy)
+		if err == nil && <-found {
+			lock = []string{criuChain}
 		}
 	}
-	return locks, variants, err
+	return lock, err
 }
 
 // criuNFT returns CRIU's nftables tables, and whether iptables' nft variant has its chain.
 func criuNFT(ns *netns.Namespace) (tables []string, chain bool, err error) {
 	err = withNFT(ns, func(c *nftConn) error {
-		var all []*nftables.Table
-		err := c.consistent(func() (err error) {
-			all, err = c.ListTablesOfFamily(nftables.TableFamilyINet)
-			return err
-		})
-		if err != nil {
-			return err
-		}
-		for _, t := range all {
-			if strings.HasPrefix(t.Name, criuTablePrefix) && !slices.Contains(tables, t.Name) {
-				tables = append(tables, t.Name)
-			}
-		}
-		chains, err := c.chains()
-		chain = slices.ContainsFunc(chains, func(ch *nftables.Chain) bool {
-			return ch.Table.Name == filterTable && ch.Name == criuChain
-		})
+		all, err := c.lists()
+		tables, chain = all.criuTables(), all.criuChain()
 		return err
 	})
 	return tables, chain, err
+}
+
+// criuTables returns the names of CRIU's own tables.
+func (l lists) criuTables() (names []string) {
+	for _, t := range l.tables {
+		if t.Family == nftables.TableFamilyINet && strings.HasPrefix(t.Name, criuTablePrefix) && !slices.Contains(names, t.Name) {
+			names = append(names, t.Name)
+		}
+	}
+	return names
+}
+
+// criuChain reports whether iptables' nft variant has CRIU's chain.
+func (l lists) criuChain() bool {
+	return slices.ContainsFunc(l.chains, func(ch *nftables.Chain) bool {
+		return ch.Table.Name == filterTable && ch.Name == criuChain
+	})
+}
+
+// criuLocks returns the names of CRIU's locks among the lists, as CRIULocks does.
+func (l lists) criuLocks() []string {
+	if l.criuChain() {
+		return append(l.criuTables(), criuChain)
+	}
+	return l.criuTables()
 }
 
 // RemoveCRIULocks removes CRIU's own network locks from a namespace, except those

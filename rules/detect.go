@@ -156,18 +156,24 @@ func hasLegacyRaw(ns visitor) (bool, error) {
 // legacyTables returns the names of the legacy variant's tables that are in use in
 // ns, for IPv4 or IPv6. The kernel lists a table from its first use on.
 func legacyTables(ns visitor) (tables []string, err error) {
-	err = ns.Do(func() error {
-		for _, list := range []string{"ip_tables_names", "ip6_tables_names"} {
-			names, err := os.ReadFile("/proc/thread-self/net/" + list)
-			if errors.Is(err, fs.ErrNotExist) {
-				continue // this kernel does not have the legacy variant
-			}
-			if err != nil {
-				return fmt.Errorf("look for iptables-legacy's tables in %s: %w", ns, err)
-			}
-			tables = append(tables, strings.Fields(string(names))...)
-		}
-		return nil
+	err = ns.Do(func() (err error) {
+		tables, err = legacyNames(ns)
+		return err
 	})
 	return tables, err
+}
+
+// legacyNames is legacyTables for a caller who is in ns.
+func legacyNames(ns visitor) (tables []string, err error) {
+	for _, list := range []string{"ip_tables_names", "ip6_tables_names"} {
+		names, err := os.ReadFile("/proc/thread-self/net/" + list)
+		if errors.Is(err, fs.ErrNotExist) {
+			continue // this kernel does not have the legacy variant
+		}
+		if err != nil {
+			return tables, fmt.Errorf("look for iptables-legacy's tables in %s: %w", ns, err)
+		}
+		tables = append(tables, strings.Fields(string(names))...)
+	}
+	return tables, nil
 }

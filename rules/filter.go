@@ -17,6 +17,8 @@ type Filter interface {
 	OpenConns(ns *netns.Namespace, k backend.Kind, owner string) (ConnFreezer, error)
 	// Look returns the state of ns, whichever back end made the rules.
 	Look(ns *netns.Namespace) (State, error)
+	// Survey returns what Look and CRIULocks return, sooner than both; see the function [Survey].
+	Survey(ns *netns.Namespace) (State, []string, error)
 	// ThawAll removes the rules with which any back end froze the whole of ns.
 	ThawAll(ns *netns.Isolated) error
 	// CRIULocks returns the names of CRIU's own network locks in ns.
@@ -38,6 +40,9 @@ func (Kernel) OpenConns(ns *netns.Namespace, k backend.Kind, owner string) (Conn
 
 // Look implements Filter.
 func (Kernel) Look(ns *netns.Namespace) (State, error) { return Look(ns) }
+
+// Survey implements Filter.
+func (Kernel) Survey(ns *netns.Namespace) (State, []string, error) { return Survey(ns) }
 
 // ThawAll implements Filter.
 func (Kernel) ThawAll(ns *netns.Isolated) error { return ThawAll(ns) }

@@ -47,7 +47,7 @@ func (f *iptFreezer) Prepare(holdSYN time.Duration) error {
 		ends.syn = now.Add(holdSYN)
 	}
 	f.syn = ends.syn
-	err = f.put("prepare a freeze", ends, false)
+	err = f.put("prepare a freeze", ends, unsealed)
 	f.prepared = err == nil && ends.frozen.IsZero()
 	return err
 }
@@ -62,10 +62,10 @@ func (f *iptFreezer) Freeze(ttl time.Duration) error {
 		return nil
 	}
 	// The rules may have changed since Prepare, so replace all of them.
-	return f.put("freeze", iptEnds{frozen: end, syn: f.syn}, false)
+	return f.put("freeze", iptEnds{frozen: end, syn: f.syn}, unsealed)
 }
 
-func (f *iptFreezer) Seal() error {
+func (f *iptFreezer) Seal(pass uint32) error {
 	_, ends, err := f.ends(time.Now())
 	if err == nil && ends.frozen.IsZero() {
 		err = ErrNotFrozen
@@ -74,7 +74,7 @@ func (f *iptFreezer) Seal() error {
 		return fmt.Errorf("seal %s: %w", f.ns, err)
 	}
 	f.prepared = false
-	return f.put("seal", ends, true)
+	return f.put("seal", ends, sealedBut(pass))
 }
 
 // append arms the rules that Prepare put in place.
@@ -100,14 +100,13 @@ type iptEnds struct{ frozen, syn time.Time }
 // synMatch matches TCP segments with SYN and without ACK.
 const synMatch = "-p tcp -m tcp --tcp-flags SYN,ACK SYN"
 
-// put replaces the rules of both IP families. Packets with Mark pass unless the
-// freeze is sealed. If put fails, a namespace that was
-// frozen before stays frozen, because each family has either its old rules or its
+// put replaces the rules of both IP families. What passes is up to s. If
+// put fails, a namespace that was frozen before stays frozen, because each family has either its old rules or its
 // new ones. Otherwise put removes the rules of both: half a freeze is none. If the
 // rules cannot be read, put leaves them as they are, for the caller to thaw.
-func (f *iptFreezer) put(what string, ends iptEnds, sealed bool) error {
+func (f *iptFreezer) put(what string, ends iptEnds, s seal) error {
 	err := f.each(what, func(ctx context.Context, t *iptTool) error {
-		in, out := passRules(!sealed, t.ipv6()), passRules(!sealed, t.ipv6())
+		in, out := s.passIn(t.ipv6()), s.passOut(t.ipv6())
 		if !ends.syn.IsZero() {
 			in = append(in, synMatch+" "+dropUntil(ends.syn))
 		}

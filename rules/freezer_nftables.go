@@ -23,8 +23,9 @@ import (
 // the sets. Sealing empties the set of families whose marked packets pass, and adds
 // a table for packet sockets, see dropPacketSockets.
 type nftFreezer struct {
-	conn *nftConn
-	ours bool // this Freezer made the table, which may have been removed since
+	conn    *nftConn
+	ours    bool // this Freezer made the table, which may have been removed since
+	windows nftWindows
 }
 
 // The sets of the table. The IDs tell them apart within one batch.
@@ -42,7 +43,7 @@ func openNFT(ns *netns.Isolated) (Freezer, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &nftFreezer{conn: conn}, nil
+	return &nftFreezer{conn: conn, windows: nftWindows{conn: conn}}, nil
 }
 
 func (f *nftFreezer) Backend() backend.Kind { return backend.NFTables }
@@ -82,7 +83,7 @@ func (f *nftFreezer) arm(ttl time.Duration) error {
 }
 
 // Seal makes the next freeze replace the table, and thereby end the seal.
-func (f *nftFreezer) Seal() error {
+func (f *nftFreezer) Seal(pass uint32) error {
 	st, err := f.State()
 	if err == nil && !st.Frozen {
 		err = ErrNotFrozen
@@ -91,10 +92,10 @@ func (f *nftFreezer) Seal() error {
 		return fmt.Errorf("seal %s: %w", f.conn.ns, err)
 	}
 	f.ours = false
-	if err := f.conn.seal(wholeTable); err != nil {
+	if err := f.conn.seal(wholeTable, pass); err != nil {
 		return err
 	}
-	return f.conn.dropPacketSockets(st.Left)
+	return f.conn.dropPacketSockets(st.Left, pass)
 }
 
 // Lift empties the sets, which is far less work than deleting the table. The table
@@ -112,6 +113,7 @@ func (f *nftFreezer) Lift() error {
 	}
 	f.conn.FlushSet(setOf(wholeTable, frozenSet))
 	f.conn.FlushSet(setOf(wholeTable, synSet))
+	f.windows.flush(wholeTable)
 	if err := f.conn.commit("lift the freeze"); err != nil {
 		return f.Thaw() // perhaps somebody else removed the table
 	}
@@ -119,7 +121,7 @@ func (f *nftFreezer) Lift() error {
 }
 
 func (f *nftFreezer) Thaw() error {
-	f.ours = false
+	f.ours, f.windows.sets = false, false
 	return f.conn.thaw()
 }
 
@@ -154,7 +156,7 @@ func (f *nftFreezer) put(what string, frozen, syn time.Duration) error {
 		return fmt.Errorf("%s in %s: %w", what, c.ns, err)
 	}
 	in := c.baseChain(t, "prerouting", nftables.ChainHookPrerouting, nftables.ChainPriorityRaw)
-	out := c.baseChain(t, "output", nftables.ChainHookOutput, nftables.ChainPriorityRaw)
+	out := c.baseChain(t, outputChain, nftables.ChainHookOutput, nftables.ChainPriorityRaw)
 	for _, ch := range []*nftables.Chain{in, out} {
 		c.passMarked(ch, marked)
 		c.passNeighbours(ch, metaIs(expr.MetaKeyNFPROTO, []byte{unix.NFPROTO_IPV6}))
@@ -165,6 +167,9 @@ func (f *nftFreezer) put(what string, frozen, syn time.Duration) error {
 	c.rule(in, "new connections wait", isTCP(), opensConnection(), protoIn(synFor), drop())
 	err = c.commit(what)
 	f.ours = err == nil
+	if f.ours {
+		f.windows.sets = false
+	}
 	return err
 }
 

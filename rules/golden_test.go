@@ -57,9 +57,10 @@ func TestGolden(t *testing.T) {
 				{"frozen", func() error { return f.Prepare(0) }, State{Backend: k, Frozen: true, Left: time.Minute}},
 				{"", f.Thaw, State{}},
 				{"frozen", func() error { return f.Freeze(time.Minute) }, State{Backend: k, Frozen: true, Left: time.Minute}},
-				{"sealed", f.Seal, State{Backend: k, Frozen: true, Left: time.Minute}},
+				{"sealed", func() error { return f.Seal(0) }, State{Backend: k, Frozen: true, Left: time.Minute}},
+				{"sealed-answers", func() error { return f.Seal(secret) }, State{Backend: k, Frozen: true, Left: time.Minute}},
 				{"frozen", func() error { return f.Freeze(time.Minute) }, State{Backend: k, Frozen: true, Left: time.Minute}},
-				{"sealed", f.Seal, State{Backend: k, Frozen: true, Left: time.Minute}},
+				{"sealed", func() error { return f.Seal(0) }, State{Backend: k, Frozen: true, Left: time.Minute}},
 				{"frozen", func() error { return f.Prepare(0) }, State{Backend: k, Frozen: true, Left: time.Minute}},
 				{"", f.Thaw, State{}},
 			}
@@ -115,8 +116,13 @@ func TestGoldenConns(t *testing.T) {
 			golden(t, string(k)+"-conns", ruleset(t, ns, k))
 			checkConns(t, f, conns...)
 			for range 2 {
-				must(t, f.Seal())
+				must(t, f.Seal(0))
 				golden(t, string(k)+"-conns-sealed", ruleset(t, ns, k))
+				checkConns(t, f, conns...)
+			}
+			for range 2 {
+				must(t, f.Seal(secret))
+				golden(t, string(k)+"-conns-sealed-answers", ruleset(t, ns, k))
 				checkConns(t, f, conns...)
 			}
 			must(t, f.Freeze(nil, time.Minute))

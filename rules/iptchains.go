@@ -157,20 +157,6 @@ func (c iptChains) list(t *iptTool) (in, out []string, there bool, err error) {
 	return lists[0], lists[1], true, nil
 }
 
-// passRules returns the rules for packets that a freeze lets through: those with
-// Mark, and IPv6 neighbour discovery.
-func passRules(marked, neighbours bool) (rules []string) {
-	if marked {
-		rules = append(rules, fmt.Sprintf("-m mark --mark 0x%x -j RETURN", Mark))
-	}
-	if neighbours {
-		for _, t := range []int{neighbourSolicitation, neighbourAdvertisement} {
-			rules = append(rules, fmt.Sprintf("-p ipv6-icmp -m icmp6 --icmpv6-type %d -j RETURN", t))
-		}
-	}
-	return rules
-}
-
 // The time match compares the wall clock in UTC, in whole seconds, and still
 // matches during the second that it names (iptables-extensions(8), "time").
 const (

@@ -87,6 +87,7 @@ var normaliser = strings.NewReplacer(
 	// Older and newer versions of nft print these differently.
 	"tcp flags & (syn | ack) == syn", "tcp flags syn / syn,ack",
 	"tcp flags & rst == rst", "tcp flags rst / rst",
+	"tcp flags == ack", "tcp flags ack",
 	"nd-neighbor-solicit-nd-neighbor-advert", "135-136",
 )
 

@@ -56,21 +56,22 @@ func dialNFT(ns visitor) (*nftConn, error) {
 	return c, nil
 }
 
-func (c *nftConn) dial() error {
-	return c.ns.Do(func() error {
-		conn, err := nftables.New(nftables.AsLasting(), nftables.WithSockOptions(func(sock *netlink.Conn) error {
-			c.sock = sock
-			return nil
-		}))
-		if errors.Is(err, unix.EPROTONOSUPPORT) { // without nfnetlink (netlink_create in net/netlink/af_netlink.c)
-			err = fmt.Errorf("%w: %w", errWithoutNFT, err)
-		}
-		if err != nil {
-			return fmt.Errorf("open a netlink socket in %s: %w", c.ns, err)
-		}
-		c.Conn = conn
+func (c *nftConn) dial() error { return c.ns.Do(c.dialHere) }
+
+// dialHere is dial for a caller who is in the namespace.
+func (c *nftConn) dialHere() error {
+	conn, err := nftables.New(nftables.AsLasting(), nftables.WithSockOptions(func(sock *netlink.Conn) error {
+		c.sock = sock
 		return nil
-	})
+	}))
+	if errors.Is(err, unix.EPROTONOSUPPORT) { // without nfnetlink (netlink_create in net/netlink/af_netlink.c)
+		err = fmt.Errorf("%w: %w", errWithoutNFT, err)
+	}
+	if err != nil {
+		return fmt.Errorf("open a netlink socket in %s: %w", c.ns, err)
+	}
+	c.Conn = conn
+	return nil
 }
 
 // generation returns a number that changes with every change of any nftables rules

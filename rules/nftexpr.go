@@ -10,12 +10,17 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// The TCP flags in byte 13 of the header (RFC 9293, section 3.1).
+// The TCP flags in byte 13 of the header, and the window after them (RFC 9293, section 3.1).
 const (
-	tcpFlagsOffset = 13
-	tcpSYN         = 0x02
-	tcpACK         = 0x10
+	tcpFlagsOffset  = 13
+	tcpSYN          = 0x02
+	tcpACK          = 0x10
+	tcpWindowOffset = 14
 )
+
+// outputChain is the name of the chain that leaving packets pass, in the table of a whole
+// namespace's freeze and in those of connections.
+const outputChain = "output"
 
 // The ICMPv6 types of neighbour discovery (RFC 4861, sections 4.3 and 4.4).
 const (
@@ -25,6 +30,11 @@ const (
 
 // rule adds a rule to the batch, at the end of a chain.
 func (c *nftConn) rule(ch *nftables.Chain, comment string, parts ...[]expr.Any) {
+	c.AddRule(ruleOf(ch, comment, parts...))
+}
+
+// ruleOf returns a rule of a chain.
+func ruleOf(ch *nftables.Chain, comment string, parts ...[]expr.Any) *nftables.Rule {
 	r := &nftables.Rule{
 		Table: ch.Table, Chain: ch,
 		UserData: userdata.AppendString(nil, userdata.TypeComment, comment),
@@ -32,7 +42,7 @@ func (c *nftConn) rule(ch *nftables.Chain, comment string, parts ...[]expr.Any) 
 	for _, p := range parts {
 		r.Exprs = append(r.Exprs, p...)
 	}
-	c.AddRule(r)
+	return r
 }
 
 // passMarked adds a rule that lets CRIU's own packets through if their IP family is

@@ -19,6 +19,16 @@
 // hooks altogether. While all tasks are stopped nobody takes advantage of that.
 // Before tasks go on in a frozen namespace, the freeze is to be sealed: see
 // [Freezer].
+//
+// A sealed freeze can leave one door open, for answers to the peers that keep them from
+// giving up (package answer): empty acknowledgements with a window of 0 and a mark that
+// is drawn at random for the transaction. It is no hole. It leads out only, never in.
+// What passes has no data and no flag but ACK, and tells a peer nothing but to wait. The
+// mark is in a record that only root can read, and in the rules: whoever may read those
+// has CAP_NET_ADMIN in the namespace, and could as well delete the table. One who can
+// only set marks would have to try some 2^32 of them first. (With iptables the window and
+// the length are not looked at. Packet sockets, which need no mark, are not stopped
+// there either.)
 package rules
 
 import (
@@ -58,6 +68,7 @@ type State struct {
 type Freezer interface {
 	// Backend returns the back end in use, never Auto or IPTables.
 	Backend() backend.Kind
+	Windows
 	// Prepare puts the rules in place without freezing anything, so that
 	// Freeze has little left to do. For the duration holdSYN, which the kernel
 	// measures, the rules drop arriving TCP segments that open a connection; 0
@@ -79,7 +90,11 @@ type Freezer interface {
 	// AF_XDP sockets, which send below every hook, are not stopped. With
 	// iptables, which has no such hook, neither are packet sockets, and that is
 	// no error.
-	Seal() error
+	//
+	// With pass, which is a mark other than 0 and Mark, empty acknowledgements that
+	// close the window leave all the same if they have it; nothing with it arrives.
+	// See the package comment.
+	Seal(pass uint32) error
 	// Lift ends a freeze made by this Freezer, and a hold of new connections,
 	// as fast as possible. Rules that no longer drop anything may stay behind;
 	// Thaw removes them when nobody is waiting.
@@ -99,6 +114,7 @@ type Freezer interface {
 type ConnFreezer interface {
 	// Backend returns the back end in use, never Auto or IPTables.
 	Backend() backend.Kind
+	Windows
 	// Freeze drops the segments of conns, and of connections that the same
 	// owner froze before, until Thaw, or until ttl has passed. Freezing again
 	// restarts the time to live of all of them, to within a hundredth of it.
@@ -107,8 +123,9 @@ type ConnFreezer interface {
 	// Seal lets segments with Mark no longer pass the owner's frozen connections,
 	// until more of them are frozen or the same ones again. Everything else stays
 	// as it is. It is no error if no connection is frozen. Packet sockets are not
-	// stopped: other processes of the namespace may need theirs.
-	Seal() error
+	// stopped: other processes of the namespace may need theirs. What pass is for, see
+	// Freezer.
+	Seal(pass uint32) error
 	// Thaw removes all rules of this owner. It is no error if there are none.
 	Thaw() error
 	// Frozen returns the owner's frozen connections and the time left until

@@ -39,8 +39,11 @@ func (c *nftConn) markedSet(t *nftables.Table) (*nftables.Set, error) {
 	return s, c.AddSet(s, families(0))
 }
 
-// seal empties that set.
-func (c *nftConn) seal(t *nftables.Table) error {
+// seal empties that set, and lets nothing pass but answers with the mark pass.
+func (c *nftConn) seal(t *nftables.Table, pass uint32) error {
+	if err := c.passAnswers(t, pass); err != nil {
+		return err
+	}
 	c.FlushSet(setOf(t, markedSet))
 	err := c.commit("seal")
 	if errors.Is(err, unix.ENOENT) {
@@ -56,15 +59,16 @@ func (c *nftConn) thaw() error {
 
 // dropPacketSockets drops, for the duration left, all frames that leave on an
 // interface of the namespace, except ARP and IPv6 neighbour discovery. What is sent
-// on a loopback interface arrives there, and is dropped then.
-func (c *nftConn) dropPacketSockets(left time.Duration) error {
-	if err := c.putPacketTable(left); err != nil {
+// on a loopback interface arrives there, and is dropped then. Answers with the mark pass
+// leave, unless it is 0.
+func (c *nftConn) dropPacketSockets(left time.Duration, pass uint32) error {
+	if err := c.putPacketTable(left, pass); err != nil {
 		return fmt.Errorf("seal %s: %w: %w", c.ns, ErrPacketSockets, err)
 	}
 	return nil
 }
 
-func (c *nftConn) putPacketTable(left time.Duration) error {
+func (c *nftConn) putPacketTable(left time.Duration, pass uint32) error {
 	var devices []string
 	err := c.ns.Do(func() error {
 		links, err := netlinksafe.LinkList()
@@ -86,14 +90,14 @@ func (c *nftConn) putPacketTable(left time.Duration) error {
 		c.DelTable(t)
 	}
 	if len(devices) > 0 {
-		if err := c.addPacketTable(devices, left); err != nil {
+		if err := c.addPacketTable(devices, left, pass); err != nil {
 			return err
 		}
 	}
 	return c.commit("stop packet sockets")
 }
 
-func (c *nftConn) addPacketTable(devices []string, left time.Duration) error {
+func (c *nftConn) addPacketTable(devices []string, left time.Duration, pass uint32) error {
 	t, frozen := c.CreateTable(packetTable), setOf(packetTable, deviceSet)
 	var elems []nftables.SetElement
 	for _, name := range devices {
@@ -104,6 +108,12 @@ func (c *nftConn) addPacketTable(devices []string, left time.Duration) error {
 	if err := c.AddSet(frozen, elems); err != nil {
 		return err
 	}
+	answers := setOf(t, answerSet)
+	if pass != 0 {
+		if err := c.AddSet(answers, markElement(pass)); err != nil {
+			return err
+		}
+	}
 	policy := nftables.ChainPolicyAccept
 	for i, name := range devices {
 		// The chain is not named after the interface, whose name nft may be unable to parse.
@@ -111,6 +121,9 @@ func (c *nftConn) addPacketTable(devices []string, left time.Duration) error {
 			Table: t, Name: fmt.Sprint("egress", i), Type: nftables.ChainTypeFilter, Hooknum: egressHook,
 			Priority: nftables.ChainPriorityFilter, Policy: &policy, Device: name,
 		})
+		if pass != 0 {
+			c.rule(ch, answersPass, isAnswer(answers, ethernetLen+answerLen), accept())
+		}
 		c.passNeighbours(ch, frameOf(unix.ETH_P_IPV6))
 		c.rule(ch, "ARP", frameOf(unix.ETH_P_ARP), accept())
 		c.rule(ch, "frozen", []expr.Any{&expr.Meta{Key: expr.MetaKeyOIFNAME, Register: 1}, lookup(frozen)}, drop())

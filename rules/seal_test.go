@@ -60,18 +60,18 @@ func TestSeal(t *testing.T) {
 			}
 			must(t, f.Freeze(time.Minute))
 			marked("frozen", true)
-			must(t, other.Seal()) // as another process would
-			must(t, f.Seal())
+			must(t, other.Seal(0)) // as another process would
+			must(t, f.Seal(0))
 			marked("sealed twice", false)
 			must(t, f.Freeze(time.Minute))
 			marked("frozen anew", true)
-			must(t, f.Seal())
+			must(t, f.Seal(0))
 			must(t, other.Prepare(0))
 			marked("prepared anew", true)
 
 			for what, end := range map[string]func() error{"Lift": f.Lift, "Thaw": f.Thaw, "another's Lift": other.Lift} {
 				must(t, f.Freeze(time.Minute))
-				must(t, f.Seal())
+				must(t, f.Seal(0))
 				l.stuck(t)
 				must(t, end())
 				st, err := Look(a)
@@ -96,9 +96,9 @@ func TestLiftSealedByAnother(t *testing.T) {
 			l := mustDial(t, a, serve(t, b, nstest.B6))
 			f := open(t, a, k)
 			must(t, f.Freeze(time.Minute))
-			must(t, open(t, a, k).Seal())
+			must(t, open(t, a, k).Seal(0))
 			must(t, f.Freeze(time.Minute))
-			must(t, open(t, a, k).Seal())
+			must(t, open(t, a, k).Seal(0))
 			l.stuck(t)
 			must(t, f.Lift())
 			l.passes(t)
@@ -115,14 +115,14 @@ func TestSealNeedsFreeze(t *testing.T) {
 			t.Parallel()
 			ns := nstest.New(t)
 			f, c := open(t, ns, k), openConns(t, ns, k, "x")
-			must(t, c.Seal())
+			must(t, c.Seal(0))
 			for _, before := range []func() error{
 				f.Thaw,
 				func() error { return f.Prepare(time.Minute) },
 				func() error { return errors.Join(f.Freeze(time.Minute), f.Lift()) },
 			} {
 				must(t, before())
-				if err := f.Seal(); !errors.Is(err, ErrNotFrozen) {
+				if err := f.Seal(0); !errors.Is(err, ErrNotFrozen) {
 					t.Errorf("sealing what is not frozen: %v", err)
 				}
 			}
@@ -146,14 +146,14 @@ func TestSealConns(t *testing.T) {
 			must(t, f.Freeze([]tcp.Tuple{tupleOf(l)}, time.Minute))
 			for range 2 {
 				l.passes(t)
-				must(t, openConns(t, ns, k, "x").Seal()) // as another process would
-				must(t, f.Seal())
+				must(t, openConns(t, ns, k, "x").Seal(0)) // as another process would
+				must(t, f.Seal(0))
 				l.stuck(t)
 				free.passes(t)
 				checkConns(t, f, tupleOf(l))
 				must(t, f.Freeze(nil, time.Minute))
 			}
-			must(t, f.Seal())
+			must(t, f.Seal(0))
 			must(t, f.Thaw())
 			l.passes(t)
 		})
@@ -174,10 +174,10 @@ func TestSealFails(t *testing.T) {
 			must(t, f.Freeze(time.Minute))
 			must(t, c.Freeze([]tcp.Tuple{conn}, time.Minute))
 			f.tools[1].restore, c.tools[1].restore = "/bin/false", "/bin/false"
-			if err := f.Seal(); err == nil {
+			if err := f.Seal(0); err == nil {
 				t.Error("a program failed, and Seal did not")
 			}
-			if err := c.Seal(); err == nil {
+			if err := c.Seal(0); err == nil {
 				t.Error("a program failed, and Seal of connections did not")
 			}
 			l.stuck(t)
@@ -293,15 +293,15 @@ func TestSealPacketSockets(t *testing.T) {
 	} {
 		must(t, f.Freeze(time.Minute))
 		expect("frozen", true)
-		must(t, f.Seal())
-		must(t, f.Seal())
+		must(t, f.Seal(0))
+		must(t, f.Seal(0))
 		expect("sealed", false)
 		must(t, end())
 		expect("after "+what, true)
 	}
 	const ttl = 2 * time.Second
 	must(t, f.Freeze(ttl))
-	must(t, f.Seal())
+	must(t, f.Seal(0))
 	expect("sealed for some time", false)
 	eventually(t, "the end of the freeze", func() bool {
 		st, err := f.State()
@@ -320,7 +320,7 @@ func TestSealWithoutEgress(t *testing.T) {
 	f := open(t, ns, backend.NFTables).(*nftFreezer)
 	must(t, f.Freeze(time.Minute))
 	f.conn.ns = &failing{ns, unix.EOPNOTSUPP}
-	if err := f.Seal(); !errors.Is(err, ErrPacketSockets) || !strings.Contains(err.Error(), code.PacketSockets.String()) || !errors.Is(err, unix.EOPNOTSUPP) {
+	if err := f.Seal(0); !errors.Is(err, ErrPacketSockets) || !strings.Contains(err.Error(), code.PacketSockets.String()) || !errors.Is(err, unix.EOPNOTSUPP) {
 		t.Errorf("the error is %v", err)
 	}
 	if _, err := dial(ns, addr, Mark); err == nil {
@@ -335,7 +335,7 @@ func TestHalfOfSealed(t *testing.T) {
 	ns, _ := nstest.Pair(t)
 	f := open(t, ns, backend.NFTables)
 	must(t, f.Freeze(time.Minute))
-	must(t, f.Seal())
+	must(t, f.Seal(0))
 	nstest.Run(t, ns, "nft", "delete", "table", "inet", tableName)
 	st, err := Look(ns)
 	must(t, err)
@@ -353,13 +353,17 @@ func TestRulesFromText(t *testing.T) {
 	ns, _ := nstest.Pair(t)
 	f, c := open(t, ns, backend.NFTables), openConns(t, ns, backend.NFTables, "x")
 	conns := []tcp.Tuple{tuple("192.0.2.1:443", "192.0.2.2:40000"), tuple("[2001:db8::1]:443", "[2001:db8::2]:40001")}
-	for _, name := range []string{"text-frozen", "text-sealed"} {
+	for _, name := range []string{"text-frozen", "text-sealed", "text-sealed-answers"} {
 		must(t, f.Prepare(time.Minute))
 		must(t, f.Freeze(time.Minute))
 		must(t, c.Freeze(conns, time.Minute))
 		if name == "text-sealed" {
-			must(t, f.Seal())
-			must(t, c.Seal())
+			must(t, f.Seal(0))
+			must(t, c.Seal(0))
+		}
+		if name == "text-sealed-answers" {
+			must(t, f.Seal(secret))
+			must(t, c.Seal(secret))
 		}
 		text := nstest.Run(t, ns, "nft", "list", "ruleset")
 		must(t, f.Thaw())

@@ -1,12 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
-/* The tree that is dumped: PROCESSES that together accept CONNECTIONS on all
- * ADDRESSES, IPv4 or IPv6, and read what arrives. They send a single byte back,
+/* The tree that is dumped: PROCESSES, each with so many THREADS, that together accept
+ * CONNECTIONS on all ADDRESSES, IPv4 or IPv6, and read what arrives. They send a single byte back,
  * and nothing else. They are small, so that CRIU does not spend the time for which
  * it stops them on copying memory.
  *
- * usage: load PROCESSES CONNECTIONS PORT ADDRESS... */
+ * usage: load PROCESSES THREADS CONNECTIONS PORT ADDRESS... */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
+#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -70,25 +71,48 @@ static void serve(const int *listeners, int n, int quota)
 	}
 }
 
+/* idle is what the threads do beside the first one. */
+static void *idle(void *none)
+{
+	for (;;)
+		pause();
+	return none;
+}
+
+static int start_threads(int n)
+{
+	pthread_attr_t attr;
+	pthread_t thread;
+
+	pthread_attr_init(&attr);
+	pthread_attr_setstacksize(&attr, 65536);
+	while (n-- > 0)
+		if (pthread_create(&thread, &attr, idle, NULL))
+			return -1;
+	return 0;
+}
+
 int main(int argc, char **argv)
 {
 	struct rlimit files;
-	int listeners[8], n = argc - 4;
+	int listeners[8], n = argc - 5;
 
-	if (argc < 5 || n > 8)
+	if (argc < 6 || n > 8)
 		return 2;
-	int processes = atoi(argv[1]), connections = atoi(argv[2]);
+	int processes = atoi(argv[1]), threads = atoi(argv[2]), connections = atoi(argv[3]);
 	getrlimit(RLIMIT_NOFILE, &files);
 	files.rlim_cur = files.rlim_max;
 	setrlimit(RLIMIT_NOFILE, &files);
 	for (int i = 0; i < n; i++)
-		if ((listeners[i] = listen_on(argv[4 + i], atoi(argv[3]))) < 0) {
-			perror(argv[4 + i]);
+		if ((listeners[i] = listen_on(argv[5 + i], atoi(argv[4]))) < 0) {
+			perror(argv[5 + i]);
 			return 1;
 		}
 	int self = 0;
 	for (int i = 1; i < processes && !self; i++)
 		if (fork() == 0)
 			self = i;
+	if (start_threads(threads - 1) < 0)
+		return 1;
 	serve(listeners, n, connections / processes + (self < connections % processes));
 }

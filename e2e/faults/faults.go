@@ -4,9 +4,12 @@ package main
 
 import (
 	"fmt"
+	"path/filepath"
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/criu-netfreeze/criu-netfreeze/internal/action"
 )
 
 // mark says what a fault does to the judgement.
@@ -198,7 +201,7 @@ func (r *run) find(w who, at step) (all []process) {
 // settlersOf returns the settlers of a CRIU.
 func settlersOf(criu int) (pids []int) {
 	for _, p := range processes() {
-		if p.ours() && len(p.args) > 2 && p.args[1] == "settle" && criuOf(p.args[2]) == criu {
+		if p.ours() && len(p.args) > 2 && filepath.Base(p.args[0]) == action.Settler && criuOf(p.args[1]) == criu {
 			pids = append(pids, p.pid)
 		}
 	}

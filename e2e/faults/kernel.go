@@ -12,6 +12,8 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/criu-netfreeze/criu-netfreeze/internal/action"
 )
 
 // What is asked of the kernel here is asked without any code of the programs under
@@ -71,7 +73,7 @@ type proc struct {
 // ours reports whether it is a program of the suite under test.
 func (p proc) ours() bool {
 	switch strings.TrimSuffix(filepath.Base(p.exe), " (deleted)") {
-	case "netfreeze", "netfreeze-hook":
+	case "netfreeze", action.Hook, action.Settler:
 		return true
 	}
 	return false

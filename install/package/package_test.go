@@ -78,6 +78,7 @@ func TestContents(t *testing.T) {
 	common := map[string]string{
 		"/usr/bin/netfreeze":                                     program,
 		"/usr/libexec/criu-netfreeze/netfreeze-hook":             program,
+		"/usr/libexec/criu-netfreeze/netfreeze-settler":          program,
 		"/usr/libexec/criu-netfreeze/netfreeze-oci":              program,
 		"/usr/libexec/criu-netfreeze/pre-dump":                   "-> netfreeze-hook",
 		"/usr/libexec/criu-netfreeze/post-dump":                  "-> netfreeze-hook",
@@ -247,7 +248,7 @@ func TestSBOM(t *testing.T) {
 	if err := json.Unmarshal(inside, &d); err != nil {
 		t.Fatal(err)
 	}
-	if len(d.Files) != 4 {
+	if len(d.Files) != 5 {
 		t.Errorf("it describes %d files", len(d.Files))
 	}
 	for _, f := range d.Files {

@@ -26,12 +26,27 @@ const (
 	AnswerEnd  = 'E'
 )
 
-// What a script writes to CRIU's log when a call fails begins with Complaint, and the
-// script's name; the other two say how a settler failed to answer.
+// How a script starts the settler.
 const (
-	Complaint  = "netfreeze: error: "
-	NoAnswer   = "the settler ended without an answer (was it killed?)"
-	LateAnswer = "the settler has not answered for 30 s"
+	// Settler is the name of the settler's executable, which is installed beside the
+	// script's. Its arguments are an id (see Socket) and the action that it is started for.
+	Settler = "netfreeze-settler"
+	// SettlerPath is all of its environment.
+	SettlerPath = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+	// ReadyFD is its descriptor on which it says Ready once it listens, or else why it
+	// cannot.
+	ReadyFD = 3
+	Ready   = "ok"
+)
+
+// What a script writes to CRIU's log when a call fails begins with Complaint, and the
+// script's name; NoAnswer and LateAnswer say how a settler failed to answer, and
+// StartSettler stands before what kept one from being started.
+const (
+	Complaint    = "netfreeze: error: "
+	NoAnswer     = "the settler ended without an answer (was it killed?)"
+	LateAnswer   = "the settler has not answered for 30 s"
+	StartSettler = "start the settler: "
 )
 
 // Socket returns the path of the socket on which the settler of one CRIU process

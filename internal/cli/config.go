@@ -118,6 +118,8 @@ type configView struct {
 	Policy           config.Policy         `json:"policy"`
 	TTL              string                `json:"ttl"`
 	Drain            string                `json:"drain"`
+	Quiet            config.Quiet          `json:"quiet"`
+	QuietTime        string                `json:"quiet-time"`
 	RestoreFailure   config.RestoreFailure `json:"restore-failure"`
 	Resume           config.Resume         `json:"resume"`
 	NudgePackets     int                   `json:"nudge-packets"`
@@ -126,6 +128,7 @@ type configView struct {
 	HoldThenKill     string                `json:"hold-then-kill"`
 	HoldSigterm      config.HoldSigterm    `json:"hold-sigterm"`
 	Restart          config.Restart        `json:"restart"`
+	Answer           config.Answer         `json:"answer"`
 	Annotations      bool                  `json:"annotations"`
 	Log              logView               `json:"log"`
 	Containers       []ruleView            `json:"container"`
@@ -137,14 +140,17 @@ type logView struct {
 }
 
 type ruleView struct {
-	ID      string        `json:"id,omitempty"`
-	Name    string        `json:"name,omitempty"`
-	Pod     string        `json:"pod,omitempty"`
-	Backend backend.Kind  `json:"backend,omitempty"`
-	Policy  config.Policy `json:"policy,omitempty"`
-	TTL     string        `json:"ttl,omitempty"`
-	Drain   string        `json:"drain,omitempty"`
-	Line    int           `json:"line"`
+	ID        string        `json:"id,omitempty"`
+	Name      string        `json:"name,omitempty"`
+	Pod       string        `json:"pod,omitempty"`
+	Backend   backend.Kind  `json:"backend,omitempty"`
+	Policy    config.Policy `json:"policy,omitempty"`
+	TTL       string        `json:"ttl,omitempty"`
+	Drain     string        `json:"drain,omitempty"`
+	Quiet     config.Quiet  `json:"quiet,omitempty"`
+	QuietTime string        `json:"quiet-time,omitempty"`
+	Answer    config.Answer `json:"answer,omitempty"`
+	Line      int           `json:"line"`
 }
 
 func viewConfig(c *config.Config) *configView {
@@ -153,6 +159,8 @@ func viewConfig(c *config.Config) *configView {
 		Policy:           c.Policy,
 		TTL:              config.FormatDuration(c.TTL),
 		Drain:            config.FormatDuration(c.Drain),
+		Quiet:            c.Quiet,
+		QuietTime:        config.FormatDuration(c.QuietTime),
 		RestoreFailure:   c.RestoreFailure,
 		Resume:           c.Resume,
 		NudgePackets:     c.NudgePackets,
@@ -161,17 +169,21 @@ func viewConfig(c *config.Config) *configView {
 		HoldThenKill:     config.FormatDuration(c.HoldThenKill),
 		HoldSigterm:      c.HoldSigterm,
 		Restart:          c.Restart,
+		Answer:           c.Answer,
 		Annotations:      c.Annotations,
 		Log:              logView(c.Log),
 		Containers:       []ruleView{},
 	}
 	for _, r := range c.Containers {
-		rv := ruleView{ID: r.ID, Name: r.Name, Pod: r.Pod, Backend: r.Backend, Policy: r.Policy, Line: r.Line}
+		rv := ruleView{ID: r.ID, Name: r.Name, Pod: r.Pod, Backend: r.Backend, Policy: r.Policy, Quiet: r.Quiet, Answer: r.Answer, Line: r.Line}
 		if r.TTL != nil {
 			rv.TTL = config.FormatDuration(*r.TTL)
 		}
 		if r.Drain != nil {
 			rv.Drain = config.FormatDuration(*r.Drain)
+		}
+		if r.QuietTime != nil {
+			rv.QuietTime = config.FormatDuration(*r.QuietTime)
 		}
 		v.Containers = append(v.Containers, rv)
 	}

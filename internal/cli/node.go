@@ -18,7 +18,6 @@ import (
 	"github.com/criu-netfreeze/criu-netfreeze/install/node"
 	"github.com/criu-netfreeze/criu-netfreeze/internal/code"
 	"github.com/criu-netfreeze/criu-netfreeze/internal/config"
-	"github.com/criu-netfreeze/criu-netfreeze/internal/hook"
 )
 
 // newNodeCmd makes netfreeze node, which the DaemonSet runs.
@@ -81,7 +80,7 @@ It is what the container of the DaemonSet in install/kubernetes runs.`,
 	}
 	f := cmd.Flags()
 	f.StringVar(&n.Root, "root", "/host", "where the node's root directory is mounted")
-	f.StringVar(&n.Prefix, "prefix", filepath.Dir(filepath.Dir(hook.Program)), "where the programs are, here and on the node")
+	f.StringVar(&n.Prefix, "prefix", filepath.Dir(filepath.Dir(install.LibexecDir)), "where the programs are, here and on the node")
 	f.StringVar(&n.CNIBin, "cni-bin", "/opt/cni/bin", "the node's directory of CNI plugins")
 	f.StringVar(&n.CNIConf, "cni-conf", "/etc/cni/net.d", "the node's directory of CNI configuration lists; empty leaves CNI alone")
 	f.StringSliceVar(&n.Options.Runtimes, "runtime", install.DefaultRuntimes(), "whose files to edit, some of "+strings.Join(install.Runtimes(), ","))

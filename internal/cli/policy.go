@@ -101,9 +101,12 @@ func showPolicy(w io.Writer, c identity.Container, output string) error {
 		{"backend", string(set.Backend)},
 		{"ttl", config.FormatDuration(set.TTL)},
 		{"drain", config.FormatDuration(set.Drain)},
+		{"quiet", string(set.Quiet)},
+		{"quiet-time", config.FormatDuration(set.QuietTime)},
 		{"hold-then-kill", config.FormatDuration(set.HoldThenKill)},
 		{"hold-sigterm", string(set.HoldSigterm)},
 		{"restart", string(set.Restart)},
+		{"answer", string(set.Answer)},
 		{"restore-failure", string(set.RestoreFailure)},
 		{"resume", string(set.Resume)},
 	}}

@@ -15,9 +15,7 @@ import (
 
 	"github.com/criu-netfreeze/criu-netfreeze/internal/code"
 	"github.com/criu-netfreeze/criu-netfreeze/internal/freeze"
-	"github.com/criu-netfreeze/criu-netfreeze/internal/hook"
 	"github.com/criu-netfreeze/criu-netfreeze/internal/printable"
-	"github.com/criu-netfreeze/criu-netfreeze/internal/settler"
 	"github.com/criu-netfreeze/criu-netfreeze/internal/settler/privilege"
 	"github.com/criu-netfreeze/criu-netfreeze/rules"
 )
@@ -84,7 +82,7 @@ Durations are given with their units, for example 90s, 15m or 200ms.`,
 		newStatusCmd(), newFreezeCmd(), newThawCmd(), newKillCmd(),
 		newExpectCmd(), newGuardCmd(), newPolicyCmd(), newNodeCmd(),
 		newLogCmd(), newReportCmd(), newWatchCmd(), newDoctorCmd(), newInspectCmd(),
-		newSettleCmd(), newVersionCmd(),
+		newVersionCmd(),
 	)
 	addQuietFlag(root)
 	addCompletions(root)
@@ -99,31 +97,6 @@ func version() string {
 		return info.Main.Version
 	}
 	return "unknown"
-}
-
-// settlerGC, in percent, puts the first garbage collection off to a heap of 16
-// MiB, which few transactions reach: CRIU needs the processors.
-const settlerGC = 400
-
-// newSettleCmd is the settler, which the action-script starts.
-func newSettleCmd() *cobra.Command {
-	return &cobra.Command{
-		Use:    "settle PID@START ACTION",
-		Short:  "Serve one CRIU process (started by the action-script)",
-		Hidden: true,
-		Args:   cobra.ExactArgs(2),
-		RunE: func(_ *cobra.Command, args []string) error {
-			ready := os.NewFile(hook.ReadyFD, "ready")
-			if ready == nil {
-				return code.New(code.NotByCRIU, "the settler is started by the action-script, not by hand")
-			}
-			if _, err := ready.Stat(); err != nil {
-				return code.New(code.NotByCRIU, "the settler is started by the action-script, not by hand")
-			}
-			debug.SetGCPercent(settlerGC)
-			return settler.Run(args[0], ready)
-		},
-	}
 }
 
 // needRoot refuses early what cannot work otherwise.

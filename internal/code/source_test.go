@@ -22,10 +22,11 @@ const top = "../.."
 // uncoded are errors that begin without a code: nobody meets them as they are, for a
 // reason that the comment beside each names.
 var uncoded = []string{
-	`"nothing is frozen"`,        // rules.ErrNotFrozen: what was asked for is so already
-	`"%s = %q: not one of %s%s"`, // internal/config: the caller knows whose value it is
-	`doing + ": " + err.Error`,   // internal/hook: passes another error on
-	`answer`,                     // internal/hook: the settler's, with its code
+	`"nothing is frozen"`,                         // rules.ErrNotFrozen: what was asked for is so already
+	`"only nftables can write into TCP segments"`, // rules.ErrWindows: then it is done without
+	`"%s = %q: not one of %s%s"`,                  // internal/config: the caller knows whose value it is
+	`doing + ": " + err.Error`,                    // internal/hook: passes another error on
+	`answer`,                                      // internal/hook: the settler's, with its code
 }
 
 // TestEveryErrorHasACode reads the source of all that is installed: an error that begins

@@ -57,6 +57,19 @@ const (
 	Keep RestoreFailure = "keep"
 )
 
+// Quiet says whether the peers are made to stop sending before a freeze.
+type Quiet string
+
+const (
+	// AutoQuiet does so where the back end can.
+	AutoQuiet Quiet = "auto"
+	// NoQuiet lets the freeze drop what is under way.
+	NoQuiet Quiet = "off"
+)
+
+// Quiets returns all values of quiet, the default one first.
+func Quiets() []Quiet { return []Quiet{AutoQuiet, NoQuiet} }
+
 // Resume says how traffic is started again after a thaw.
 type Resume string
 
@@ -103,6 +116,23 @@ const (
 // Restarts returns all values of restart, the default one first.
 func Restarts() []Restart { return []Restart{ThawRestart, KeepRestart} }
 
+// Answer says when the peers of frozen connections are answered, so that they do not
+// give up.
+type Answer string
+
+const (
+	// AnswerAuto answers for tasks that live, held or isolated.
+	AnswerAuto Answer = "auto"
+	// AnswerAlways answers for those that have ended as well, as long as their
+	// namespace waits for a restore.
+	AnswerAlways Answer = "always"
+	// AnswerOff never answers.
+	AnswerOff Answer = "off"
+)
+
+// Answers returns all values of answer, the default one first.
+func Answers() []Answer { return []Answer{AnswerAuto, AnswerAlways, AnswerOff} }
+
 // LogLevels returns the log levels, from the fewest messages to the most: those
 // that logrus.ParseLevel accepts.
 func LogLevels() []string {
@@ -118,6 +148,10 @@ const (
 	MaxTTL   = 24 * time.Hour
 	MinDrain = time.Duration(0)
 	MaxDrain = 10 * time.Second
+
+	// The peers can send nothing while it is waited for the last of what they sent.
+	MinQuietTime = time.Millisecond
+	MaxQuietTime = 5 * time.Second
 
 	MinAnnounceInterval = 10 * time.Millisecond
 	MaxAnnounceInterval = 10 * time.Second
@@ -140,6 +174,8 @@ type Config struct {
 	// Drain is how long new SYNs may be held back before a dump while the
 	// application accepts pending handshakes; 0 turns this off.
 	Drain time.Duration
+	// Quieting is how the peers are made to stop sending before a freeze.
+	Quieting
 	// RestoreFailure is what happens to the freeze when a restore fails.
 	RestoreFailure RestoreFailure
 	// Resuming is how traffic is started again after a thaw.
@@ -165,6 +201,17 @@ type Holding struct {
 	HoldSigterm HoldSigterm
 	// Restart is what happens when another container starts where one has ended.
 	Restart Restart
+	// Answer is when the peers are answered meanwhile, unless an override says otherwise.
+	Answer Answer
+}
+
+// Quieting is how the peers are made to stop sending before a freeze, so that nothing
+// is under way when it comes.
+type Quieting struct {
+	// Quiet says whether that is done.
+	Quiet Quiet
+	// QuietTime is how long it may take at most.
+	QuietTime time.Duration
 }
 
 // Resuming is how traffic is started again after a thaw.
@@ -197,12 +244,15 @@ type Rule struct {
 	// Pod is a glob over "namespace/name" of the pod.
 	Pod string
 
-	// Backend and Policy are empty, and TTL and Drain nil, where the rule
+	// Backend, Policy, Quiet and Answer are empty, and the durations nil, where the rule
 	// leaves them as they are.
-	Backend backend.Kind
-	Policy  Policy
-	TTL     *time.Duration
-	Drain   *time.Duration
+	Backend   backend.Kind
+	Policy    Policy
+	TTL       *time.Duration
+	Drain     *time.Duration
+	Quiet     Quiet
+	QuietTime *time.Duration
+	Answer    Answer
 
 	// Line is where the rule stands in its file, from 1.
 	Line int
@@ -215,12 +265,13 @@ func Default() *Config {
 		Policy:         Hold,
 		TTL:            15 * time.Minute,
 		Drain:          100 * time.Millisecond,
+		Quieting:       Quieting{Quiet: AutoQuiet, QuietTime: 300 * time.Millisecond},
 		RestoreFailure: Thaw,
 		Resuming: Resuming{
 			Resume: Nudge, NudgePackets: 16,
 			AnnounceCount: 3, AnnounceInterval: 200 * time.Millisecond,
 		},
-		Holding:     Holding{HoldSigterm: EndHeld, Restart: ThawRestart},
+		Holding:     Holding{HoldSigterm: EndHeld, Restart: ThawRestart, Answer: AnswerAuto},
 		Annotations: false,
 		Log:         Log{Level: "info"},
 		name:        "built-in defaults",

@@ -15,6 +15,8 @@ func (c *Config) TOML() string {
 	fmt.Fprintf(&b, "policy = %s\n", quote(string(c.Policy)))
 	fmt.Fprintf(&b, "ttl = %s\n", quote(FormatDuration(c.TTL)))
 	fmt.Fprintf(&b, "drain = %s\n", quote(FormatDuration(c.Drain)))
+	fmt.Fprintf(&b, "quiet = %s\n", quote(string(c.Quiet)))
+	fmt.Fprintf(&b, "quiet-time = %s\n", quote(FormatDuration(c.QuietTime)))
 	fmt.Fprintf(&b, "restore-failure = %s\n", quote(string(c.RestoreFailure)))
 	fmt.Fprintf(&b, "resume = %s\n", quote(string(c.Resume)))
 	fmt.Fprintf(&b, "nudge-packets = %d\n", c.NudgePackets)
@@ -23,6 +25,7 @@ func (c *Config) TOML() string {
 	fmt.Fprintf(&b, "hold-then-kill = %s\n", quote(FormatDuration(c.HoldThenKill)))
 	fmt.Fprintf(&b, "hold-sigterm = %s\n", quote(string(c.HoldSigterm)))
 	fmt.Fprintf(&b, "restart = %s\n", quote(string(c.Restart)))
+	fmt.Fprintf(&b, "answer = %s\n", quote(string(c.Answer)))
 	fmt.Fprintf(&b, "annotations = %t\n", c.Annotations)
 	fmt.Fprintf(&b, "\n[log]\nlevel = %s\nfile = %s\n", quote(c.Log.Level), quote(c.Log.File))
 	for i := range c.Containers {
@@ -39,6 +42,7 @@ func (r *Rule) encode(b *strings.Builder) {
 		{"pod", r.Pod},
 		{"backend", string(r.Backend)},
 		{"policy", string(r.Policy)},
+		{"answer", string(r.Answer)},
 	} {
 		if f.value != "" {
 			fmt.Fprintf(b, "%s = %s\n", f.key, quote(f.value))
@@ -49,6 +53,12 @@ func (r *Rule) encode(b *strings.Builder) {
 	}
 	if r.Drain != nil {
 		fmt.Fprintf(b, "drain = %s\n", quote(FormatDuration(*r.Drain)))
+	}
+	if r.Quiet != "" {
+		fmt.Fprintf(b, "quiet = %s\n", quote(string(r.Quiet)))
+	}
+	if r.QuietTime != nil {
+		fmt.Fprintf(b, "quiet-time = %s\n", quote(FormatDuration(*r.QuietTime)))
 	}
 }
 

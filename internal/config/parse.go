@@ -57,6 +57,8 @@ func Parse(data []byte, name string) (*Config, error) {
 		{"policy", word(&p, &c.Policy, Policies())},
 		{"ttl", p.duration(&c.TTL, MinTTL, MaxTTL)},
 		{"drain", p.duration(&c.Drain, MinDrain, MaxDrain)},
+		{"quiet", word(&p, &c.Quiet, Quiets())},
+		{"quiet-time", p.duration(&c.QuietTime, MinQuietTime, MaxQuietTime)},
 		{"restore-failure", word(&p, &c.RestoreFailure, RestoreFailures())},
 		{"resume", word(&p, &c.Resume, Resumes())},
 		{"nudge-packets", p.number(&c.NudgePackets, 1, MaxNudgePackets)},
@@ -65,6 +67,7 @@ func Parse(data []byte, name string) (*Config, error) {
 		{"hold-then-kill", p.duration(&c.HoldThenKill, 0, MaxTTL)},
 		{"hold-sigterm", word(&p, &c.HoldSigterm, HoldSigterms())},
 		{"restart", word(&p, &c.Restart, Restarts())},
+		{"answer", word(&p, &c.Answer, Answers())},
 		{"annotations", p.boolean(&c.Annotations)},
 		{"log", p.log(&c.Log)},
 		{"container", p.rules(&c.Containers)},
@@ -155,6 +158,9 @@ func (p *parser) rules(rules *[]Rule) setter {
 				{"policy", word(p, &r.Policy, Policies())},
 				{"ttl", p.optionalDuration(&r.TTL, MinTTL, MaxTTL)},
 				{"drain", p.optionalDuration(&r.Drain, MinDrain, MaxDrain)},
+				{"quiet", word(p, &r.Quiet, Quiets())},
+				{"quiet-time", p.optionalDuration(&r.QuietTime, MinQuietTime, MaxQuietTime)},
+				{"answer", word(p, &r.Answer, Answers())},
 			})
 			if t["id"] == nil && t["name"] == nil && t["pod"] == nil {
 				p.problem(here, "container rule %d matches nothing: give it id, name or pod", i+1)

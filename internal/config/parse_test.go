@@ -22,6 +22,8 @@ backend = "iptables-nft"
 policy = "run"   # another
 ttl = "2m30s"
 drain = "0s"
+quiet = "off"
+quiet-time = "50ms"
 restore-failure = "keep"
 resume = "none"
 nudge-packets = 8
@@ -30,6 +32,7 @@ announce-interval = "1s"
 hold-then-kill = "30s"
 hold-sigterm = "wait"
 restart = "keep"
+answer = "off"
 annotations = true
 
 [log]
@@ -46,6 +49,9 @@ pod = "kube-system/*"
 name = 'db-[0-9]'
 backend = "nftables"
 drain = "5s"
+quiet = "off"
+quiet-time = "1s"
+answer = "always"
 `
 
 func ptr[T any](v T) *T { return &v }
@@ -56,14 +62,15 @@ func TestParse(t *testing.T) {
 		Policy:         Run,
 		TTL:            150 * time.Second,
 		Drain:          0,
+		Quieting:       Quieting{Quiet: NoQuiet, QuietTime: 50 * time.Millisecond},
 		RestoreFailure: Keep,
 		Resuming:       Resuming{Resume: None, NudgePackets: 8, AnnounceCount: 5, AnnounceInterval: time.Second},
-		Holding:        Holding{HoldThenKill: 30 * time.Second, HoldSigterm: WaitHeld, Restart: KeepRestart},
+		Holding:        Holding{HoldThenKill: 30 * time.Second, HoldSigterm: WaitHeld, Restart: KeepRestart, Answer: AnswerOff},
 		Annotations:    true,
 		Log:            Log{Level: "debug", File: "/var/log/netfreeze.log"},
 		Containers: []Rule{
-			{ID: "3f2a", Policy: Kill, TTL: ptr(time.Hour), Line: 20},
-			{Pod: "kube-system/*", Name: "db-[0-9]", Backend: "nftables", Drain: ptr(5 * time.Second), Line: 25},
+			{ID: "3f2a", Policy: Kill, TTL: ptr(time.Hour), Line: 23},
+			{Pod: "kube-system/*", Name: "db-[0-9]", Backend: "nftables", Drain: ptr(5 * time.Second), Quiet: NoQuiet, QuietTime: ptr(time.Second), Answer: AnswerAlways, Line: 28},
 		},
 	}
 	got, err := Parse([]byte(full), "f")
@@ -98,13 +105,13 @@ func TestParseProblems(t *testing.T) {
 		want     []string
 	}{
 		{"unknown key", "\npolcy = \"run\"\n", []string{
-			`f:2: unknown key "polcy" (did you mean "policy"?); allowed here: backend, policy, ttl, drain, restore-failure, resume, nudge-packets, announce-count, announce-interval, hold-then-kill, hold-sigterm, restart, annotations, log, container`,
+			`f:2: unknown key "polcy" (did you mean "policy"?); allowed here: backend, policy, ttl, drain, quiet, quiet-time, restore-failure, resume, nudge-packets, announce-count, announce-interval, hold-then-kill, hold-sigterm, restart, answer, annotations, log, container`,
 		}},
 		{"unknown key in a table", "[log]\n\n  levle = 1", []string{
 			`f:3: unknown key "levle" (did you mean "level"?); allowed here: level, file`,
 		}},
 		{"unknown table", "ttl = \"1m\"\n[logg.x]\na=1", []string{
-			`f:2: unknown key "logg" (did you mean "log"?); allowed here: backend, policy, ttl, drain, restore-failure, resume, nudge-packets, announce-count, announce-interval, hold-then-kill, hold-sigterm, restart, annotations, log, container`,
+			`f:2: unknown key "logg" (did you mean "log"?); allowed here: backend, policy, ttl, drain, quiet, quiet-time, restore-failure, resume, nudge-packets, announce-count, announce-interval, hold-then-kill, hold-sigterm, restart, answer, annotations, log, container`,
 		}},
 		{"bad word", `policy = "hodl"`, []string{
 			`f:1: policy = "hodl": not one of "hold", "run", "isolate", "kill" (did you mean "hold"?)`,
@@ -136,13 +143,13 @@ func TestParseProblems(t *testing.T) {
 			`f:8: name = "": not a glob: * ? [a-z] and \ are special, and it must not be empty`,
 		}},
 		{"second rule of two", "[[container]]\nid = \"a\"\n\n[[container]]\nid = \"b\"\nnmae = 1", []string{
-			`f:6: unknown key "nmae" (did you mean "name"?); allowed here: id, name, pod, backend, policy, ttl, drain`,
+			`f:6: unknown key "nmae" (did you mean "name"?); allowed here: id, name, pod, backend, policy, ttl, drain, quiet, quiet-time, answer`,
 		}},
 		{"inline tables", "container = [\n {id = \"a\", policy = \"x\"},\n]", []string{
 			`f:1: policy = "x": not one of "hold", "run", "isolate", "kill"`,
 		}},
 		{"dotted", "a.b = '''\n\n'''\nlog.level = \"loud\"", []string{
-			`f:1: unknown key "a"; allowed here: backend, policy, ttl, drain, restore-failure, resume, nudge-packets, announce-count, announce-interval, hold-then-kill, hold-sigterm, restart, annotations, log, container`,
+			`f:1: unknown key "a"; allowed here: backend, policy, ttl, drain, quiet, quiet-time, restore-failure, resume, nudge-packets, announce-count, announce-interval, hold-then-kill, hold-sigterm, restart, answer, annotations, log, container`,
 			`f:4: level = "loud": not one of "panic", "fatal", "error", "warning", "info", "debug", "trace"`,
 		}},
 		{"log file", "[log]\nfile = \"x.log\"", []string{

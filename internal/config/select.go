@@ -21,6 +21,7 @@ type Settings struct {
 	Drain          time.Duration
 	RestoreFailure RestoreFailure
 
+	Quieting
 	Resuming
 	Holding
 	// Why says what chose the policy, for the log and for netfreeze status.
@@ -40,6 +41,7 @@ func (c *Config) For(t identity.Container) (Settings, error) {
 		Drain:          c.Drain,
 		RestoreFailure: c.RestoreFailure,
 
+		Quieting: c.Quieting,
 		Resuming: c.Resuming,
 		Holding:  c.Holding,
 		Why:      c.name,
@@ -56,11 +58,20 @@ func (c *Config) For(t identity.Container) (Settings, error) {
 		if r.Backend != "" {
 			s.Backend = r.Backend
 		}
+		if r.Answer != "" {
+			s.Answer = r.Answer
+		}
 		if r.TTL != nil {
 			s.TTL = *r.TTL
 		}
 		if r.Drain != nil {
 			s.Drain = *r.Drain
+		}
+		if r.Quiet != "" {
+			s.Quiet = r.Quiet
+		}
+		if r.QuietTime != nil {
+			s.QuietTime = *r.QuietTime
 		}
 		break
 	}

@@ -27,6 +27,9 @@ ttl = "1h"
 name = "web-?"
 backend = "iptables"
 drain = "0s"
+quiet = "off"
+quiet-time = "1ms"
+answer = "always"
 [[container]]
 id = "*"
 name = "db"
@@ -36,7 +39,7 @@ policy = "run"
 	if err != nil {
 		t.Fatal(err)
 	}
-	general := Settings{Backend: "auto", Policy: Hold, TTL: 5 * time.Minute, Drain: 100 * time.Millisecond, RestoreFailure: Thaw, Resuming: Default().Resuming, Holding: Default().Holding, Why: "f"}
+	general := Settings{Backend: "auto", Policy: Hold, TTL: 5 * time.Minute, Drain: 100 * time.Millisecond, RestoreFailure: Thaw, Quieting: Default().Quieting, Resuming: Default().Resuming, Holding: Default().Holding, Why: "f"}
 	with := func(change func(*Settings)) Settings {
 		s := general
 		change(&s)
@@ -45,7 +48,7 @@ policy = "run"
 	const (
 		rule1 = `f:4: container rule 1 (id = "ab12")`
 		rule2 = `f:7: container rule 2 (name = "db", pod = "kube-*/*")`
-		rule4 = `f:16: container rule 4 (id = "*", name = "db")`
+		rule4 = `f:19: container rule 4 (id = "*", name = "db")`
 	)
 	tests := []struct {
 		name string
@@ -66,7 +69,8 @@ policy = "run"
 			s.Policy, s.Why, s.Rule = Run, rule4, rule4
 		})},
 		{"rule without policy", identity.Container{ID: "cc", Name: "web-1"}, with(func(s *Settings) {
-			s.Backend, s.Drain, s.Rule = "iptables", 0, `f:12: container rule 3 (name = "web-?")`
+			s.Answer = AnswerAlways
+			s.Backend, s.Drain, s.Quieting, s.Rule = "iptables", 0, Quieting{NoQuiet, time.Millisecond}, `f:12: container rule 3 (name = "web-?")`
 		})},
 		{"annotation", identity.Container{ID: "ab12cd", Annotations: map[string]string{PolicyAnnotation: "run"}}, with(func(s *Settings) {
 			s.Policy, s.Why, s.Rule = Run, "annotation io.criu.netfreeze.policy", rule1

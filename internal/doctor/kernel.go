@@ -100,7 +100,7 @@ func try(ns *netns.Isolated, k backend.Kind) (sealed, err error) {
 	defer f.Close()
 	err = errors.Join(f.Prepare(time.Second), f.Freeze(time.Minute))
 	if err == nil {
-		sealed = f.Seal()
+		sealed = f.Seal(0)
 		var st rules.State
 		if st, err = f.State(); err == nil && (!st.Frozen || st.Left <= 0) {
 			err = code.New(code.Kernel, "the kernel does not say that it is frozen, and for how long")

@@ -57,6 +57,20 @@ func (f *Freeze) Arm() error {
 	return nil
 }
 
+// ShutWindows makes the segments that leave on conns, and on no others, offer a window of
+// 0 for ttl, see [rules.Windows]. A freeze that is lifted or thawed opens them again.
+func (f *Freeze) ShutWindows(conns []tcp.Tuple, ttl time.Duration) error {
+	return f.locked(func() error {
+		if f.whole != nil {
+			return f.whole.ShutWindows(conns, ttl)
+		}
+		if err := f.conns.Freeze(nil, f.ttl); err != nil { // puts the rules in place
+			return err
+		}
+		return f.conns.ShutWindows(conns, ttl)
+	})
+}
+
 // ArmTree freezes the connections of the tree, beside those that the record has;
 // it is Arm for scope connections. The tasks' descriptors are looked at only if
 // some process has a connection that is not frozen yet, since that takes longer

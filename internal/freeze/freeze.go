@@ -19,6 +19,7 @@ package freeze
 import (
 	"errors"
 	"fmt"
+	"sync"
 	"time"
 
 	"github.com/sirupsen/logrus"
@@ -139,10 +140,6 @@ func (f *Freeze) open(lock locker, ns *netns.Namespace) error {
 		if err != nil {
 			return err
 		}
-		if f.Record.ForeignLocks == nil {
-			locks, _ := f.filter.CRIULocks(ns) // none where there is no nf_tables
-			f.Record.ForeignLocks = append([]string{}, locks...)
-		}
 		return f.identify(ns)
 	})
 	if err != nil {
@@ -165,7 +162,19 @@ func (f *Freeze) openConnections(ns *netns.Namespace) (err error) {
 		return err
 	}
 	f.Record.Backend = f.conns.Backend()
+	if f.Record.ForeignLocks == nil {
+		locks, _ := f.filter.CRIULocks(ns) // none where there is no nf_tables
+		f.noteLocks(locks)
+	}
 	return nil
+}
+
+// noteLocks notes which locks of CRIU's own were there before, unless somebody has looked
+// already.
+func (f *Freeze) noteLocks(locks []string) {
+	if f.Record.ForeignLocks == nil {
+		f.Record.ForeignLocks = append([]string{}, locks...)
+	}
 }
 
 func (f *Freeze) openWhole(ns *netns.Namespace, criu netns.ID) error {
@@ -174,24 +183,48 @@ func (f *Freeze) openWhole(ns *netns.Namespace, criu netns.ID) error {
 	if err != nil {
 		return err
 	}
-	if err = f.openFilter(isolated); err != nil {
+	survey := f.survey(ns)
+	if err = f.openFilter(isolated, survey); err != nil {
 		return err
 	}
 	f.Record.Backend = f.whole.Backend()
-	before, known := f.look(ns)
+	before := survey()
+	if before.err != nil {
+		f.log.Debugf("cannot tell what is frozen already: %v", before.err)
+	}
 	f.found = found{
 		frozen: f.found.frozen || before.Frozen,
-		mixed:  !known || before.Frozen && before.Backend != f.whole.Backend(),
+		mixed:  before.err != nil || before.Frozen && before.Backend != f.whole.Backend(),
 		until:  time.Now().Add(before.Left),
 	}
-	return nil
+	f.noteLocks(before.locks)
+	return nil //nolint:nilerr // what cannot be told is removed at the thaw
+}
+
+// surveyed is what was in force in a namespace already, and whether that can be told:
+// rules that came out of images may be in a form that iptables cannot read. Whatever is
+// there then is removed at the thaw.
+type surveyed struct {
+	rules.State
+	locks []string // CRIU's own
+	err   error
+}
+
+// survey looks at ns beside its caller. The function that it returns waits for that.
+func (f *Freeze) survey(ns *netns.Namespace) func() surveyed {
+	wait := sync.OnceValue(func() (s surveyed) {
+		s.State, s.locks, s.err = f.filter.Survey(ns)
+		return s
+	})
+	go wait()
+	return wait
 }
 
 // openFilter opens the back end. Where any will do, nftables is taken if it answers, and
 // only if it cannot freeze after all are all of them tried (see tryRules): to try rules
 // out means to remove them again, and while the kernel does that, whoever asks it for
-// others waits, CRIU's caller with them.
-func (f *Freeze) openFilter(ns *netns.Isolated) (err error) {
+// others waits, CRIU's caller with them. The survey must be over by then.
+func (f *Freeze) openFilter(ns *netns.Isolated, survey func() surveyed) (err error) {
 	if f.guess = f.backend == backend.Auto; f.guess {
 		if f.whole, err = f.filter.Open(ns, backend.NFTables); err == nil {
 			if _, err = f.whole.State(); err == nil {
@@ -201,6 +234,7 @@ func (f *Freeze) openFilter(ns *netns.Isolated) (err error) {
 		}
 		f.guess = false
 	}
+	survey()
 	f.whole, err = f.filter.Open(ns, f.backend)
 	return err
 }
@@ -227,17 +261,6 @@ func (f *Freeze) tryRules(change func(rules.Freezer) error) error {
 	f.whole, f.Record.Backend = whole, whole.Backend()
 	f.found.mixed = true // whatever the other one has left goes at the thaw
 	return change(f.whole)
-}
-
-// look finds out what is frozen already, and whether that can be told: rules that came
-// out of images may be in a form that iptables cannot read. Whatever is there then is
-// removed at the thaw.
-func (f *Freeze) look(ns *netns.Namespace) (before rules.State, known bool) {
-	before, err := f.filter.Look(ns)
-	if err != nil {
-		f.log.Debugf("cannot tell what is frozen already: %v", err)
-	}
-	return before, err == nil
 }
 
 // Reopen takes up the freeze of a process that was killed, as its record

@@ -21,7 +21,7 @@ type locker func(*netns.Namespace, func() error) error
 // lock is a file in the state directory, named by the namespace's cookie: a lock
 // on the namespace's own file could be taken by any process in the namespace.
 func locked(ns *netns.Namespace, change func() error) error {
-	l, err := acquire(ns)
+	l, err := acquire(ns, patience)
 	if err != nil {
 		return lockError(ns, err)
 	}
@@ -33,7 +33,7 @@ func locked(ns *netns.Namespace, change func() error) error {
 // where the state directory takes no new file, since the disk is full, say: then nobody
 // else can take the lock either, and nobody can arm anything.
 func lockedIfPossible(ns *netns.Namespace, change func() error) error {
-	l, err := acquire(ns)
+	l, err := acquire(ns, patience)
 	switch {
 	case record.NoFile(err):
 		return change()
@@ -48,7 +48,7 @@ func lockError(ns *netns.Namespace, err error) error {
 	return fmt.Errorf("lock %s against other changes: %w", ns, err)
 }
 
-func acquire(ns *netns.Namespace) (*record.Lock, error) {
+func acquire(ns *netns.Namespace, patience time.Duration) (*record.Lock, error) {
 	if err := record.MakeDir(); err != nil {
 		return nil, err
 	}

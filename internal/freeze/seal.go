@@ -31,9 +31,9 @@ func (f *Freeze) Seal() error {
 
 // seal is Seal under the namespace's lock.
 func (f *Freeze) seal() error {
-	seal := func() error { return f.whole.Seal() }
+	seal := func(pass uint32) error { return f.sealBut(f.whole.Seal, pass) }
 	if f.conns != nil {
-		seal = f.conns.Seal
+		seal = func(uint32) error { return f.sealBut(f.conns.Seal, f.Record.Answer) }
 	}
 	note, err := sealFor(f.ns, f.Record.ID, seal)
 	if note != "" {
@@ -45,14 +45,28 @@ func (f *Freeze) seal() error {
 	return err
 }
 
-// sealFor has seal close a freeze of ns, unless CRIU is at work there for another
-// transaction than id. What can only in part be sealed note says, for people. The caller
+// sealBut seals, and lets answers pass where the back end can.
+func (f *Freeze) sealBut(seal func(pass uint32) error, pass uint32) error {
+	err := seal(pass)
+	if pass == 0 || err == nil || errors.Is(err, rules.ErrNotFrozen) || errors.Is(err, rules.ErrPacketSockets) {
+		return err
+	}
+	if err2 := seal(0); err2 != nil && !errors.Is(err2, rules.ErrPacketSockets) {
+		return err2
+	}
+	f.log.Warn(code.Wrap(code.Kernel, fmt.Errorf("the peers of %s are not answered, so that they give up after their own time: %w", f.ns, err)))
+	return silence(f.Record)
+}
+
+// sealFor has seal close a freeze of ns but for answers with a mark, unless CRIU is at
+// work there for another transaction than id. What can only in part be sealed note says, for people. The caller
 // has the namespace's lock.
-func sealFor(ns *netns.Namespace, id string, seal func() error) (note string, err error) {
-	if working, err := worksFor(ns, id); working || err != nil {
+func sealFor(ns *netns.Namespace, id string, seal func(pass uint32) error) (note string, err error) {
+	records, err := record.Of(ns)
+	if err != nil || worksFor(records, id) {
 		return "", err
 	}
-	if err = seal(); errors.Is(err, rules.ErrPacketSockets) {
+	if err = seal(answersOf(records)); errors.Is(err, rules.ErrPacketSockets) {
 		return fmt.Sprintf("a program with CAP_NET_RAW can still send from packet sockets: %v", err), nil
 	}
 	return "", err
@@ -69,12 +83,12 @@ func (f *Freeze) sealAgain() {
 	}
 }
 
-// worksFor reports whether CRIU is at work in ns for another transaction than id.
-func worksFor(ns *netns.Namespace, id string) (bool, error) {
-	records, err := record.Of(ns)
+// worksFor reports whether CRIU is at work in the records' namespace for another
+// transaction than id.
+func worksFor(records []*record.Record, id string) bool {
 	return slices.ContainsFunc(records, func(r *record.Record) bool {
 		return r.ID != id && (r.Phase == record.Running || r.Phase == record.Committed) && r.Holds()
-	}), err
+	})
 }
 
 // unseal lets CRIU's packets pass what former transactions have frozen of connections

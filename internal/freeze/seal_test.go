@@ -72,7 +72,7 @@ func TestUnseal(t *testing.T) {
 		c, err := filter.OpenConns(ns, backend.NFTables, owner)
 		must(t, err)
 		must(t, c.Freeze(of, time.Minute))
-		must(t, c.Seal())
+		must(t, c.Seal(0))
 		r := &record.Record{ID: owner, Op: record.Dump, Phase: record.Ended, Scope: record.Connections, NetNS: ns.ID(), Backend: backend.NFTables, Owner: owner, Conns: of}
 		r.ExpireIn(time.Minute)
 		must(t, r.Save())

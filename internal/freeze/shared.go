@@ -77,7 +77,7 @@ func siblings(ns *netns.Namespace, ours []*record.Record) (holder *record.Record
 // and these alone. The error is a [*SharedError] where all must stay frozen. The
 // caller has the namespace's lock.
 func (k *Keeper) endWhole(ns *netns.Namespace, remove func() error, ours ...*record.Record) error {
-	holder, silent, _, err := siblings(ns, ours)
+	holder, silent, taken, err := siblings(ns, ours)
 	if err != nil {
 		return err
 	}
@@ -89,6 +89,8 @@ func (k *Keeper) endWhole(ns *netns.Namespace, remove func() error, ours ...*rec
 			return fmt.Errorf("keep the connections of %s silent: %w", r.Describe(), err)
 		}
 	}
+	// Where no record can be written any more, the look at the rules ends the answers.
+	_ = silence(append(taken, ours...)...)
 	return remove()
 }
 
@@ -133,6 +135,7 @@ func (f *Freeze) TakeOver() error {
 
 // thawOwner removes the rules of a record of scope connections.
 func (k *Keeper) thawOwner(ns *netns.Namespace, r *record.Record) error {
+	_ = silence(r) // see endWhole
 	c, err := k.filter.OpenConns(ns, r.Backend, r.Owner)
 	if err != nil {
 		return err

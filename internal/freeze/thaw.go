@@ -89,13 +89,17 @@ func (k *Keeper) thawTogether(packets int, records []*record.Record) error {
 			if err != nil {
 				return fmt.Errorf("take the sockets of %s out of repair mode: %w", r.Describe(), err)
 			}
+			keepClosed(s, r.InFlight)
 			streams = append(streams, s...)
 		}
-		send := prepareNudge(ns, streams, packets)
+		send := prepareNudge(ns, streams, packets, slices.ContainsFunc(records, func(r *record.Record) bool { return r.Quiet }))
 		if err := k.removeRules(ns, records); err != nil {
 			return err
 		}
 		send()
+		if slices.ContainsFunc(records, func(r *record.Record) bool { return r.Phase == record.Isolated && r.Quiet }) {
+			tellPeers(ns) // no nudge is sent for isolated tasks, whose sockets are not in repair mode
+		}
 		return release(records)
 	})
 }
@@ -112,19 +116,33 @@ func leaveRepair(r *record.Record) (streams []tcp.Stream, err error) {
 // prepareNudge prepares to nudge the peers of these connections, and our own
 // kernel, so that nothing but sending is left to do after the thaw. What does not
 // get out is repeated later by everybody's timers, so no error is reported.
-func prepareNudge(ns *netns.Namespace, streams []tcp.Stream, packets int) (send func()) {
-	if packets == 0 {
+//
+// Quiet peers are told how large their windows are even if packets is 0.
+func prepareNudge(ns *netns.Namespace, streams []tcp.Stream, packets int, quiet bool) (send func()) {
+	if packets == 0 && !quiet {
 		return func() {}
 	}
 	sender, err := nudge.Open(ns)
 	if err != nil {
 		return func() {}
 	}
-	all := nudge.Plan(nudge.Remote(streams), packets, true)
+	all := nudge.Acks(nudge.Remote(streams), nil, 1)
+	if packets > 0 {
+		all = nudge.Plan(nudge.Remote(streams), packets, true)
+	}
 	return func() {
 		_ = sender.Send(all, 0)
 		sender.Close()
 	}
+}
+
+// receiving returns the connections of a namespace whose peers may send.
+func receiving(ns *netns.Namespace) ([]tcp.Tuple, error) {
+	socks, err := netns.In(ns, tcp.List)
+	if err != nil {
+		return nil, err
+	}
+	return tcp.Outside(tcp.Connections(tcp.Receiving(socks))), nil
 }
 
 // removeRules removes the rules of records of one namespace. The caller has its lock.

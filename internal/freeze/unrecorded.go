@@ -13,6 +13,7 @@ import (
 	"github.com/criu-netfreeze/criu-netfreeze/internal/code"
 	"github.com/criu-netfreeze/criu-netfreeze/internal/netns"
 	"github.com/criu-netfreeze/criu-netfreeze/internal/proc"
+	"github.com/criu-netfreeze/criu-netfreeze/internal/quiet"
 	"github.com/criu-netfreeze/criu-netfreeze/internal/record"
 	"github.com/criu-netfreeze/criu-netfreeze/internal/tcp"
 )
@@ -69,10 +70,19 @@ func (k *Keeper) ThawUnrecorded(ns *netns.Namespace) (done Unrecorded, err error
 			if err := k.filter.ThawAll(isolated); err != nil {
 				return err
 			}
+			tellPeers(ns)
 		}
 		return done.continueHeld(tasks, held)
 	})
 	return done, err
+}
+
+// tellPeers makes the connections tell their peers how large their windows are: these may
+// have been made quiet. Where it fails their probes ask for it.
+func tellPeers(ns *netns.Namespace) {
+	if conns, err := receiving(ns); err == nil {
+		_ = quiet.Ask(ns, conns)
+	}
 }
 
 // unrecorded refuses a namespace of which a record does tell something.

@@ -21,6 +21,7 @@ type Watch struct {
 	// Newcomers thaws a namespace that waits for a restore when another container
 	// starts in it; else that is only said.
 	Newcomers bool
+	Answers   *Answering // what is answered meanwhile; nil is nothing
 }
 
 // The intervals at which it is looked: a hold, and a namespace for newcomers, for which
@@ -30,26 +31,38 @@ const (
 	newcomerInterval = time.Second
 )
 
-// Watch looks after the hold, or the freeze that waits for a restore, that the record
-// called id stands for, until somebody ends that, or it ends it itself.
+// Watch looks after the hold, the isolation whose peers are answered, or the freeze that
+// waits for a restore, that the record called id stands for, until somebody ends that, or
+// it ends it itself.
 func (k *Keeper) Watch(id string, w Watch, log *logrus.Logger) {
 	h := holdWatch{Watch: w, keeper: k, log: log, began: time.Now(), first: true}
+	a := k.answerer(w.Answers, log)
+	defer a.stop()
 	var n *newcomers
 	for {
 		r, err := record.Load(id)
 		switch {
 		case errors.Is(err, os.ErrNotExist):
+			a.resume()
 			return
 		case err != nil: // it is being written, or damaged, and then nobody knows what to end
 			time.Sleep(watchInterval)
 		case r.Phase == record.Held && len(r.Tree) > 0 && r.Tree[0].Alive():
+			a.look(r)
 			h.look(r)
+			time.Sleep(watchInterval)
+		case r.Phase == record.Isolated && a != nil && r.Alive():
+			a.look(r)
+			if r.Expired() && a.resume() {
+				return
+			}
 			time.Sleep(watchInterval)
 		case r.Phase == record.Ended && r.Scope == record.NetNS && r.Waits():
 			if lost(r) {
 				_ = k.discard(r) // another namespace may have its inode by now
 				return
 			}
+			a.look(r)
 			if n == nil {
 				n = lookForNewcomers(r.NetNS)
 			}

@@ -3,8 +3,8 @@
 // Package hook is what CRIU executes. It passes one action on to the transaction's
 // settler, and waits for the answer. Most of its calls come while the user's tasks
 // are stopped, so it links only what that needs: no fmt, and no package of ours but
-// action, which defines the messages. The settler is the netfreeze program; the first
-// action starts it, and it runs until CRIU has ended.
+// action, which defines the messages. The settler is the program netfreeze-settler; the
+// first action starts it, and it runs until CRIU has ended.
 //
 // On some architectures most calls never get here: see hook/early.
 package hook
@@ -45,10 +45,13 @@ func Main() int {
 		return 0
 	}
 	status, err := forward(r)
-	if err != nil {
-		return fail(r.Script, r.Action+": "+code.Any(err).Error())
+	if err == nil {
+		return status
 	}
-	return status
+	if text, ok := errors.AsType[relayed](err); ok {
+		return fail(r.Script, r.Action+": "+string(text))
+	}
+	return fail(r.Script, r.Action+": "+code.Any(err).Error())
 }
 
 const help = `This is an action-script for CRIU: CRIU runs it, with CRTOOLS_SCRIPT_ACTION set.

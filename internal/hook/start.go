@@ -3,7 +3,6 @@
 package hook
 
 import (
-	"errors"
 	"os"
 	"strings"
 	"syscall"
@@ -15,11 +14,7 @@ import (
 
 // Program is the path of the settler's executable, for a hook that has none beside it;
 // it is set when the hook is linked.
-var Program = "/usr/local/bin/netfreeze"
-
-// ReadyFD is the descriptor on which the settler reports that it listens, by "ok", or
-// else why it cannot.
-const ReadyFD = 3
+var Program = "/usr/local/libexec/criu-netfreeze/" + action.Settler
 
 // startTime bounds the start of a settler. A hook that never ended would keep CRIU, and
 // the tasks that it has stopped, waiting for ever.
@@ -30,60 +25,62 @@ var startTime = action.Patience * time.Second
 // outlives CRIU and no terminal's signal reaches it.
 func start(id, act string) error {
 	late := time.AfterFunc(startTime, func() {
-		os.Exit(fail(action.Base(os.Args[0]), act+": start the settler: "+action.LateAnswer))
+		os.Exit(fail(action.Base(os.Args[0]), act+": "+action.StartSettler+action.LateAnswer))
 	})
 	defer late.Stop()
 	// A script that CRIU executes has descriptor 0 closed. Whatever was opened next
 	// would get that number, and become the settler's standard input.
 	null, err := os.OpenFile("/dev/null", os.O_RDWR, 0)
 	if err != nil {
-		return failed("start the settler", err)
+		return code.New(code.NoSettler, action.StartSettler+err.Error())
 	}
 	defer null.Close()
 	ready, write, err := os.Pipe()
 	if err != nil {
-		return failed("start the settler", err)
+		return code.New(code.NoSettler, action.StartSettler+err.Error())
 	}
 	defer ready.Close()
 
 	program := settler()
-	p, err := os.StartProcess(program, []string{program, "settle", id, act}, &os.ProcAttr{
+	p, err := os.StartProcess(program, []string{program, id, act}, &os.ProcAttr{
 		Dir:   "/",
-		Env:   []string{"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"},
-		Files: []*os.File{null, null, null, write},
+		Env:   []string{action.SettlerPath},
+		Files: []*os.File{null, null, null, write}, // the last one becomes action.ReadyFD
 		Sys:   &syscall.SysProcAttr{Setsid: true},
 	})
 	_ = write.Close()
 	if err != nil {
-		return code.New(code.NoSettler, "start the settler: "+err.Error()+" (is criu-netfreeze installed completely?)")
+		return code.New(code.NoSettler, action.StartSettler+err.Error()+" (is criu-netfreeze installed completely?)")
 	}
 	_ = p.Release()
 	buf := make([]byte, 4096)
 	n, err := ready.Read(buf)
 	answer := string(buf[:n])
 	switch {
-	case answer == "ok":
+	case answer == action.Ready:
 		return nil
 	case n > 0:
-		return errors.New(answer) // with its code
+		return relayed(answer)
 	case err != nil:
 		return failed("the settler ended before it was ready", err)
 	}
 	return code.New(code.NoSettler, "the settler ended before it was ready")
 }
 
-// settler returns the path of the netfreeze program: if this executable is
-// PREFIX/libexec/criu-netfreeze/netfreeze-hook, that is PREFIX/bin/netfreeze, of the
-// same installation; else it is Program.
+// relayed is an error that the settler has reported, with its code.
+type relayed string
+
+func (e relayed) Error() string { return string(e) }
+
+// settler returns the path of the settler's executable: the one beside this program, of
+// the same installation, if there is one; else it is Program.
 func settler() string {
 	self, err := os.Readlink("/proc/self/exe")
 	if err == nil {
-		if prefix, ok := strings.CutSuffix(self, "/libexec/criu-netfreeze/netfreeze-hook"); ok {
-			program := prefix + "/bin/netfreeze"
-			var st syscall.Stat_t
-			if syscall.Stat(program, &st) == nil {
-				return program
-			}
+		program := strings.TrimSuffix(self, action.Base(self)) + action.Settler
+		var st syscall.Stat_t
+		if syscall.Stat(program, &st) == nil {
+			return program
 		}
 	}
 	return Program

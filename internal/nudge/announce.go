@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/criu-netfreeze/criu-netfreeze/internal/netlinksafe"
+	"github.com/criu-netfreeze/criu-netfreeze/internal/wire"
 )
 
 // announcements builds the frames that announce every address of the calling
@@ -96,8 +97,8 @@ func solicitation(mac net.HardwareAddr, ip, target netip.Addr) []byte {
 // address.
 func neighborDiscovery(mac net.HardwareAddr, from netip.Addr, group [16]byte, msg []byte) []byte {
 	to := netip.AddrFrom16(group)
-	binary.BigEndian.PutUint16(msg[2:], checksum(pseudo(from, to, protoICMPv6, len(msg)), msg))
-	p := packet(from, to, protoICMPv6, msg)
+	binary.BigEndian.PutUint16(msg[2:], wire.Checksum(wire.Pseudo(from, to, wire.ICMPv6, len(msg)), msg))
+	p := wire.IP(from, to, wire.ICMPv6, msg)
 	p[7] = 255 // neighbors accept nothing else: it shows that no router passed it on
 	return append(ethernet(net.HardwareAddr{0x33, 0x33, group[12], group[13], group[14], group[15]}, mac, etherIPv6), p...)
 }

@@ -5,14 +5,18 @@ package nudge
 import (
 	"bytes"
 	"fmt"
+	"net"
 	"net/netip"
 	"os"
 	"path/filepath"
 	"testing"
 
+	"github.com/google/gopacket"
+	"github.com/google/gopacket/layers"
 	"github.com/vishvananda/netlink"
 
 	"github.com/criu-netfreeze/criu-netfreeze/internal/netns/nstest"
+	"github.com/criu-netfreeze/criu-netfreeze/internal/wire/wiretest"
 )
 
 // TestAnnouncementsWhileAddressesChange looks for the addresses of a namespace
@@ -73,4 +77,27 @@ func TestAnnouncementsWhileAddressesChange(t *testing.T) {
 	}
 	close(stop)
 	nstest.Must(t, <-done)
+}
+
+func TestAnnouncements(t *testing.T) {
+	mac := net.HardwareAddr{2, 0, 0, 0, 0, 9}
+	p := gopacket.NewPacket(announcement(mac, netip.MustParseAddr("192.0.2.1")), layers.LayerTypeEthernet, gopacket.Default)
+	arp, ok := p.Layer(layers.LayerTypeARP).(*layers.ARP)
+	if !ok || !bytes.Equal(arp.SourceProtAddress, arp.DstProtAddress) || !bytes.Equal(arp.SourceHwAddress, mac) || arp.Operation != layers.ARPRequest {
+		t.Errorf("got %v", p)
+	}
+	for _, frame := range [][]byte{
+		announcement(mac, netip.MustParseAddr("2001:db8::1")),
+		solicitation(mac, netip.MustParseAddr("2001:db8::1"), netip.MustParseAddr("2001:db8::1:2:3")),
+	} {
+		p := gopacket.NewPacket(frame, layers.LayerTypeEthernet, gopacket.Default)
+		ip, ok := p.Layer(layers.LayerTypeIPv6).(*layers.IPv6)
+		if !ok || ip.HopLimit != 255 || p.ErrorLayer() != nil {
+			t.Fatalf("got %v", p)
+		}
+		wiretest.Decode(t, frame[14:])
+	}
+	if dst := solicitation(mac, netip.MustParseAddr("2001:db8::1"), netip.MustParseAddr("2001:db8::1:2:3"))[:6]; !bytes.Equal(dst, []byte{0x33, 0x33, 0xff, 2, 0, 3}) {
+		t.Errorf("sent to %x", dst)
+	}
 }

@@ -4,10 +4,8 @@ package nudge
 
 import (
 	"context"
-	"encoding/binary"
 	"errors"
 	"fmt"
-	"net/netip"
 	"os"
 	"time"
 
@@ -15,6 +13,7 @@ import (
 
 	"github.com/criu-netfreeze/criu-netfreeze/internal/netns"
 	"github.com/criu-netfreeze/criu-netfreeze/internal/tcp"
+	"github.com/criu-netfreeze/criu-netfreeze/internal/wire"
 )
 
 // Listener hears what the peers of a frozen namespace retransmit: the first byte of
@@ -81,7 +80,7 @@ func (l *Listener) run(ctx context.Context, ns *netns.Namespace) error {
 	}
 	var socket *os.File
 	err := ns.Do(func() (err error) {
-		socket, err = packets()
+		socket, err = wire.Tap()
 		return err
 	})
 	if err != nil {
@@ -104,58 +103,17 @@ func (l *Listener) run(ctx context.Context, ns *netns.Namespace) error {
 	}
 }
 
-// packets opens a socket that reads the IP packets of all interfaces of the calling
-// thread's namespace, before any packet filter sees them.
-func packets() (*os.File, error) {
-	fd, err := unix.Socket(unix.AF_PACKET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, int(bigEndian(unix.ETH_P_ALL)))
-	if err != nil {
-		return nil, fmt.Errorf("open a packet socket: %w", err)
-	}
-	return os.NewFile(uintptr(fd), "packets"), nil
-}
-
-// bigEndian returns n in the network's byte order.
-func bigEndian(n uint16) uint16 { return n<<8 | n>>8 }
-
 // hear notes what an IP packet retransmits. It may be cut off after the headers, and
 // need not be one of ours.
 func (o Oldest) hear(packet []byte) {
-	from, to, segment, size, ok := parseIP(packet)
-	if !ok || len(segment) < tcpLen {
-		return
-	}
-	header := int(segment[12]>>4) * 4
-	const flagSYN = 0x02
-	if header < tcpLen || size <= header || segment[13]&flagSYN != 0 {
+	s, size, ok := wire.Parse(packet)
+	if !ok || size == 0 || s.Flags&wire.FlagSYN != 0 {
 		return // without data
 	}
-	seq := binary.BigEndian.Uint32(segment[4:])
-	t := tcp.Tuple{
-		Local:  netip.AddrPortFrom(to, binary.BigEndian.Uint16(segment[2:])),
-		Remote: netip.AddrPortFrom(from, binary.BigEndian.Uint16(segment[0:])),
-	}
+	t := s.Reverse()
 	before, known := o[t]
-	if !known && len(o) == maxHeard || known && int32(seq-before) >= 0 {
+	if !known && len(o) == maxHeard || known && int32(s.Seq-before) >= 0 {
 		return
 	}
-	o[t] = seq
-}
-
-// parseIP returns the ends of a packet that carries TCP, as much of the segment as
-// there is, and its whole size in bytes. IPv6's extension headers are not followed:
-// hosts put none before TCP.
-func parseIP(p []byte) (from, to netip.Addr, segment []byte, size int, ok bool) {
-	switch {
-	case len(p) >= ip4Len && p[0]>>4 == 4:
-		header := int(p[0]&0xf) * 4
-		if p[9] != protoTCP || header < ip4Len || len(p) < header || binary.BigEndian.Uint16(p[6:])&0x1fff != 0 {
-			return from, to, nil, 0, false // the latter is a fragment, but not the first
-		}
-		return netip.AddrFrom4([4]byte(p[12:16])), netip.AddrFrom4([4]byte(p[16:20])), p[header:],
-			int(binary.BigEndian.Uint16(p[2:])) - header, true
-	case len(p) >= ip6Len && p[0]>>4 == 6 && p[6] == protoTCP:
-		return netip.AddrFrom16([16]byte(p[8:24])), netip.AddrFrom16([16]byte(p[24:40])), p[ip6Len:],
-			int(binary.BigEndian.Uint16(p[4:])), true
-	}
-	return from, to, nil, 0, false
+	o[t] = s.Seq
 }

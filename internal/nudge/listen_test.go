@@ -14,6 +14,8 @@ import (
 	"github.com/criu-netfreeze/criu-netfreeze/internal/backend"
 	"github.com/criu-netfreeze/criu-netfreeze/internal/netns/nstest"
 	"github.com/criu-netfreeze/criu-netfreeze/internal/tcp"
+	"github.com/criu-netfreeze/criu-netfreeze/internal/wire"
+	"github.com/criu-netfreeze/criu-netfreeze/internal/wire/wiretest"
 	"github.com/criu-netfreeze/criu-netfreeze/rules"
 )
 
@@ -36,9 +38,9 @@ func TestListen(t *testing.T) {
 	want := Oldest{}
 	var sent [][]byte
 	for _, e := range [][2]string{{"127.0.0.1:5", "127.0.0.2:6"}, {"[::1]:5", "[::1]:6"}} {
-		peers := stream(e[1], e[0])
+		peers := wiretest.Stream(e[1], e[0])
 		want[peers.Reverse()] = peers.SndUna
-		sent = append(sent, segment(peers, peers.SndUna, flagACK, []byte("again")))
+		sent = append(sent, wire.Of(peers, peers.SndUna, wire.FlagACK, []byte("again")).Packet())
 	}
 	for began := time.Now(); time.Since(began) < 4*quickest; time.Sleep(quickest / 10) {
 		nstest.Must(t, s.Send(sent, 0))
@@ -64,11 +66,11 @@ func TestListenShort(t *testing.T) {
 }
 
 func TestHear(t *testing.T) {
-	for _, e := range ends {
-		peers := stream(e[1], e[0])
-		at := func(seq uint32, data string) []byte { return segment(peers, seq, flagACK, []byte(data)) }
+	for _, e := range wiretest.Ends {
+		peers := wiretest.Stream(e[1], e[0])
+		at := func(seq uint32, data string) []byte { return wire.Of(peers, seq, wire.FlagACK, []byte(data)).Packet() }
 		syn := at(1, "x")
-		tcpHeader := len(syn) - len("x") - tcpLen - tsLen
+		tcpHeader := len(syn) - len("x") - wire.TCPLen - wire.TimestampsLen
 		syn[tcpHeader+13] = 0x02
 		udp := at(1, "x")
 		protocol := 6 // of IPv6
@@ -85,11 +87,11 @@ func TestHear(t *testing.T) {
 			{name: "one", packets: [][]byte{at(7, "x")}, want: 7},
 			{name: "the oldest", packets: [][]byte{at(9, "x"), at(7, "x"), at(8, "x")}, want: 7},
 			{name: "modulo 2^32", packets: [][]byte{at(3, "x"), at(0xfffffff0, "x"), at(4, "x")}, want: 0xfffffff0},
-			{name: "cut off", packets: [][]byte{at(7, "many bytes")[:tcpHeader+tcpLen]}, want: 7},
+			{name: "cut off", packets: [][]byte{at(7, "many bytes")[:tcpHeader+wire.TCPLen]}, want: 7},
 			{name: "no data", packets: [][]byte{at(7, "")}, none: true},
 			{name: "SYN", packets: [][]byte{syn}, none: true},
 			{name: "not TCP", packets: [][]byte{udp}, none: true},
-			{name: "part of a header", packets: [][]byte{at(7, "x")[:tcpHeader+tcpLen-1], at(7, "x")[:5], nil}, none: true},
+			{name: "part of a header", packets: [][]byte{at(7, "x")[:tcpHeader+wire.TCPLen-1], at(7, "x")[:5], nil}, none: true},
 		} {
 			heard := Oldest{}
 			for _, p := range tc.packets {
@@ -104,21 +106,21 @@ func TestHear(t *testing.T) {
 
 // TestHearMany bounds what is remembered.
 func TestHearMany(t *testing.T) {
-	peers := stream(ends[0][1], ends[0][0])
+	peers := wiretest.Stream(wiretest.Ends[0][1], wiretest.Ends[0][0])
 	heard := make(Oldest, maxHeard)
 	for i := range uint32(maxHeard) {
 		peer := netip.AddrPortFrom(netip.AddrFrom4([4]byte(binary.BigEndian.AppendUint32(nil, i))), 1)
 		heard[tcp.NewTuple(peers.Remote, peer)] = i
 	}
-	heard.hear(segment(peers, 7, flagACK, []byte("x")))
+	heard.hear(wire.Of(peers, 7, wire.FlagACK, []byte("x")).Packet())
 	if _, ok := heard[peers.Reverse()]; ok || len(heard) != maxHeard {
 		t.Errorf("%d connections are remembered", len(heard))
 	}
 }
 
 func FuzzHear(f *testing.F) {
-	for _, e := range ends {
-		f.Add(segment(stream(e[1], e[0]), 7, flagACK, []byte("x")))
+	for _, e := range wiretest.Ends {
+		f.Add(wire.Of(wiretest.Stream(e[1], e[0]), 7, wire.FlagACK, []byte("x")).Packet())
 	}
 	f.Fuzz(func(t *testing.T, packet []byte) {
 		heard := Oldest{}
@@ -130,8 +132,8 @@ func FuzzHear(f *testing.F) {
 }
 
 func TestAcks(t *testing.T) {
-	for _, e := range ends {
-		s := stream(e[0], e[1])
+	for _, e := range wiretest.Ends {
+		s := wiretest.Stream(e[0], e[1])
 		for _, tc := range []struct {
 			name   string
 			heard  Oldest
@@ -149,7 +151,7 @@ func TestAcks(t *testing.T) {
 				t.Errorf("%s: %d packets, want %d errors and an ACK", tc.name, len(got), tc.errors)
 				continue
 			}
-			last := decode(t, got[len(got)-1])
+			last := wiretest.Decode(t, got[len(got)-1])
 			if l, ok := last.Layer(layers.LayerTypeTCP).(*layers.TCP); !ok || l.Ack != s.RcvNxt {
 				t.Errorf("%s: the last packet is %v, want the ACK", tc.name, last)
 			}

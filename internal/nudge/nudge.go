@@ -21,9 +21,10 @@
 package nudge
 
 import (
-	"net/netip"
+	"slices"
 
 	"github.com/criu-netfreeze/criu-netfreeze/internal/tcp"
+	"github.com/criu-netfreeze/criu-netfreeze/internal/wire"
 )
 
 const (
@@ -35,28 +36,26 @@ const (
 	// that the peer still wants to wait: after six it waits for a 64th of it.
 	errorsPerPeer = 6
 
+	// leading is how many of them come before everything else, where there is room.
+	leading = 1
+
 	// urgent is how many packets of each connection are sent before the rest of
-	// any connection's: the acknowledgement and one error, which is enough for
-	// every other peer (or, if the peer may know of less than was received, two
-	// errors about that).
-	urgent = 2
+	// any connection's: the leading error, the acknowledgement and one error more,
+	// which is enough for every other peer (or, if the peer may know of less than was
+	// received, two errors about that).
+	urgent = leading + 2
 )
 
 // Remote returns the connections whose other end is outside the namespace. Those
 // within it need no nudge, since both their ends were frozen together. It does
 // not change streams.
 func Remote(streams []tcp.Stream) []tcp.Stream {
-	ours := map[netip.Addr]bool{}
-	for _, s := range streams {
-		ours[s.Local.Addr()] = true
+	conns := make([]tcp.Tuple, len(streams))
+	for i, s := range streams {
+		conns[i] = s.Tuple
 	}
-	var remote []tcp.Stream
-	for _, s := range streams {
-		if peer := s.Remote.Addr(); !peer.IsLoopback() && !ours[peer] {
-			remote = append(remote, s)
-		}
-	}
-	return remote
+	outside := tcp.SetOf(tcp.Outside(conns))
+	return slices.DeleteFunc(slices.Clone(streams), func(s tcp.Stream) bool { return !outside.Has(s.Tuple) })
 }
 
 // Plan returns the packets that nudge the connections, in the order in which
@@ -82,24 +81,36 @@ func Plan(streams []tcp.Stream, limit int, backed bool) [][]byte {
 // of covers, then most likely the peer has received no later one, so the errors
 // that quote that come first: once the peer hears of more, it accepts no error
 // until its timer has expired again (icsk_retransmits is 0 then).
+//
+// Before anything that opens its window the peer gets errors, all of them where we do not
+// open it: it may have retransmitted for longer than it may, which Linux overlooks only
+// as long as the window is closed (package answer, InFlight).
 func toPeer(s tcp.Stream, limit int) [][]byte {
-	if !canAck(s) {
+	if !s.CanAck() {
 		return nil
 	}
 	var all [][]byte
 	addErrors := func(seq uint32) { all = append(all, errorsAbout(s, seq, limit-len(all))...) }
 	const ackLen = 1 // one packet is for the ACK, without which nothing is certain
-	if s.RcvAcked != s.RcvNxt && limit > errorsPerPeer+ackLen {
-		addErrors(s.RcvAcked)
+	if s.Window == 0 {
+		all = append(all, errorsAbout(s, s.RcvNxt, limit-ackLen)...)
+	} else {
+		if limit > leading+ackLen+errorsPerPeer {
+			all = append(all, errorsAbout(s, s.RcvNxt, leading)...)
+		}
+		if s.RcvAcked != s.RcvNxt && limit > errorsPerPeer+ackLen+len(all) {
+			addErrors(s.RcvAcked)
+		}
 	}
-	var data [][]byte
+	// The peer may have our data already, and have lost only its acknowledgement: then it
+	// heeds no window in a segment that repeats it, but that of a pure ACK, which comes after
+	// all that was sent.
+	if room := limit - len(all); room > ackLen || len(s.Unacked) == 0 {
+		all = append(all, wire.ACK(s))
+	}
 	if s.State == tcp.Established || s.State == tcp.CloseWait {
-		data = unackedSegments(s, min(maxSegments, limit-len(all)))
+		all = append(all, wire.Unacked(s, min(maxSegments, limit-len(all)))...)
 	}
-	if len(data) == 0 {
-		data = [][]byte{ack(s)}
-	}
-	all = append(all, data...)
 	addErrors(s.RcvNxt)
 	return all
 }
@@ -113,7 +124,7 @@ func toOwnKernel(s tcp.Stream, n int) [][]byte {
 	var all [][]byte
 	us := s.Local.Addr()
 	for range n {
-		all = append(all, unreachable(us, us, s.Local, s.Remote, s.SndUna))
+		all = append(all, wire.Unreachable(us, us, s.Local, s.Remote, s.SndUna))
 	}
 	return all
 }
@@ -122,7 +133,7 @@ func toOwnKernel(s tcp.Stream, n int) [][]byte {
 // most limit.
 func errorsAbout(s tcp.Stream, seq uint32, limit int) (all [][]byte) {
 	for range min(errorsPerPeer, limit) {
-		all = append(all, unreachable(s.Remote.Addr(), s.Local.Addr(), s.Remote, s.Local, seq))
+		all = append(all, wire.Unreachable(s.Remote.Addr(), s.Local.Addr(), s.Remote, s.Local, seq))
 	}
 	return all
 }
@@ -139,23 +150,13 @@ func errorsAbout(s tcp.Stream, seq uint32, limit int) (all [][]byte) {
 func Acks(streams []tcp.Stream, heard Oldest, limit int) [][]byte {
 	var all [][]byte
 	for _, s := range streams {
-		if !canAck(s) {
+		if !s.CanAck() {
 			continue
 		}
 		if seq, ok := heard[s.Tuple]; ok && int32(s.RcvNxt-seq) > 0 {
 			all = append(all, errorsAbout(s, seq, limit-1)...)
 		}
-		all = append(all, ack(s))
+		all = append(all, wire.ACK(s))
 	}
 	return all
-}
-
-// canAck reports whether the connection is in a state in which we have received
-// something, and there is a peer that can use an acknowledgement of it.
-func canAck(s tcp.Stream) bool {
-	switch s.State {
-	case tcp.Established, tcp.CloseWait, tcp.FinWait1, tcp.FinWait2, tcp.Closing, tcp.LastAck:
-		return true
-	}
-	return false
 }

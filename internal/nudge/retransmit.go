@@ -7,6 +7,7 @@ import (
 
 	"github.com/criu-netfreeze/criu-netfreeze/internal/netns"
 	"github.com/criu-netfreeze/criu-netfreeze/internal/tcp"
+	"github.com/criu-netfreeze/criu-netfreeze/internal/wire"
 )
 
 // Retransmit sends the first unacknowledged segment again of those connections
@@ -77,7 +78,7 @@ func missing(streams []unreached, progress map[tcp.Tuple]tcp.Progress) (packets 
 		rest := s.Stream
 		rest.Unacked = s.Unacked[n:]
 		rest.SndUna += uint32(n) // less than a queue's length
-		packets = append(packets, unackedSegments(rest, 1)...)
+		packets = append(packets, wire.Unacked(rest, 1)...)
 		if s.left--; s.left > 0 {
 			open = append(open, s)
 		}

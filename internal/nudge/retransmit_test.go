@@ -11,15 +11,16 @@ import (
 	"github.com/google/gopacket/layers"
 
 	"github.com/criu-netfreeze/criu-netfreeze/internal/tcp"
+	"github.com/criu-netfreeze/criu-netfreeze/internal/wire/wiretest"
 )
 
 // TestLimit has peers that acknowledge nothing. Each connection gets exactly its
 // limit, however few packets the others take of theirs.
 func TestLimit(t *testing.T) {
-	busy, idle := stream(ends[0][0], ends[0][1]), stream(ends[1][0], ends[1][1])
+	busy, idle := wiretest.Stream(wiretest.Ends[0][0], wiretest.Ends[0][1]), wiretest.Stream(wiretest.Ends[1][0], wiretest.Ends[1][1])
 	busy.Unacked, busy.SndNxt = make([]byte, 5000), busy.SndUna+5000
 	busy.RcvAcked -= 100
-	mild := stream("192.0.2.1:443", "192.0.2.3:40000")
+	mild := wiretest.Stream("192.0.2.1:443", "192.0.2.3:40000")
 	mild.Unacked, mild.SndNxt = make([]byte, 50), mild.SndUna+50
 	idle.State = tcp.SynSent
 	streams := []tcp.Stream{idle, busy, mild}
@@ -27,7 +28,7 @@ func TestLimit(t *testing.T) {
 		got := map[netip.Addr]int{}
 		count := func(packets [][]byte) {
 			for _, p := range packets {
-				_, to := decode(t, p).NetworkLayer().NetworkFlow().Endpoints()
+				_, to := wiretest.Decode(t, p).NetworkLayer().NetworkFlow().Endpoints()
 				got[netip.MustParseAddr(to.String())]++
 			}
 		}
@@ -52,7 +53,7 @@ func TestLimit(t *testing.T) {
 }
 
 func TestMissing(t *testing.T) {
-	s := stream(ends[0][0], ends[0][1])
+	s := wiretest.Stream(wiretest.Ends[0][0], wiretest.Ends[0][1])
 	s.Unacked, s.SndNxt = make([]byte, 150), s.SndUna+150
 	for _, tc := range []struct {
 		name  string
@@ -71,7 +72,7 @@ func TestMissing(t *testing.T) {
 			continue
 		}
 		if tc.open == 1 {
-			if h := decode(t, packets[0]).Layer(layers.LayerTypeTCP).(*layers.TCP); h.Seq != tc.seq {
+			if h := wiretest.Decode(t, packets[0]).Layer(layers.LayerTypeTCP).(*layers.TCP); h.Seq != tc.seq {
 				t.Errorf("%s: sequence number %d, want %d", tc.name, h.Seq, tc.seq)
 			}
 		}

@@ -5,13 +5,13 @@ package nudge
 import (
 	"errors"
 	"fmt"
-	"net/netip"
 	"sync"
 	"time"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/criu-netfreeze/criu-netfreeze/internal/netns"
+	"github.com/criu-netfreeze/criu-netfreeze/internal/wire"
 )
 
 // Sender sends packets from within a network namespace without any delay: it has
@@ -19,7 +19,7 @@ import (
 // It may announce (FindAddresses, Announce) and send (Send, Retransmit) at the
 // same time, but is otherwise not for concurrent use.
 type Sender struct {
-	fd4, fd6      int     // for whole IP packets
+	ip            *wire.Socket
 	link          int     // for whole Ethernet frames
 	announcements []frame // found by FindAddresses
 	solicitations []frame // for IPv6, sent by ProbeNeighbors
@@ -34,7 +34,7 @@ type frame struct {
 // Open returns a Sender in ns, to be closed by the caller. On a kernel without
 // IPv6 it sends IPv4 only.
 func Open(ns *netns.Namespace) (*Sender, error) {
-	s := &Sender{fd4: -1, fd6: -1, link: -1}
+	s := &Sender{link: -1}
 	if err := ns.Do(s.open); err != nil {
 		s.Close()
 		return nil, fmt.Errorf("prepare to send from %s: %w", ns, err)
@@ -51,22 +51,11 @@ func (s *Sender) FindAddresses(ns *netns.Namespace) error {
 }
 
 func (s *Sender) open() (err error) {
-	if s.fd4, err = unix.Socket(unix.AF_INET, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.IPPROTO_RAW); err != nil {
-		return fmt.Errorf("open a raw socket: %w", err)
+	if s.ip, err = wire.Open(); err != nil {
+		return err
 	}
 	if s.link, err = unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC, 0); err != nil {
 		return fmt.Errorf("open a packet socket: %w", err)
-	}
-	s.fd6, err = unix.Socket(unix.AF_INET6, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.IPPROTO_RAW)
-	if errors.Is(err, unix.EAFNOSUPPORT) {
-		s.fd6 = -1
-		return nil
-	}
-	if err == nil {
-		err = unix.SetsockoptInt(s.fd6, unix.IPPROTO_IPV6, unix.IPV6_HDRINCL, 1)
-	}
-	if err != nil {
-		return fmt.Errorf("open a raw IPv6 socket: %w", err)
 	}
 	return nil
 }
@@ -76,27 +65,16 @@ func (s *Sender) Close() {
 	if s == nil {
 		return
 	}
-	for _, fd := range []*int{&s.fd4, &s.fd6, &s.link} {
-		if *fd >= 0 {
-			_ = unix.Close(*fd)
-			*fd = -1
-		}
+	s.ip.Close()
+	if s.link >= 0 {
+		_ = unix.Close(s.link)
+		s.link = -1
 	}
 }
 
 // Mark sets the packet mark of everything that is sent from now on, except
 // announcements and solicitations.
-func (s *Sender) Mark(mark int) error {
-	for _, fd := range []int{s.fd4, s.fd6} {
-		if fd < 0 {
-			continue
-		}
-		if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_MARK, mark); err != nil {
-			return fmt.Errorf("set the packet mark: %w", err)
-		}
-	}
-	return nil
-}
+func (s *Sender) Mark(mark uint32) error { return s.ip.Mark(mark) }
 
 // Announce tells the neighbors the MAC addresses of all addresses that the last
 // FindAddresses found: by gratuitous ARP requests (RFC 5227, section 3) and
@@ -149,10 +127,10 @@ func (s *Sender) sendAll(packets [][]byte, solicitations []frame, wait time.Dura
 	failed, passed, deadline := 0, false, time.Now().Add(wait)
 	var last error
 	for _, p := range packets {
-		err := s.send(p)
+		err := s.ip.Send(p)
 		for errors.Is(err, unix.EPERM) && !passed && time.Now().Before(deadline) {
 			time.Sleep(lockPollInterval)
-			err = s.send(p)
+			err = s.ip.Send(p)
 		}
 		if err != nil {
 			failed++
@@ -170,16 +148,4 @@ func (s *Sender) sendAll(packets [][]byte, solicitations []frame, wait time.Dura
 		return fmt.Errorf("%d of %d packets could not be sent: %w", failed, len(packets), last)
 	}
 	return nil
-}
-
-// send sends one packet to the destination in its header, without blocking.
-func (s *Sender) send(p []byte) error {
-	if p[0]>>4 == 4 {
-		to := netip.AddrFrom4([4]byte(p[16:20]))
-		return unix.Sendto(s.fd4, p, unix.MSG_DONTWAIT, &unix.SockaddrInet4{Addr: to.As4()})
-	}
-	if s.fd6 < 0 {
-		return unix.EAFNOSUPPORT
-	}
-	return unix.Sendto(s.fd6, p, unix.MSG_DONTWAIT, &unix.SockaddrInet6{Addr: [16]byte(p[24:40])})
 }

@@ -13,6 +13,7 @@ import (
 	"github.com/criu-netfreeze/criu-netfreeze/internal/backend"
 	"github.com/criu-netfreeze/criu-netfreeze/internal/netns/nstest"
 	"github.com/criu-netfreeze/criu-netfreeze/internal/tcp"
+	"github.com/criu-netfreeze/criu-netfreeze/internal/wire"
 	"github.com/criu-netfreeze/criu-netfreeze/rules"
 )
 
@@ -34,7 +35,7 @@ func TestSendLocked(t *testing.T) {
 	for _, addr := range []string{"127.0.0.1:5", "[::1]:5"} {
 		end := netip.MustParseAddrPort(addr)
 		for range 2 {
-			packets = append(packets, ack(tcp.Stream{Tuple: tcp.NewTuple(end, end)}))
+			packets = append(packets, wire.ACK(tcp.Stream{Tuple: tcp.NewTuple(end, end)}))
 		}
 	}
 	send := func(wait time.Duration) (time.Duration, error) {

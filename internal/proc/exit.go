@@ -6,7 +6,6 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
-	"os"
 	"strconv"
 	"strings"
 	"unsafe"
@@ -27,7 +26,7 @@ func (p *Process) ExitStatus() (status unix.WaitStatus, known bool) {
 
 // zombieStatus reads the status from /proc while the process is a zombie.
 func (p *Process) zombieStatus() (unix.WaitStatus, bool) {
-	data, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", p.PID))
+	data, err := readFile(fmt.Sprintf("/proc/%d/stat", p.PID))
 	if err != nil {
 		return 0, false
 	}
@@ -81,7 +80,7 @@ func (p *Process) infoStatus() (unix.WaitStatus, bool) {
 // that serves requests has nothing to do then. It is false where that cannot be
 // told (/proc/PID/syscall, CONFIG_HAVE_ARCH_TRACEHOOK).
 func (p *Process) Receives() bool {
-	data, err := os.ReadFile(fmt.Sprintf("/proc/%d/syscall", p.PID))
+	data, err := readFile(fmt.Sprintf("/proc/%d/syscall", p.PID))
 	if err != nil || !p.exists() {
 		return false
 	}

@@ -160,7 +160,7 @@ type Stat struct {
 
 // ReadStat reads /proc/PID/stat. The error wraps ErrGone if there is no such process.
 func ReadStat(pid int) (Stat, error) {
-	data, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	data, err := readFile(fmt.Sprintf("/proc/%d/stat", pid))
 	if err != nil {
 		if errors.Is(err, os.ErrNotExist) || errors.Is(err, unix.ESRCH) {
 			err = ErrGone
@@ -199,7 +199,7 @@ func isLetter(b byte) bool { return 'a' <= b|0x20 && b|0x20 <= 'z' }
 // Cmdline returns the arguments with which the process was started, or nil if they
 // cannot be read.
 func Cmdline(pid int) []string {
-	data, err := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid))
+	data, err := readFile(fmt.Sprintf("/proc/%d/cmdline", pid))
 	if err != nil || len(data) == 0 {
 		return nil
 	}
@@ -260,7 +260,7 @@ func (r Ref) Pending(sig unix.Signal) bool {
 
 // status returns the values of the named lines of /proc/PID/status.
 func status(pid int, names ...string) (values []string) {
-	data, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+	data, err := readFile(fmt.Sprintf("/proc/%d/status", pid))
 	if err != nil {
 		return nil
 	}

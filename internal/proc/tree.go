@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"path/filepath"
 	"strconv"
 	"strings"
 	"time"
@@ -80,8 +79,8 @@ func children(dir string) ([]int, error) {
 	}
 	var pids []int
 	for _, t := range threads {
-		thread := filepath.Join(dir, t.Name())
-		data, err := os.ReadFile(filepath.Join(thread, "children"))
+		thread := dir + "/" + t.Name()
+		data, err := readFile(thread + "/children")
 		if hasEnded(err) {
 			if _, err := os.Lstat(thread); err == nil {
 				return nil, code.New(code.Kernel, fmt.Sprintf("%s has no file children: the kernel was built without CONFIG_PROC_CHILDREN", thread))
@@ -91,7 +90,7 @@ func children(dir string) ([]int, error) {
 		if err != nil {
 			return nil, err
 		}
-		for _, f := range strings.Fields(string(data)) {
+		for f := range strings.FieldsSeq(string(data)) {
 			n, err := strconv.Atoi(f)
 			if err != nil {
 				return nil, fmt.Errorf("read %s/children: %w", thread, err)

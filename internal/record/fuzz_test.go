@@ -21,7 +21,7 @@ func FuzzRecord(f *testing.F) {
 	r := &Record{
 		ID: "5@77", Op: Dump, Phase: Held, Scope: Connections, NetNS: netns.ID{Dev: 4, Ino: 4026532248}, Cookie: 7,
 		Backend: "nftables", Owner: "t00000001", CRIU: proc.Ref{PID: 5, Start: 77}, Tree: []proc.Ref{{PID: 1 << 30, Start: 8}},
-		Stopped: true, Reuse: tcp.Reuse{7: true}, Since: time.Unix(1, 2), Until: time.Unix(3, 4), ForeignLocks: []string{"CRIU-5"},
+		Stopped: true, Reuse: tcp.Reuse{7: true}, Answer: 1 << 31, Since: time.Unix(1, 2), Until: time.Unix(3, 4), ForeignLocks: []string{"CRIU-5"},
 	}
 	must := func(err error) {
 		f.Helper()

@@ -88,16 +88,27 @@ type Record struct {
 	StoppedBefore []proc.Ref `json:"stopped_before,omitempty"`
 	Conns         tcp.Tuples `json:"conns,omitempty"` // the tree's own, as far as they are known
 	Reuse         tcp.Reuse  `json:"reuse,omitempty"`
-	Since         time.Time  `json:"since"`
-	Until         time.Time  `json:"until"` // when the kernel ends the freeze at the latest, see ExpireIn
-	Boot          Boot       `json:"boot,omitzero"`
-	Note          string     `json:"note,omitempty"`
-	Network       string     `json:"network,omitempty"` // CNI: the name of the network at whose ADD it was made
+	// Answer is the packet mark with which answers to the peers leave the freeze; 0 is
+	// none. It is secret: see the package comment of rules.
+	Answer uint32 `json:"answer,omitempty"`
+	// InFlight are the connections whose peers have data in flight, as far as they were
+	// answered.
+	InFlight tcp.Tuples `json:"in_flight,omitempty"`
+
+	Since   time.Time `json:"since"`
+	Until   time.Time `json:"until"` // when the kernel ends the freeze at the latest, see ExpireIn
+	Boot    Boot      `json:"boot,omitzero"`
+	Note    string    `json:"note,omitempty"`
+	Network string    `json:"network,omitempty"` // CNI: the name of the network at whose ADD it was made
 
 	// Restores is, of a freeze for restores to come, how many it waits for, 0 for one;
 	// Restored are the transactions among them that are done.
 	Restores int      `json:"restores,omitempty"`
 	Restored []string `json:"restored,omitempty"`
+
+	// Quiet says that the peers may have been made quiet before the freeze, see package
+	// quiet. Which of them are so only the process knows that did it.
+	Quiet bool `json:"quiet,omitempty"`
 
 	// Images is, of a restore, the directory of the images, as far as it has a path. CRIU's
 	// own word for it, CRTOOLS_IMAGE_DIR, is right only at the first action.
@@ -288,6 +299,10 @@ func Exists(id string) bool {
 	_, err := os.Lstat(path(id))
 	return err == nil
 }
+
+// Stat describes the file of the record called id. What it says is the same as long as
+// the file is: each Save makes another one.
+func Stat(id string) (os.FileInfo, error) { return os.Lstat(path(id)) }
 
 // parse reads a record's text. The rest of what a later version says is not looked at.
 func parse(data []byte) (*Record, error) {

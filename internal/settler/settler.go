@@ -10,6 +10,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"runtime/debug"
 	"time"
 
 	"github.com/sirupsen/logrus"
@@ -39,17 +40,17 @@ const linger = 2 * time.Second
 // Run is the settler's whole life: it does the actions of the one CRIU process that id
 // names (PID@START), in the order in which they come, and settles the transaction when
 // CRIU has ended; then it looks after the hold, or the freeze that waits for a restore,
-// that this may have left. To ready it writes "ok" once actions can be sent, or else one
+// that this may have left. To ready it writes action.Ready once actions can be sent, or else one
 // line that says why not. From then on the process ignores signals (see ignoreSignals).
 func Run(id string, ready *os.File) error {
 	ignoreSignals()
 	s, err := newSettler(id)
 	if err != nil {
-		_, _ = fmt.Fprintf(ready, "start the settler: %s", printable.Text(code.Any(err).Error()))
+		_, _ = fmt.Fprintf(ready, action.StartSettler+"%s", printable.Text(code.Any(err).Error()))
 		_ = ready.Close()
 		return err
 	}
-	_, err = ready.WriteString("ok")
+	_, err = ready.WriteString(action.Ready)
 	if err := errors.Join(err, ready.Close()); err != nil {
 		s.close()
 		return fmt.Errorf("say that the settler is ready: %w", err)
@@ -60,7 +61,9 @@ func Run(id string, ready *os.File) error {
 	}
 	s.close() // whoever wants to undo a hold must find it free
 	if s.tx != nil {
-		if w, ok := s.tx.Watch(); ok {
+		w, ok := s.tx.Watch()
+		if s.tx = nil; ok { // a hold may last for a day
+			debug.FreeOSMemory()
 			s.env.Keeper.Watch(s.id, w, s.env.Log)
 		}
 	}

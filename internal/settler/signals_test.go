@@ -13,7 +13,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/criu-netfreeze/criu-netfreeze/internal/hook"
+	"github.com/criu-netfreeze/criu-netfreeze/internal/action"
 	"github.com/criu-netfreeze/criu-netfreeze/internal/netns/nstest"
 	"github.com/criu-netfreeze/criu-netfreeze/internal/proc"
 )
@@ -27,7 +27,7 @@ func TestMain(m *testing.M) {
 		hang()
 	}
 	if id := os.Getenv(roleEnv); id != "" {
-		if err := Run(id, os.NewFile(hook.ReadyFD, "ready")); err != nil {
+		if err := Run(id, os.NewFile(action.ReadyFD, "ready")); err != nil {
 			fmt.Fprintln(os.Stderr, err)
 			os.Exit(1)
 		}
@@ -58,7 +58,7 @@ func startSettler(t *testing.T, id string) *exec.Cmd {
 	settler := exec.Command("/proc/self/exe")
 	settler.Env = append(os.Environ(), roleEnv+"="+id)
 	settler.Stderr = t.Output()
-	settler.ExtraFiles = []*os.File{write} // becomes hook.ReadyFD
+	settler.ExtraFiles = []*os.File{write} // becomes action.ReadyFD
 	err = settler.Start()
 	_ = write.Close()
 	if err != nil {

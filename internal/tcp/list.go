@@ -6,7 +6,9 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"math"
 	"net/netip"
+	"time"
 
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netlink/nl"
@@ -172,9 +174,22 @@ func Destroy(s Socket) error {
 
 // Progress is how far a connection has come since its socket was made.
 type Progress struct {
-	Acked    uint64 // bytes that the peer has acknowledged (tcpi_bytes_acked)
-	Received uint64 // bytes that were received in order (tcpi_bytes_received)
-	Waits    bool   // something that was sent is not acknowledged
+	Acked    uint64        // bytes that the peer has acknowledged (tcpi_bytes_acked)
+	Received uint64        // bytes that were received in order (tcpi_bytes_received)
+	Waits    bool          // something that was sent is not acknowledged
+	RTT      time.Duration // how long a round trip takes
+}
+
+// roundTrip returns the time of a round trip as a connection has measured it. The smoothed
+// time (tcpi_rtt) contains the time by which the peer puts its acknowledgements off, 40 ms
+// and more, where one side mostly sends: so it is no more than twice the shortest of the
+// last minutes (tcpi_min_rtt, ~0 without a measurement), for queues on the way.
+func roundTrip(info *netlink.TCPInfo) time.Duration {
+	rtt, shortest := uint64(info.Rtt), uint64(info.Min_rtt)
+	if info.Min_rtt != 0 && info.Min_rtt != math.MaxUint32 {
+		rtt = min(rtt, 2*shortest)
+	}
+	return time.Duration(rtt) * time.Microsecond
 }
 
 // ListProgress returns how far each connection of the calling thread's network
@@ -194,7 +209,7 @@ func ListProgress() (map[Tuple]Progress, error) {
 			}
 			id := i.InetDiagMsg.ID
 			t := NewTuple(addrPort(id.Source, id.SourcePort), addrPort(id.Destination, id.DestinationPort))
-			all[t] = Progress{Acked: i.TCPInfo.Bytes_acked, Received: i.TCPInfo.Bytes_received, Waits: i.TCPInfo.Unacked != 0}
+			all[t] = Progress{Acked: i.TCPInfo.Bytes_acked, Received: i.TCPInfo.Bytes_received, Waits: i.TCPInfo.Unacked != 0, RTT: roundTrip(i.TCPInfo)}
 		}
 	}
 	return all, nil

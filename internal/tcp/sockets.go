@@ -9,6 +9,7 @@ import (
 	"io"
 	"os"
 	"runtime"
+	"slices"
 	"strconv"
 	"sync"
 	"sync/atomic"
@@ -43,6 +44,18 @@ func Inodes(tree proc.Tree) (map[uint32]bool, error) {
 // Connections returns the connections among socks that a process has open.
 func Connections(socks []Socket) []Tuple {
 	return connections(socks, func(inode uint32) bool { return inode != 0 })
+}
+
+// Receiving returns those connections among socks that a process has open and whose peer
+// may send more.
+func Receiving(socks []Socket) []Socket {
+	return slices.DeleteFunc(slices.Clone(socks), func(s Socket) bool {
+		switch s.State {
+		case Established, FinWait1, FinWait2:
+			return s.Inode == 0
+		}
+		return true
+	})
 }
 
 // Owned returns the connections among socks whose inode is one of inodes.

@@ -30,6 +30,16 @@ type Stream struct {
 	Timestamp  uint32 // our clock then; if we sent a later value, the peer could drop what follows it (PAWS)
 }
 
+// CanAck reports whether the connection is in a state in which we have received
+// something, and there is a peer that can use an acknowledgement of it.
+func (s Stream) CanAck() bool {
+	switch s.State {
+	case Established, CloseWait, FinWait1, FinWait2, Closing, LastAck:
+		return true
+	}
+	return false
+}
+
 // Counters are the numbers that tell where a connection stands, called as in the
 // kernel's struct tcp_sock. Sequence numbers are modulo 2^32.
 type Counters struct {

@@ -66,6 +66,19 @@ func (s Set) Has(t Tuple) bool {
 // Overlaps reports whether any of the connections is in the set.
 func (s Set) Overlaps(tuples []Tuple) bool { return slices.ContainsFunc(tuples, s.Has) }
 
+// Outside returns the connections whose other end is outside the namespace that all of
+// them are in, as far as can be told from their addresses, in their order.
+func Outside(conns []Tuple) []Tuple {
+	ours := map[netip.Addr]bool{}
+	for _, t := range conns {
+		ours[t.Local.Addr()] = true
+	}
+	return slices.DeleteFunc(slices.Clone(conns), func(t Tuple) bool {
+		peer := t.Remote.Addr()
+		return peer.IsLoopback() || ours[peer]
+	})
+}
+
 // Without returns those connections of a that are not in b, in their order. It
 // changes neither.
 func Without(a, b []Tuple) []Tuple {

@@ -42,6 +42,8 @@ type space struct {
 type whole struct {
 	frozen, syn time.Time
 	sealed      bool
+	windows     windows
+	pass        uint32 // what Seal was told
 }
 
 // connsKey identifies rules for single connections.
@@ -56,6 +58,15 @@ type conns struct {
 	tuples []tcp.Tuple
 	until  time.Time
 	sealed bool
+	pass   uint32 // what Seal was told
+
+	windows windows
+}
+
+// windows is how many connections have their windows shut, and until when.
+type windows struct {
+	count int
+	until time.Time
 }
 
 // failure is what calls of a method return.
@@ -68,6 +79,7 @@ type failure struct {
 // returns successful calls.
 var methods = map[string]bool{
 	"Open": true, "OpenConns": true, "Look": false, "ThawAll": true, "CRIULocks": false, "RemoveCRIULocks": true,
+	"ShutWindows": true, "ConnShutWindows": true,
 	"Prepare": true, "Freeze": true, "Seal": true, "Lift": true, "Thaw": true, "State": false,
 	"ConnFreeze": true, "ConnSeal": true, "ConnThaw": true, "Frozen": false,
 }
@@ -91,8 +103,10 @@ func New() *Filter {
 //	whole nftables prepared syn-held             rules that drop new connections
 //	whole nftables frozen 15m0s                  and the time left
 //	whole nftables frozen 15m0s sealed           packets with rules.Mark are dropped, too
+//	whole nftables frozen 15m0s sealed answers   but answers pass
 //	conns nftables t00000001 2 frozen 15m0s      an owner's connections; may be sealed
 //	conns nftables t00000001 0                   rules whose time is over
+//	... 2 windows shut                           after any of these
 //	criu-lock CRIU-123
 //
 // It is "" if nothing is left, not even rules that drop nothing. Once more than one
@@ -115,8 +129,11 @@ func (f *Filter) String() string {
 	return strings.Join(lines, "\n")
 }
 
-func sealed(is bool) string {
-	if is {
+func sealed(is bool, pass uint32) string {
+	switch {
+	case is && pass != 0:
+		return " sealed answers"
+	case is:
 		return " sealed"
 	}
 	return ""
@@ -127,26 +144,34 @@ func (f *Filter) lines(s *space) (lines []string) {
 		line := fmt.Sprintf("whole %s ", k)
 		switch st := f.state(s, k); {
 		case st.Frozen:
-			line += "frozen " + st.Left.String() + sealed(s.whole[k].sealed)
+			line += "frozen " + st.Left.String() + sealed(s.whole[k].sealed, s.whole[k].pass)
 		case st.SYNHeld:
 			line += "prepared syn-held"
 		default:
 			line += "prepared"
 		}
-		lines = append(lines, line)
+		lines = append(lines, line+f.shut(s.whole[k].windows))
 	}
 	for key := range s.conns {
 		tuples, left := f.frozen(s, key)
 		line := fmt.Sprintf("conns %s %s %d", key.kind, key.owner, len(tuples))
 		if len(tuples) > 0 {
-			line += " frozen " + left.String() + sealed(s.conns[key].sealed)
+			line += " frozen " + left.String() + sealed(s.conns[key].sealed, s.conns[key].pass)
 		}
-		lines = append(lines, line)
+		lines = append(lines, line+f.shut(s.conns[key].windows))
 	}
 	for _, name := range s.locks {
 		lines = append(lines, "criu-lock "+name)
 	}
 	return lines
+}
+
+// shut describes windows that are shut.
+func (f *Filter) shut(w windows) string {
+	if w.count == 0 || f.left(w.until) == 0 {
+		return ""
+	}
+	return fmt.Sprintf(" %d windows shut", w.count)
 }
 
 // Advance moves the filter's clock forward; nothing else does. A freeze whose time
@@ -293,6 +318,13 @@ func (f *Filter) Look(ns *netns.Namespace) (found rules.State, err error) {
 		return nil
 	})
 	return found, err
+}
+
+// Survey implements [rules.Filter]. It fails where Look or CRIULocks fails.
+func (f *Filter) Survey(ns *netns.Namespace) (rules.State, []string, error) {
+	locks, _ := f.CRIULocks(ns)
+	st, err := f.Look(ns)
+	return st, locks, err
 }
 
 // ThawAll implements [rules.Filter].

@@ -77,33 +77,36 @@ func TestSeal(t *testing.T) {
 	z := open(t, f, ns, backend.Auto)
 	c, err := f.OpenConns(ns.Namespace, backend.Auto, "x")
 	must(t, err)
-	if err := z.Seal(); !errors.Is(err, rules.ErrNotFrozen) {
+	if err := z.Seal(0); !errors.Is(err, rules.ErrNotFrozen) {
 		t.Errorf("nothing is frozen, and sealing it: %v", err)
 	}
-	must(t, c.Seal())
+	must(t, c.Seal(0))
 	check(t, f)
 	must(t, z.Freeze(time.Hour))
 	must(t, c.Freeze([]tcp.Tuple{tuple(1)}, time.Hour))
 	f.Calls()
 	for range 2 {
-		must(t, open(t, f, ns, backend.Auto).Seal())
-		must(t, c.Seal())
+		must(t, open(t, f, ns, backend.Auto).Seal(0))
+		must(t, c.Seal(0))
 		check(t, f, "conns nftables x 1 frozen 1h0m0s sealed", "whole nftables frozen 1h0m0s sealed")
 	}
 	if got, want := f.Calls(), []string{"Open", "Seal", "ConnSeal", "Open", "Seal", "ConnSeal"}; !slices.Equal(got, want) {
 		t.Errorf("calls %q, want %q", got, want)
 	}
+	must(t, z.Seal(7))
+	must(t, c.Seal(7))
+	check(t, f, "conns nftables x 1 frozen 1h0m0s sealed answers", "whole nftables frozen 1h0m0s sealed answers")
 	must(t, z.Prepare(0))
 	must(t, c.Freeze(nil, time.Hour))
 	check(t, f, "conns nftables x 1 frozen 1h0m0s", "whole nftables frozen 1h0m0s")
-	must(t, z.Seal())
+	must(t, z.Seal(0))
 	must(t, z.Freeze(time.Minute))
 	check(t, f, "conns nftables x 1 frozen 1h0m0s", "whole nftables frozen 1m0s")
-	must(t, z.Seal())
+	must(t, z.Seal(0))
 	f.Advance(time.Minute)
 	check(t, f, "conns nftables x 1 frozen 59m0s", "whole nftables prepared")
 	must(t, z.Lift())
-	must(t, c.Seal())
+	must(t, c.Seal(0))
 	must(t, c.Thaw())
 	check(t, f)
 }
@@ -180,12 +183,12 @@ func TestFail(t *testing.T) {
 		"RemoveCRIULocks": func() error { return f.RemoveCRIULocks(ns, nil) },
 		"Prepare":         func() error { return z.Prepare(time.Second) },
 		"Freeze":          func() error { return z.Freeze(time.Hour) },
-		"Seal":            z.Seal,
+		"Seal":            func() error { return z.Seal(0) },
 		"Lift":            z.Lift,
 		"Thaw":            z.Thaw,
 		"State":           func() error { _, err := z.State(); return err },
 		"ConnFreeze":      func() error { return c.Freeze([]tcp.Tuple{tuple(2)}, time.Hour) },
-		"ConnSeal":        c.Seal,
+		"ConnSeal":        func() error { return c.Seal(0) },
 		"ConnThaw":        c.Thaw,
 		"Frozen":          func() error { _, _, err := c.Frozen(); return err },
 		"ThawAll":         func() error { return f.ThawAll(ns) },
@@ -290,15 +293,15 @@ func history(t *testing.T, f rules.Filter, k backend.Kind) (states []rules.State
 		func() error { return z.Freeze(time.Hour) },
 		open(t, f, ns, k).Lift,
 		func() error { return z.Freeze(time.Hour) },
-		z.Seal,
-		z.Seal,
+		func() error { return z.Seal(0) },
+		func() error { return z.Seal(0) },
 		func() error { return z.Freeze(time.Hour) },
-		z.Seal,
+		func() error { return z.Seal(0) },
 		z.Lift,
 		func() error { return z.Freeze(time.Hour) },
-		open(t, f, ns, k).Seal,
+		func() error { return open(t, f, ns, k).Seal(0) },
 		func() error { return z.Prepare(0) },
-		open(t, f, ns, k).Seal,
+		func() error { return open(t, f, ns, k).Seal(0) },
 		z.Lift,
 		func() error { return z.Freeze(time.Hour) },
 		func() error { return f.ThawAll(ns) },

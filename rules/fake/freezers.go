@@ -62,12 +62,12 @@ func (z *freezer) Freeze(ttl time.Duration) error {
 }
 
 // Seal never returns rules.ErrPacketSockets by itself.
-func (z *freezer) Seal() error {
+func (z *freezer) Seal(pass uint32) error {
 	return z.call("Seal", func() error {
 		if !z.filter.state(z.space, z.kind).Frozen {
 			return rules.ErrNotFrozen
 		}
-		z.space.whole[z.kind].sealed = true
+		z.space.whole[z.kind].sealed, z.space.whole[z.kind].pass = true, pass
 		z.ours = false
 		return nil
 	})
@@ -95,6 +95,16 @@ func (z *freezer) Thaw() error {
 func (z *freezer) remove() {
 	delete(z.space.whole, z.kind)
 	z.ours = false
+}
+
+func (z *freezer) ShutWindows(tuples []tcp.Tuple, ttl time.Duration) error {
+	return z.call("ShutWindows", func() error {
+		if z.kind != backend.NFTables {
+			return rules.ErrWindows
+		}
+		z.space.whole[z.kind].windows = windows{len(tuples), z.filter.now.Add(ttl)}
+		return nil
+	})
 }
 
 func (z *freezer) State() (st rules.State, err error) {
@@ -146,10 +156,10 @@ func (z *connFreezer) Freeze(tuples []tcp.Tuple, ttl time.Duration) error {
 	})
 }
 
-func (z *connFreezer) Seal() error {
+func (z *connFreezer) Seal(pass uint32) error {
 	return z.call("ConnSeal", func() error {
 		if tuples, _ := z.filter.frozen(z.space, z.key); len(tuples) > 0 {
-			z.space.conns[z.key].sealed = true
+			z.space.conns[z.key].sealed, z.space.conns[z.key].pass = true, pass
 		}
 		return nil
 	})
@@ -158,6 +168,16 @@ func (z *connFreezer) Seal() error {
 func (z *connFreezer) Thaw() error {
 	return z.call("ConnThaw", func() error {
 		delete(z.space.conns, z.key)
+		return nil
+	})
+}
+
+func (z *connFreezer) ShutWindows(tuples []tcp.Tuple, ttl time.Duration) error {
+	return z.call("ConnShutWindows", func() error {
+		if z.key.kind != backend.NFTables {
+			return rules.ErrWindows
+		}
+		z.space.conns[z.key].windows = windows{len(tuples), z.filter.now.Add(ttl)}
 		return nil
 	})
 }

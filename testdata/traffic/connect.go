@@ -56,6 +56,11 @@ func (p *program) open(addr string, f flow) error {
 	if err != nil {
 		return err
 	}
+	if d := p.keepAlive; d > 0 {
+		if err := conn.SetKeepAliveConfig(net.KeepAliveConfig{Enable: true, Idle: d, Interval: d, Count: 8}); err != nil {
+			return fmt.Errorf("have %s probed: %w", addr, err)
+		}
+	}
 	if _, err := conn.Write(f.greeting()); err != nil {
 		return fmt.Errorf("greet %s: %w", addr, err)
 	}

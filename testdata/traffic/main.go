@@ -37,6 +37,8 @@ type program struct {
 	quiet  atomic.Bool // SIGUSR1: nothing more is sent
 	naps   atomic.Bool // SIGUSR2, until the next one: flows with nap send nothing
 	ending atomic.Bool // SIGTERM: errors are caused by our own end
+
+	keepAlive time.Duration // between the probes of an idle connection; 0 is as usual
 }
 
 func main() {
@@ -57,6 +59,7 @@ func run(args []string) error {
 	busy := flags.Bool("busy", false, "tick without a pause, which keeps one processor busy")
 	var addrs, conns list
 	var firstID uint
+	var keepAlive time.Duration
 	var start func(*program) error
 	switch args[0] {
 	case "serve":
@@ -68,6 +71,7 @@ func run(args []string) error {
 			"KIND: push, pull, reqrep, bulk, udp. half: the side that sends nothing says so. nap: SIGUSR2 interrupts it.\n"+
 			"slow: the receiver takes its time, and all buffers are full")
 		flags.UintVar(&firstID, "first-id", 0, "`NUMBER` of the first connection")
+		flags.DurationVar(&keepAlive, "keep-alive", 0, "`TIME`, in whole seconds, after which an idle connection is probed; it ends with the eighth probe in vain")
 		start = func(p *program) error { return p.connect(addrs, conns, firstID) }
 	default:
 		return fmt.Errorf("%q is neither serve nor connect", args[0])
@@ -85,7 +89,7 @@ func run(args []string) error {
 	if err != nil {
 		return err
 	}
-	p := &program{stats: file, log: eventLog{path: *logPath}}
+	p := &program{stats: file, log: eventLog{path: *logPath}, keepAlive: keepAlive}
 	go p.tick(*busy, *pause)
 	if err := start(p); err != nil {
 		return err

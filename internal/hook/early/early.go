@@ -56,37 +56,41 @@ func early(start *uintptr) {
 		ImageDir: getenv(stack, action.EnvImageDir),
 		InitPID:  getenv(stack, action.EnvInitPID),
 	}
-	do(&r)
+	if absent := do(&r); absent && action.Begins(r.Action) && startSettler(&r) {
+		do(&r)
+	}
 }
 
-// do does the action and exits, or returns if it could not even start to.
+// do does the action and exits, or returns if it could not even start to: absent says
+// whether that is because there is no settler.
 //
 //go:nosplit
 //go:noinline
 //go:norace
-func do(r *action.Request) {
+func do(r *action.Request) (absent bool) {
 	switch {
-	case !action.IsScript(r.Script), !action.Known(r.Action), action.Begins(r.Action):
-		return // something is wrong, or a settler has to be started
+	case !action.IsScript(r.Script), !action.Known(r.Action):
+		return false // something is wrong
 	case !action.Does(r.Script, r.Action):
 		exit(0)
 	}
 	id := identify(sys(syscall.SYS_GETPPID, 0, 0, 0, 0, 0))
 	if id == "" {
-		return
+		return false
 	}
 	fd := connect(id)
 	if fd < 0 {
-		return
+		return fd == -int(syscall.ENOENT) || fd == -int(syscall.ECONNREFUSED)
 	}
 	if !send(fd, r) {
 		sys(syscall.SYS_CLOSE, fd, 0, 0, 0, 0)
-		return
+		return false
 	}
 	// The settler has the action now. It is left to main, which sends it a second time,
 	// only if the settler has ended since.
 	receive(fd, r)
 	sys(syscall.SYS_CLOSE, fd, 0, 0, 0, 0)
+	return false
 }
 
 // identify returns the id of the CRIU process that executed the script (see
@@ -109,14 +113,14 @@ func identify(criu int) string {
 		return ""
 	}
 	id := action.NewBuffer(name[:])
-	if !id.ID(criu, message[:n]) || id.Full() {
+	if !id.ID(criu, message[:n]) || id.Len() == len(name) { // a zero ends it
 		return ""
 	}
 	return unsafe.String(&name[0], id.Len())
 }
 
 // connect connects to the settler of the CRIU process called id. It returns a
-// descriptor, or a negative number.
+// descriptor, or an error number, negated.
 //
 //go:nosplit
 //go:noinline
@@ -128,17 +132,20 @@ func connect(id string) int {
 	addr.Socket(id)
 	addr.Byte(0)
 	if addr.Full() {
-		return -1
+		return -int(syscall.ENAMETOOLONG)
 	}
 	fd := sys(syscall.SYS_SOCKET, syscall.AF_UNIX, syscall.SOCK_SEQPACKET|syscall.SOCK_CLOEXEC, 0, 0, 0)
 	if fd < 0 {
-		return -1
+		return fd
 	}
-	if sys(syscall.SYS_SETSOCKOPT, fd, syscall.SOL_SOCKET, syscall.SO_RCVTIMEO,
-		int(uintptr(unsafe.Pointer(&longWait))), int(unsafe.Sizeof(longWait))) < 0 ||
-		sys(syscall.SYS_CONNECT, fd, at(&unixAddr[0]), addr.Len(), 0, 0) < 0 {
+	failed := sys(syscall.SYS_SETSOCKOPT, fd, syscall.SOL_SOCKET, syscall.SO_RCVTIMEO,
+		int(uintptr(unsafe.Pointer(&longWait))), int(unsafe.Sizeof(longWait)))
+	if failed >= 0 {
+		failed = sys(syscall.SYS_CONNECT, fd, at(&unixAddr[0]), addr.Len(), 0, 0)
+	}
+	if failed < 0 {
 		sys(syscall.SYS_CLOSE, fd, 0, 0, 0, 0)
-		return -1
+		return failed
 	}
 	return fd
 }

@@ -1,0 +1,259 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package quiet makes the peers of connections stop sending right before a freeze, so
+// that nothing of theirs is under way when it comes: nothing is lost in it, and no peer
+// waits for a retransmission timer after it. The idea is that of Freeze-TCP (Goff et al.,
+// 2000): a receiver that is about to be cut off closes its window. Here the packet filter
+// does so, and neither application nor peer is changed.
+//
+//	shut   all segments that leave offer a window of 0 from now on
+//	ask    each connection is made to send one now
+//	wait   until nothing has come in for a round trip
+//	again  the last that came in is acknowledged at once, not when a timer expires
+//
+// After that the peers wait for a window, in the persist state (RFC 9293, section
+// 3.8.6.1). Whoever ends the freeze has to make the connections say how large theirs is:
+// [Peers.Open], or the first segment of a restore.
+//
+// A connection that does not become quiet in time gets its window back. A closed window
+// with data under way is worse than none: Linux gives such a connection up after two
+// minutes of silence (tcp_rtx_probe0_timed_out in net/ipv4/tcp_timer.c), not after 15.
+package quiet
+
+import (
+	"errors"
+	"fmt"
+	"maps"
+	"time"
+
+	"github.com/criu-netfreeze/criu-netfreeze/internal/netns"
+	"github.com/criu-netfreeze/criu-netfreeze/internal/tcp"
+	"github.com/criu-netfreeze/criu-netfreeze/internal/wire"
+)
+
+const (
+	// margin is what is added to a smoothed round trip, which some exceed a little.
+	margin = time.Millisecond
+
+	// answerTime is how long it may take our own kernel to answer. What it does not
+	// answer by then it never will: its own packet filter drops the question, or it has
+	// answered another one just before.
+	answerTime = 10 * time.Millisecond
+
+	// slowest is the part of the time that a round trip may take at most: one for the
+	// window to get there and the last data to come, and some for the unforeseen.
+	slowest = 2
+)
+
+// Peers are the peers of connections that have been made quiet.
+type Peers struct {
+	ns    *netns.Namespace
+	sock  *wire.Socket
+	peers map[tcp.Tuple]*peer // the quiet ones
+
+	Slow int           // how many connections were left alone, since their round trip is too long
+	Loud int           // how many did not become quiet
+	Took time.Duration // how long it took
+}
+
+// peer is the peer of one connection.
+type peer struct {
+	rtt      time.Duration
+	received uint64    // from it, in bytes
+	quiet    time.Time // since when nothing has come
+	grown    bool      // something has come since the beginning
+
+	told        time.Time // when a segment with a window of 0 was first seen to leave, zero if never
+	acked, next uint32    // what the last such segment acknowledged, and its sequence number
+}
+
+// Make makes the peers of conns quiet, within limit. The connections are in ns and have
+// peers outside of it. shut is to shut the windows of those connections that it is given,
+// and of no others. After an error all windows are open again, if that was possible, and
+// nothing is held. The caller closes Peers; ns is to stay open until then.
+func Make(ns *netns.Namespace, conns []tcp.Tuple, limit time.Duration, shut func([]tcp.Tuple) error) (_ *Peers, err error) {
+	began := time.Now()
+	p := &Peers{ns: ns, peers: map[tcp.Tuple]*peer{}}
+	progress, err := p.progress()
+	if err != nil {
+		return nil, err
+	}
+	for _, t := range conns {
+		now, alive := progress[t]
+		switch {
+		case !alive:
+		case now.RTT > limit/slowest:
+			p.Slow++
+		default:
+			p.peers[t] = &peer{rtt: now.RTT, received: now.Received, quiet: began}
+		}
+	}
+	if len(p.peers) == 0 {
+		return p, nil
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, shut(nil))
+			p.Close()
+		}
+	}()
+	if err := p.connect(); err != nil {
+		return nil, err
+	}
+	ears, err := listen(ns, p.peers)
+	if err != nil {
+		return nil, err
+	}
+	if err = shut(p.tuples()); err == nil {
+		p.ask()
+		err = p.wait(ears, time.Now(), began.Add(limit))
+	}
+	if ears.close(); err != nil { // nobody else changes the peers from here on
+		return nil, err
+	}
+	if p.dropLoud(); p.Loud > 0 {
+		if err := shut(p.tuples()); err != nil {
+			return nil, err
+		}
+	}
+	p.again(p.grown())
+	p.Took = time.Since(began)
+	return p, nil
+}
+
+// Close lets go of what Open needs. The windows stay as they are. It may be called on
+// nil Peers.
+func (p *Peers) Close() {
+	if p != nil {
+		p.sock.Close()
+		p.sock = nil
+	}
+}
+
+// Quiet returns how many peers are quiet: they are told of a window of 0. Nil Peers have
+// none.
+func (p *Peers) Quiet() int {
+	if p == nil {
+		return 0
+	}
+	return len(p.peers)
+}
+
+// Has reports whether the peer of this connection is quiet. Nil Peers have none.
+func (p *Peers) Has(t tcp.Tuple) bool {
+	if p == nil {
+		return false
+	}
+	_, ok := p.peers[t]
+	return ok
+}
+
+func (p *Peers) progress() (map[tcp.Tuple]tcp.Progress, error) {
+	return netns.In(p.ns, tcp.ListProgress)
+}
+
+func (p *Peers) tuples() []tcp.Tuple {
+	all := make([]tcp.Tuple, 0, len(p.peers))
+	for t := range p.peers {
+		all = append(all, t)
+	}
+	return all
+}
+
+// connect opens the socket for questions.
+func (p *Peers) connect() error {
+	err := p.ns.Do(func() (err error) {
+		p.sock, err = wire.Open()
+		return err
+	})
+	if err == nil {
+		err = p.sock.Mark(mark)
+	}
+	if err != nil {
+		return fmt.Errorf("ask the connections in %s: %w", p.ns, err)
+	}
+	return nil
+}
+
+// ask makes each connection say where it stands. What cannot be sent is not answered.
+func (p *Peers) ask() {
+	for t := range p.peers {
+		_ = p.sock.Send(wire.Ask(t))
+	}
+}
+
+// wait waits until all peers are quiet, but not longer than to the deadline.
+func (p *Peers) wait(ears *ears, asked, deadline time.Time) error {
+	const step = 500 * time.Microsecond
+	for pause := step; ; {
+		time.Sleep(pause)
+		began := time.Now()
+		progress, err := p.progress()
+		if err != nil {
+			return err
+		}
+		now := time.Now()
+		pause = max(step, now.Sub(began)) // no more than half of the time
+		if p.note(ears, progress, now, now.Sub(asked) < answerTime) || now.After(deadline) {
+			return nil
+		}
+	}
+}
+
+// note notes what has come in by now. It reports whether all peers are quiet, apart
+// from those that will never be told; patient says that they may still be.
+func (p *Peers) note(ears *ears, progress map[tcp.Tuple]tcp.Progress, now time.Time, patient bool) bool {
+	ears.mu.Lock()
+	defer ears.mu.Unlock()
+	all := true
+	for t, peer := range p.peers {
+		is, alive := progress[t]
+		if !alive {
+			delete(p.peers, t)
+			continue
+		}
+		if is.Received != peer.received {
+			peer.received, peer.quiet, peer.grown = is.Received, now, true
+		}
+		if told := !peer.told.IsZero(); told || patient {
+			all = all && told && peer.isQuiet(now)
+		}
+	}
+	return all
+}
+
+// isQuiet reports whether the peer has been told to be quiet, and has been, for so long
+// that nothing of it can be under way.
+func (p *peer) isQuiet(now time.Time) bool {
+	since := p.quiet
+	if p.told.After(since) {
+		since = p.told
+	}
+	return !p.told.IsZero() && now.Sub(since) >= p.rtt+margin
+}
+
+// dropLoud takes out the peers that are not quiet.
+func (p *Peers) dropLoud() {
+	now := time.Now()
+	for t, peer := range p.peers {
+		if !peer.isQuiet(now) {
+			delete(p.peers, t)
+			p.Loud++
+		}
+	}
+}
+
+// grown returns the peers of which something has come since the beginning: the kernel may
+// have put its acknowledgement off.
+func (p *Peers) grown() map[tcp.Tuple]*peer {
+	some := maps.Clone(p.peers)
+	maps.DeleteFunc(some, func(_ tcp.Tuple, peer *peer) bool { return !peer.grown })
+	return some
+}
+
+// again has our own kernel acknowledge once more what it has received from some peers.
+func (p *Peers) again(peers map[tcp.Tuple]*peer) {
+	for t, peer := range peers {
+		_ = p.sock.Send(wire.AskAgain(t, peer.acked, peer.next)) // if it is lost, the peer's probe asks the same
+	}
+}
