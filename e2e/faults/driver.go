@@ -33,13 +33,12 @@ type result struct {
 	// Excused says why the connections were not judged, "" if they were.
 	Excused string
 	Failed  string // why the harness itself could not do the run
-	Starved bool   // for want of a processor, see timer
 	Spent   time.Duration
 	Retire  bool // the world is not as it was before, and must not be used again
 }
 
 // worldPatience is how long one run may take before its world is given up.
-const worldPatience = 240 * time.Second
+const worldPatience = 150 * time.Second
 
 // drive hands the runs out to the worlds and prints the table.
 func drive(args []string) error {
@@ -127,8 +126,8 @@ func (r result) String() string {
 }
 
 // attempts is how often a run is done that could not be carried out, or that found
-// something broken while a processor of the machine stood still, or while programs were
-// without one for too long. A world can be lost by what the run before has left.
+// something broken while a processor of the machine stood still. A world can be lost by
+// what the run before has left.
 const attempts = 3
 
 // handOut has one world after the other do runs until there are none left.
@@ -146,7 +145,7 @@ func handOut(o options, work <-chan uint64, done chan<- result) {
 				r, err = w.do(seed, o.all)
 			}
 			stood := standstill.Since(begun)
-			if err == nil && (len(r.Broken) == 0 || stood == 0 && !r.Starved) {
+			if err == nil && (len(r.Broken) == 0 || stood == 0) {
 				break
 			}
 			if err != nil {
@@ -154,9 +153,6 @@ func handOut(o options, work <-chan uint64, done chan<- result) {
 			}
 			if stood > 0 {
 				fmt.Printf("a processor stood still for %.1f s; %s\n", stood.Seconds(), r)
-			}
-			if r.Starved {
-				fmt.Printf("programs had no processor for too long; %s\n", r)
 			}
 			w.kill()
 			w = nil

@@ -50,8 +50,8 @@ func (t *tree) look() state {
 			halted++
 		}
 	}
-	before, end := t.stats.Ticks(), newTimer(100*time.Millisecond, mostKeptLook)
-	for over := false; !over && t.stats.Ticks() == before; over, _ = end.over() {
+	before, from := t.stats.Ticks(), time.Now()
+	for time.Since(from) < 100*time.Millisecond && t.stats.Ticks() == before {
 		time.Sleep(5 * time.Millisecond)
 	}
 	moves, open := t.stats.Ticks() != before, answers(t.pod.peer)
@@ -69,8 +69,8 @@ func (t *tree) look() state {
 }
 
 // await looks until the tree is in one of the wanted states.
-func (r *run) await(t *tree, limit time.Duration, wanted ...state) bool {
-	for end := newTimer(limit, mostKept); ; time.Sleep(10 * time.Millisecond) {
+func (t *tree) await(limit time.Duration, wanted ...state) bool {
+	for deadline := time.Now().Add(limit); ; time.Sleep(10 * time.Millisecond) {
 		t.state = t.look()
 		if slices.Contains(wanted, t.state) {
 			if len(wanted) == 1 {
@@ -82,7 +82,7 @@ func (r *run) await(t *tree, limit time.Duration, wanted ...state) bool {
 				return true
 			}
 		}
-		if r.over(end) {
+		if time.Now().After(deadline) {
 			return false
 		}
 	}
@@ -143,7 +143,7 @@ func (r *run) judgeDump(t *tree) {
 	wanted := r.wanted(t)
 	r.logf("%s: %s; it must be: %v", t.id, t.told, wanted)
 	frozen, armed := a.at("after:network-lock")
-	reached := r.await(t, r.limit(), wanted...)
+	reached := t.await(r.limit(), wanted...)
 	r.logf("%s: %s", t.id, t.state)
 	if r.interrupted(t, armed) {
 		r.excuse("CRIU was killed while it had the tasks' sockets in repair mode, or its own code in the tasks")
@@ -232,7 +232,7 @@ func (r *run) outlive(t *tree, wanted []state) {
 		}
 	}
 	over := time.Until(last.Add(r.ttl() + 2500*time.Millisecond)) // iptables counts whole seconds
-	if r.await(t, max(over, 0), slices.Concat(wanted, []state{runs, stoppedOpen, goneOpen})...) {
+	if t.await(max(over, 0), slices.Concat(wanted, []state{runs, stoppedOpen, goneOpen})...) {
 		r.logf("%s: %s", t.id, t.state)
 	} else if r.excused == "" || !answers(t.pod.peer) { // what CRIU itself has left may be neither
 		r.breaks("the kernel ends a freeze when its time to live is over", "%s is still %s after %s", t.id, t.state, r.ttl())
@@ -274,15 +274,15 @@ func (r *run) judgeBack(p *pod) {
 		if r.excused != "" {
 			continue
 		}
-		if err := r.wait(limit, func() error { return t.carries(now) }); err != nil {
+		if err := wait(limit, func() error { return t.carries(now) }); err != nil {
 			r.breaks("connections go on", "%s: %v; it is %s", t.id, err, t.look())
 		}
 		t.quiet()
-		if err := r.wait(limit, t.settled); err != nil {
+		if err := wait(limit, t.settled); err != nil {
 			r.breaks("no byte is lost or doubled", "%s: %v", t.id, err)
 		}
 	}
-	err := r.wait(r.limit(), func() error {
+	err := wait(r.limit(), func() error {
 		rules, err := ruleset(p.app)
 		if err == nil && rules != p.rules {
 			err = fmt.Errorf("%s has\n%s\nand had\n%s", p.app, rules, p.rules)

@@ -161,18 +161,16 @@ func answers(peer string) bool {
 			return err
 		}
 		buf := make([]byte, 200)
-		for deadline := time.Now().Add(250 * time.Millisecond); ; {
-			n, _, err := unix.Recvfrom(fd, buf, 0) // what came in time is there, however late we are
+		for deadline := time.Now().Add(250 * time.Millisecond); time.Now().Before(deadline); {
+			n, _, err := unix.Recvfrom(fd, buf, 0)
 			if err != nil {
 				return err
 			}
 			if n >= 28 && buf[20] == 0 && buf[24] == 0x66 { // an echo reply to us
 				return nil
 			}
-			if time.Now().After(deadline) {
-				return os.ErrDeadlineExceeded
-			}
 		}
+		return os.ErrDeadlineExceeded
 	})
 	return err == nil
 }

@@ -34,7 +34,6 @@ type run struct {
 	calm       atomic.Bool // no fault strikes any more
 	struck     [2]atomic.Bool
 	asides     sync.WaitGroup // what goes on beside the run
-	starvation atomic.Bool    // something could not be waited for, see timer
 
 	mu       sync.Mutex
 	log      strings.Builder

@@ -15,9 +15,8 @@ import (
 	"syscall"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/criu-netfreeze/criu-netfreeze/testdata/traffic/stats"
+	"golang.org/x/sys/unix"
 )
 
 // pod is a network namespace with trees in it, and the other end of their connections.
@@ -81,7 +80,7 @@ func (r *run) newPod(n, trees int) (p *pod, err error) {
 	}
 	started := time.Now()
 	for _, t := range p.trees {
-		if err := r.wait(patience, func() error { return t.carries(started) }); err != nil {
+		if err := wait(patience, func() error { return t.carries(started) }); err != nil {
 			return p, fmt.Errorf("before the dump: %w", err)
 		}
 	}
@@ -94,6 +93,18 @@ func (r *run) newPod(n, trees int) (p *pod, err error) {
 
 // patience is how long anything may take before the fault.
 const patience = 20 * time.Second
+
+// wait calls wrong until it returns nil or the time is over.
+func wait(limit time.Duration, wrong func() error) error {
+	deadline := time.Now().Add(limit)
+	for {
+		err := wrong()
+		if err == nil || time.Now().After(deadline) {
+			return err
+		}
+		time.Sleep(5 * time.Millisecond)
+	}
+}
 
 // start starts the server, which will be dumped, and its client.
 func (t *tree) start(r *run, port int) error {
@@ -119,7 +130,7 @@ func (t *tree) start(r *run, port int) error {
 	if err != nil {
 		return err
 	}
-	if err := r.wait(patience, func() (err error) { t.stats, err = stats.Open(t.data("stats")); return err }); err != nil {
+	if err := wait(patience, func() (err error) { t.stats, err = stats.Open(t.data("stats")); return err }); err != nil {
 		return err
 	}
 	interval := ",interval=5ms"
@@ -139,7 +150,7 @@ func (t *tree) start(r *run, port int) error {
 		return err
 	}
 	go t.client.Wait()
-	return r.wait(patience, func() (err error) { t.peers, err = stats.Open(t.data("peers")); return err })
+	return wait(patience, func() (err error) { t.peers, err = stats.Open(t.data("peers")); return err })
 }
 
 func (t *tree) startPlain(r *run, args []string) error {

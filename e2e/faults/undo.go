@@ -88,7 +88,7 @@ func (r *run) thaw(p *pod) {
 		}
 	}
 	for _, t := range p.trees {
-		if !r.await(t, r.limit(), runs) {
+		if !t.await(r.limit(), runs) {
 			r.breaks("netfreeze thaw does what it says", "after thaw %s %s is %s", target, t.id, t.state)
 		}
 	}
@@ -103,7 +103,7 @@ func (r *run) end(t *tree) bool {
 		}
 		return false
 	}
-	if !r.await(t, r.limit(), gone) {
+	if !t.await(r.limit(), gone) {
 		r.breaks("netfreeze kill ends a held tree", "%s is %s", t.id, t.state)
 		return false
 	}
@@ -126,7 +126,7 @@ func (r *run) restore(t *tree) {
 		r.asides.Wait()
 		if t.engine == runc {
 			// The runtime may go on after its caller was killed.
-			if err := r.wait(r.limit(), t.readPid); err != nil {
+			if err := wait(r.limit(), t.readPid); err != nil {
 				r.logf("%v", err)
 			}
 		}
@@ -137,7 +137,7 @@ func (r *run) restore(t *tree) {
 		if from, armed := a.at("after:pre-restore"); opened && a.exit == 0 {
 			r.silent(t.pod, from, armed, unlocked)
 		}
-		if r.await(t, r.limit(), runs) {
+		if t.await(r.limit(), runs) {
 			return
 		}
 		r.logf("%s: %s after a restore", t.id, t.state)
@@ -183,7 +183,7 @@ func (r *run) clear(t *tree) {
 	if !zombie(t.pid) {
 		_ = unix.Kill(t.pid, unix.SIGKILL)
 	}
-	_ = r.wait(patience, func() error {
+	_ = wait(patience, func() error {
 		if s, _ := procState(t.pid); s != 0 {
 			return errors.New("it is still there")
 		}
@@ -234,7 +234,7 @@ func (r *run) judgeRest() {
 	if r.harms() {
 		_, _ = r.command("status") // a command tidies away what the killed have left
 	}
-	if err := r.wait(r.limit(), r.leftovers); err != nil {
+	if err := wait(r.limit(), r.leftovers); err != nil {
 		r.breaks("no process and no file is left behind", "%v", err)
 	}
 	if out, err := r.command("status", "-o", "json"); err != nil || strings.TrimSpace(out) != "[]" {

@@ -33,7 +33,6 @@ func serveWorld(in io.Reader, out io.Writer) error {
 	if err := unix.Mount("faults", stateDir, "tmpfs", 0, "size=512k,mode=700"); err != nil {
 		return fmt.Errorf("mount %s: %w", stateDir, err)
 	}
-	go watchProcessors()
 	s, err := newSteps()
 	if err != nil {
 		return err
@@ -72,7 +71,7 @@ func carryOut(s *steps, o order) result {
 		res.Hit = res.Hit && r.struck[i].Load()
 	}
 	res.Hit = res.Hit || r.injected()
-	res.Excused, res.Starved = r.excused, r.starvation.Load()
+	res.Excused = r.excused
 	if err != nil {
 		res.Failed = err.Error()
 		r.logf("could not be carried out: %v", err)
