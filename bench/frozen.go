@@ -73,7 +73,7 @@ func (b *bench) frozen() error {
 			continue
 		}
 		rounds := b.rounds
-		if s.connections > 1000 || s.processes > 10 || s.threads > 10 {
+		if s.connections > 1000 {
 			rounds = max(3, rounds/3)
 		}
 		g := &Group{
