@@ -88,10 +88,7 @@ func (d *Dump) prepare(root *proc.Process) error {
 	if d.record().Scope == record.NetNS {
 		err = d.prepareNetNS()
 	} else {
-		d.quieten()
-		if err = d.armTree(); err == nil {
-			d.to(dumpFrozen)
-		}
+		err = d.freezeConnections()
 	}
 	if err != nil {
 		err = errors.Join(err, d.freeze.Forget())
@@ -134,34 +131,53 @@ func (d *Dump) prepareNetNS() error {
 	if err := d.freeze.Prepare(hold); err != nil {
 		return err
 	}
-	if err := d.drain(); err != nil {
+	socks, err := d.drain()
+	if err != nil {
 		return err
 	}
-	d.quieten()
+	d.quieten(socks)
 	return nil
 }
 
 // drain waits, at most as long as configured, until the application has
 // accepted the connections that wait for it. New ones are held back meanwhile:
-// their first SYN is dropped and comes again after the freeze.
-func (d *Dump) drain() error {
+// their first SYN is dropped and comes again after the freeze. It returns the namespace's
+// sockets, as they are then.
+func (d *Dump) drain() ([]tcp.Socket, error) {
 	const step = 2 * time.Millisecond
 	deadline := time.Now().Add(d.set.Drain)
 	for {
 		socks, err := d.freeze.Sockets()
 		if err != nil {
-			return err
+			return nil, err
 		}
 		pending := tcp.Pending(socks)
 		if pending == 0 {
-			return nil
+			return socks, nil
 		}
 		if !time.Now().Before(deadline) {
 			d.env.Log.Warn(code.New(code.Handshakes, fmt.Sprintf("%d handshakes are still pending after %v; CRIU fails on them unless skip-in-flight is set (drain in netfreeze.toml sets the time)", pending, d.set.Drain)))
-			return nil
+			return socks, nil
 		}
 		time.Sleep(step)
 	}
+}
+
+// freezeConnections has the peers of the tree's own connections stop sending, and freezes
+// these connections.
+func (d *Dump) freezeConnections() error {
+	if d.record().Quiet {
+		socks, err := d.freeze.Sockets()
+		if err != nil {
+			return err
+		}
+		d.quieten(socks)
+	}
+	if err := d.armTree(); err != nil {
+		return err
+	}
+	d.to(dumpFrozen)
+	return nil
 }
 
 // armTree freezes the tree's own connections, as the tree is now.

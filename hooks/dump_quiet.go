@@ -23,11 +23,12 @@ const quietMargin = synMargin
 
 // quieten makes the peers stop sending, so that the freeze, which comes next, drops
 // nothing. Where that does not work the dump goes on without.
-func (d *Dump) quieten() {
+// socks are the namespace's sockets.
+func (d *Dump) quieten(socks []tcp.Socket) {
 	if !d.record().Quiet {
 		return
 	}
-	conns, err := d.receiving()
+	conns, err := d.receiving(socks)
 	if err == nil && len(conns) > 0 {
 		d.quiet, err = quiet.Make(d.freeze.NetNS(), conns, d.set.QuietTime, func(conns []tcp.Tuple) error {
 			return d.freeze.ShutWindows(conns, d.set.QuietTime+quietMargin)
@@ -55,12 +56,9 @@ func describeQuiet(p *quiet.Peers, limit time.Duration) string {
 	return text
 }
 
-// receiving returns the connections that the freeze will cover and whose peers may send.
-func (d *Dump) receiving() ([]tcp.Tuple, error) {
-	socks, err := d.freeze.Sockets()
-	if err != nil {
-		return nil, err
-	}
+// receiving returns those of the connections that the freeze will cover and whose peers
+// may send.
+func (d *Dump) receiving(socks []tcp.Socket) ([]tcp.Tuple, error) {
 	socks = tcp.Receiving(socks)
 	if d.record().Scope == record.NetNS || len(socks) == 0 {
 		return tcp.Outside(tcp.Connections(socks)), nil
@@ -102,7 +100,11 @@ func (d *Dump) open(ctx context.Context) (sent int, err error) {
 	if !d.reopened {
 		return 0, nil
 	}
-	conns, err := d.receiving()
+	socks, err := d.freeze.Sockets()
+	if err != nil {
+		return 0, err
+	}
+	conns, err := d.receiving(socks)
 	if err != nil {
 		return 0, err
 	}

@@ -38,7 +38,9 @@ func (r *Restore) watchTraffic() {
 		defer ns.Close()
 		w := trafficWatch{
 			conns: conns, sleep: time.Sleep,
-			list: func() (map[tcp.Tuple]tcp.Progress, error) { return netns.In(ns, tcp.ListProgress) },
+			list: func() (map[tcp.Tuple]tcp.Progress, error) {
+				return netns.In(ns, func() (map[tcp.Tuple]tcp.Progress, error) { return tcp.ListProgress(conns) })
+			},
 		}
 		flows, err := w.run(time.Now())
 		if err != nil {

@@ -18,9 +18,11 @@ import (
 // timer has taken over. It returns how many packets it sent.
 func (s *Sender) Retransmit(ns *netns.Namespace, streams []tcp.Stream, limit int) (sent int, err error) {
 	r := retransmission{
-		progress: func() (map[tcp.Tuple]tcp.Progress, error) { return netns.In(ns, tcp.ListProgress) },
-		send:     func(packets [][]byte) error { return s.Send(packets, 0) },
-		sleep:    time.Sleep,
+		progress: func(conns []tcp.Tuple) (map[tcp.Tuple]tcp.Progress, error) {
+			return netns.In(ns, func() (map[tcp.Tuple]tcp.Progress, error) { return tcp.ListProgress(conns) })
+		},
+		send:  func(packets [][]byte) error { return s.Send(packets, 0) },
+		sleep: time.Sleep,
 	}
 	return r.run(streams, limit)
 }
@@ -28,7 +30,7 @@ func (s *Sender) Retransmit(ns *netns.Namespace, streams []tcp.Stream, limit int
 // retransmission holds what a retransmission needs from outside, so that tests can
 // replace it.
 type retransmission struct {
-	progress func() (map[tcp.Tuple]tcp.Progress, error) // as tcp.ListProgress
+	progress func(conns []tcp.Tuple) (map[tcp.Tuple]tcp.Progress, error) // as tcp.ListProgress
 	send     func(packets [][]byte) error
 	sleep    func(time.Duration)
 }
@@ -52,7 +54,7 @@ func (r retransmission) run(streams []tcp.Stream, limit int) (sent int, err erro
 	}
 	for wait := first; len(open) > 0; wait *= 2 {
 		r.sleep(wait)
-		progress, err := r.progress()
+		progress, err := r.progress(tuples(open))
 		if err != nil {
 			return sent, err
 		}
@@ -64,6 +66,15 @@ func (r retransmission) run(streams []tcp.Stream, limit int) (sent int, err erro
 		}
 	}
 	return sent, nil
+}
+
+// tuples returns the names of the connections.
+func tuples(streams []unreached) []tcp.Tuple {
+	all := make([]tcp.Tuple, len(streams))
+	for i, s := range streams {
+		all[i] = s.Tuple
+	}
+	return all
 }
 
 // missing returns one segment for each connection whose old data is not yet

@@ -35,7 +35,7 @@ func TestLimit(t *testing.T) {
 		packets := Plan(streams, limit, false)
 		count(packets)
 		r := retransmission{
-			progress: func() (map[tcp.Tuple]tcp.Progress, error) {
+			progress: func([]tcp.Tuple) (map[tcp.Tuple]tcp.Progress, error) {
 				return map[tcp.Tuple]tcp.Progress{busy.Tuple: {Waits: true}, mild.Tuple: {Waits: true}}, nil
 			},
 			send:  func(packets [][]byte) error { count(packets); return nil },

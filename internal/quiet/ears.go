@@ -44,11 +44,13 @@ func listen(ns *netns.Namespace, peers map[tcp.Tuple]*peer) (*ears, error) {
 	return e, nil
 }
 
-// close stops listening.
+// close stops listening. The socket itself is closed by the way: the kernel waits until
+// no processor can be using it any more (packet_release in net/packet/af_packet.c), which
+// takes some 10 ms, and CRIU would wait too.
 func (e *ears) close() {
 	_ = e.tap.SetReadDeadline(time.Now())
 	<-e.done
-	_ = e.tap.Close()
+	go func() { _ = e.tap.Close() }()
 }
 
 // run listens until the deadline. What it does not hear counts as not said.

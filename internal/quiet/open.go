@@ -5,6 +5,7 @@ package quiet
 import (
 	"context"
 	"maps"
+	"slices"
 	"time"
 
 	"github.com/criu-netfreeze/criu-netfreeze/internal/netns"
@@ -75,7 +76,7 @@ var asks = []time.Duration{20 * time.Millisecond, 510 * time.Millisecond}
 func End(ctx context.Context, ns *netns.Namespace, conns []tcp.Tuple) (sent int, err error) {
 	p := &Peers{ns: ns, peers: map[tcp.Tuple]*peer{}}
 	defer p.Close()
-	before, err := p.progress()
+	before, err := p.progress(conns)
 	if err != nil {
 		return 0, err
 	}
@@ -112,7 +113,7 @@ func sleep(ctx context.Context, pause time.Duration) bool {
 
 // dropSending takes out the peers that send again, and those whose connection has gone.
 func (p *Peers) dropSending(peers map[tcp.Tuple]*peer) error {
-	progress, err := p.progress()
+	progress, err := p.progress(slices.Collect(maps.Keys(peers)))
 	if err != nil {
 		return err
 	}

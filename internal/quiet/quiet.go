@@ -24,6 +24,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"slices"
 	"time"
 
 	"github.com/criu-netfreeze/criu-netfreeze/internal/netns"
@@ -74,7 +75,7 @@ type peer struct {
 func Make(ns *netns.Namespace, conns []tcp.Tuple, limit time.Duration, shut func([]tcp.Tuple) error) (_ *Peers, err error) {
 	began := time.Now()
 	p := &Peers{ns: ns, peers: map[tcp.Tuple]*peer{}}
-	progress, err := p.progress()
+	progress, err := p.progress(conns)
 	if err != nil {
 		return nil, err
 	}
@@ -148,17 +149,12 @@ func (p *Peers) Has(t tcp.Tuple) bool {
 	return ok
 }
 
-func (p *Peers) progress() (map[tcp.Tuple]tcp.Progress, error) {
-	return netns.In(p.ns, tcp.ListProgress)
+// progress returns how far those of the connections have come that are still there.
+func (p *Peers) progress(conns []tcp.Tuple) (map[tcp.Tuple]tcp.Progress, error) {
+	return netns.In(p.ns, func() (map[tcp.Tuple]tcp.Progress, error) { return tcp.ListProgress(conns) })
 }
 
-func (p *Peers) tuples() []tcp.Tuple {
-	all := make([]tcp.Tuple, 0, len(p.peers))
-	for t := range p.peers {
-		all = append(all, t)
-	}
-	return all
-}
+func (p *Peers) tuples() []tcp.Tuple { return slices.Collect(maps.Keys(p.peers)) }
 
 // connect opens the socket for questions.
 func (p *Peers) connect() error {
@@ -188,7 +184,7 @@ func (p *Peers) wait(ears *ears, asked, deadline time.Time) error {
 	for pause := step; ; {
 		time.Sleep(pause)
 		began := time.Now()
-		progress, err := p.progress()
+		progress, err := p.progress(p.tuples())
 		if err != nil {
 			return err
 		}

@@ -257,7 +257,7 @@ func make_(t *testing.T, ns *netns.Namespace, f rules.Freezer, conns ...tcp.Tupl
 // received returns how many bytes a connection has received.
 func received(t *testing.T, ns *netns.Namespace, conn tcp.Tuple) uint64 {
 	t.Helper()
-	all, err := netns.In(ns, tcp.ListProgress)
+	all, err := netns.In(ns, func() (map[tcp.Tuple]tcp.Progress, error) { return tcp.ListProgress([]tcp.Tuple{conn}) })
 	nstest.Must(t, err)
 	return all[conn].Received
 }

@@ -6,9 +6,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"math"
 	"net/netip"
-	"time"
 
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netlink/nl"
@@ -57,17 +55,9 @@ func List() ([]Socket, error) {
 	return socks, nil
 }
 
-// dump reads the kernel's table once, for both families: the kernel has one table
-// for all sockets of all namespaces. Only the older form of the request can ask
-// for that (TCPDIAG_GETSOCK and inet_diag_dump_compat in net/ipv4/inet_diag.c).
+// dump reads the kernel's table once.
 func dump() ([]Socket, error) {
-	const tcpdiagGetSock = 18
-	req := nl.NewNetlinkRequest(tcpdiagGetSock, unix.NLM_F_DUMP)
-	// struct inet_diag_req of linux/inet_diag.h: idiag_states follows the id.
-	var want [60]byte
-	binary.NativeEndian.PutUint32(want[4+sockIDLen:], allStates)
-	req.AddRawData(want[:])
-	msgs, err := req.Execute(unix.NETLINK_INET_DIAG, 0)
+	msgs, err := dumpRequest(0).Execute(unix.NETLINK_INET_DIAG, 0)
 	socks := make([]Socket, 0, len(msgs))
 	for _, msg := range msgs {
 		if s, ok := parseSocket(msg); ok {
@@ -75,6 +65,21 @@ func dump() ([]Socket, error) {
 		}
 	}
 	return socks, err
+}
+
+// dumpRequest asks for the kernel's table once, for both families: the kernel has one
+// table for all sockets of all namespaces. Only the older form of the request can ask
+// for that (TCPDIAG_GETSOCK and inet_diag_dump_compat in net/ipv4/inet_diag.c). The bits
+// in parts say what is to be told of each socket besides (INET_DIAG_*).
+func dumpRequest(parts byte) *nl.NetlinkRequest {
+	const tcpdiagGetSock = 18
+	req := nl.NewNetlinkRequest(tcpdiagGetSock, unix.NLM_F_DUMP)
+	// struct inet_diag_req of linux/inet_diag.h: idiag_states follows the id.
+	var want [60]byte
+	want[3] = parts
+	binary.NativeEndian.PutUint32(want[4+sockIDLen:], allStates)
+	req.AddRawData(want[:])
+	return req
 }
 
 const (
@@ -170,47 +175,4 @@ func Destroy(s Socket) error {
 		return fmt.Errorf("remove the socket %s: %w", s.Tuple, err)
 	}
 	return nil
-}
-
-// Progress is how far a connection has come since its socket was made.
-type Progress struct {
-	Acked    uint64        // bytes that the peer has acknowledged (tcpi_bytes_acked)
-	Received uint64        // bytes that were received in order (tcpi_bytes_received)
-	Waits    bool          // something that was sent is not acknowledged
-	RTT      time.Duration // how long a round trip takes
-}
-
-// roundTrip returns the time of a round trip as a connection has measured it. The smoothed
-// time (tcpi_rtt) contains the time by which the peer puts its acknowledgements off, 40 ms
-// and more, where one side mostly sends: so it is no more than twice the shortest of the
-// last minutes (tcpi_min_rtt, ~0 without a measurement), for queues on the way.
-func roundTrip(info *netlink.TCPInfo) time.Duration {
-	rtt, shortest := uint64(info.Rtt), uint64(info.Min_rtt)
-	if info.Min_rtt != 0 && info.Min_rtt != math.MaxUint32 {
-		rtt = min(rtt, 2*shortest)
-	}
-	return time.Duration(rtt) * time.Microsecond
-}
-
-// ListProgress returns how far each connection of the calling thread's network
-// namespace has come (sock_diag(7), struct tcp_info).
-func ListProgress() (map[Tuple]Progress, error) {
-	all := map[Tuple]Progress{}
-	for _, family := range []uint8{unix.AF_INET, unix.AF_INET6} {
-		infos, err := netlinksafe.Retry(func() ([]*netlink.InetDiagTCPInfoResp, error) {
-			return netlink.SocketDiagTCPInfo(family)
-		})
-		if err != nil && !errors.Is(err, netlink.ErrDumpInterrupted) {
-			return nil, fmt.Errorf("list TCP sockets by sock_diag: %w", err)
-		}
-		for _, i := range infos {
-			if i.TCPInfo == nil || i.InetDiagMsg == nil {
-				continue
-			}
-			id := i.InetDiagMsg.ID
-			t := NewTuple(addrPort(id.Source, id.SourcePort), addrPort(id.Destination, id.DestinationPort))
-			all[t] = Progress{Acked: i.TCPInfo.Bytes_acked, Received: i.TCPInfo.Bytes_received, Waits: i.TCPInfo.Unacked != 0, RTT: roundTrip(i.TCPInfo)}
-		}
-	}
-	return all, nil
 }
