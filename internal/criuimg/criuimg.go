@@ -11,9 +11,12 @@ import (
 	"io/fs"
 
 	criu_core "github.com/checkpoint-restore/go-criu/v7/crit/images/criu-core"
+	"github.com/checkpoint-restore/go-criu/v7/crit/images/fdinfo"
 	"github.com/checkpoint-restore/go-criu/v7/crit/images/inventory"
 	"github.com/checkpoint-restore/go-criu/v7/crit/images/netdev"
 	"github.com/checkpoint-restore/go-criu/v7/crit/images/pstree"
+	sk_inet "github.com/checkpoint-restore/go-criu/v7/crit/images/sk-inet"
+	"google.golang.org/protobuf/proto"
 
 	"github.com/criu-netfreeze/criu-netfreeze/internal/code"
 	"github.com/criu-netfreeze/criu-netfreeze/internal/tcp"
@@ -61,6 +64,20 @@ func read(images fs.FS) (*Checkpoint, error) {
 		return nil, err
 	}
 	return cp, nil
+}
+
+// Warm does beforehand, and beside its caller, what the first images cost besides reading
+// them: messages are described to the decoder when the first of their kind comes. Where
+// CRIU waits for [Read], that is a good part of it.
+func Warm() {
+	go func() {
+		magics()
+		for _, m := range []proto.Message{
+			&fdinfo.FileEntry{}, &sk_inet.InetSkEntry{}, &inventory.InventoryEntry{}, &pstree.PstreeEntry{}, &criu_core.TaskKobjIdsEntry{}, &netdev.NetnsEntry{},
+		} {
+			_ = decode(nil, m) // nothing is damaged in no bytes
+		}
+	}()
 }
 
 // readNetNS compares the root task's network namespace with the one that CRIU was

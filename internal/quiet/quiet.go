@@ -189,19 +189,26 @@ func (p *Peers) wait(ears *ears, asked, deadline time.Time) error {
 			return err
 		}
 		now := time.Now()
-		pause = max(step, now.Sub(began)) // no more than half of the time
-		if p.note(ears, progress, now, now.Sub(asked) < answerTime) || now.After(deadline) {
+		took := now.Sub(began)
+		left, all := p.note(ears, progress, now, now.Sub(asked) < answerTime)
+		if all && left <= 0 || now.After(deadline) {
 			return nil
 		}
+		pause = step
+		if all { // no later than they may be quiet
+			pause = min(step, left)
+		}
+		pause = max(pause, took) // no more than half of the time
 	}
 }
 
-// note notes what has come in by now. It reports whether all peers are quiet, apart
-// from those that will never be told; patient says that they may still be.
-func (p *Peers) note(ears *ears, progress map[tcp.Tuple]tcp.Progress, now time.Time, patient bool) bool {
+// note notes what has come in by now. It reports whether all peers have been told to be
+// quiet, apart from those that never will be (patient says that they may still be), and
+// how much longer nothing more must come in from them.
+func (p *Peers) note(ears *ears, progress map[tcp.Tuple]tcp.Progress, now time.Time, patient bool) (left time.Duration, all bool) {
 	ears.mu.Lock()
 	defer ears.mu.Unlock()
-	all := true
+	all = true
 	for t, peer := range p.peers {
 		is, alive := progress[t]
 		if !alive {
@@ -211,28 +218,31 @@ func (p *Peers) note(ears *ears, progress map[tcp.Tuple]tcp.Progress, now time.T
 		if is.Received != peer.received {
 			peer.received, peer.quiet, peer.grown = is.Received, now, true
 		}
-		if told := !peer.told.IsZero(); told || patient {
-			all = all && told && peer.isQuiet(now)
+		switch told := !peer.told.IsZero(); {
+		case told:
+			left = max(left, peer.left(now))
+		case patient:
+			all = false
 		}
 	}
-	return all
+	return left, all
 }
 
-// isQuiet reports whether the peer has been told to be quiet, and has been, for so long
-// that nothing of it can be under way.
-func (p *peer) isQuiet(now time.Time) bool {
+// left returns how much longer nothing must come in from a peer that has been told to be
+// quiet, so that nothing of it can be under way. It is 0 or less for one that is quiet.
+func (p *peer) left(now time.Time) time.Duration {
 	since := p.quiet
 	if p.told.After(since) {
 		since = p.told
 	}
-	return !p.told.IsZero() && now.Sub(since) >= p.rtt+margin
+	return p.rtt + margin - now.Sub(since)
 }
 
 // dropLoud takes out the peers that are not quiet.
 func (p *Peers) dropLoud() {
 	now := time.Now()
 	for t, peer := range p.peers {
-		if !peer.isQuiet(now) {
+		if peer.told.IsZero() || peer.left(now) > 0 {
 			delete(p.peers, t)
 			p.Loud++
 		}

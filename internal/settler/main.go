@@ -9,6 +9,7 @@ import (
 
 	"github.com/criu-netfreeze/criu-netfreeze/internal/action"
 	"github.com/criu-netfreeze/criu-netfreeze/internal/code"
+	"github.com/criu-netfreeze/criu-netfreeze/internal/criuimg"
 	"github.com/criu-netfreeze/criu-netfreeze/internal/printable"
 )
 
@@ -28,6 +29,9 @@ func Main(args []string) int {
 	if ready := os.NewFile(action.ReadyFD, "ready"); ready != nil && len(args) == 3 {
 		if _, statErr := ready.Stat(); statErr == nil {
 			debug.SetGCPercent(gcPercent)
+			if args[2] == action.PreRestore {
+				criuimg.Warm()
+			}
 			err = Run(args[1], ready)
 		}
 	}

@@ -11,6 +11,7 @@ import (
 	"fmt"
 	"os"
 	"runtime/debug"
+	"sync"
 	"time"
 
 	"github.com/sirupsen/logrus"
@@ -79,7 +80,8 @@ type settler struct {
 	env  *hooks.Env
 	lock *record.Lock
 	sock int
-	tx   hooks.Transaction // nil before the first action
+	read func() (*config.Config, error) // the configuration, which is being read meanwhile
+	tx   hooks.Transaction              // nil before the first action
 
 	report *reporter
 }
@@ -96,7 +98,9 @@ func newSettler(id string) (*settler, error) {
 	if err != nil {
 		return nil, fmt.Errorf("take hold of CRIU: %w", err)
 	}
-	s := &settler{id: id, sock: -1, report: &reporter{journal: journal.Open(id)}}
+	read := sync.OnceValues(func() (*config.Config, error) { return config.Load(config.Path) })
+	go read() //nolint:errcheck // whoever asks for it gets it
+	s := &settler{id: id, sock: -1, read: read, report: &reporter{journal: journal.Open(id)}}
 	s.env = &hooks.Env{
 		Keeper: freeze.New(rules.Kernel{}), CRIU: criu, Log: newLog(), Config: s.configure, Pause: s.pause,
 		Report: s.report.journal,
@@ -161,7 +165,7 @@ func (s *settler) pause(d time.Duration) bool {
 
 // configure reads the configuration and sets the log up as it says.
 func (s *settler) configure() (*config.Config, error) {
-	cfg, err := config.Load(config.Path)
+	cfg, err := s.read()
 	if err != nil {
 		return nil, err
 	}
