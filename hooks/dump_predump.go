@@ -128,15 +128,24 @@ func (d *Dump) prepareNetNS() error {
 	if d.set.Drain > 0 {
 		hold = d.set.Drain + synMargin
 	}
-	if err := d.freeze.Prepare(hold); err != nil {
+	look := beside(d.freeze.Sockets)
+	err := d.freeze.Prepare(hold)
+	socks, err2 := look() // it uses the namespace, which may have to be closed
+	if err = errors.Join(err, err2); err != nil {
 		return err
 	}
-	socks, err := d.drain()
-	if err != nil {
+	if tcp.Pending(socks) > 0 { // what is accepted meanwhile becomes quiet, too
+		if socks, err = d.drain(); err == nil {
+			d.quieten(socks)
+		}
 		return err
 	}
+	// Nothing is to be expected of the drain, which must look once more all the same: CRIU
+	// need not wait for one after the other.
+	drained := beside(d.drain)
 	d.quieten(socks)
-	return nil
+	_, err = drained()
+	return err
 }
 
 // drain waits, at most as long as configured, until the application has

@@ -66,9 +66,16 @@ func newNudger(env *Env, set config.Settings, cp *criuimg.Checkpoint) *nudger {
 		}
 		return nudge.Remote(streams)
 	})
-	n.background.Go(func() { n.streams() })
+	n.background.Go(func() {
+		time.Sleep(aside)
+		n.streams()
+	})
 	return n
 }
+
+// aside is how long work that nobody waits for is put off after an action: the script
+// ends meanwhile, and CRIU, which waits for that, needs the processors.
+const aside = 2 * time.Millisecond
 
 // reviveNudger makes the nudger of a restore whose settler was killed, from the images.
 // What cannot be read is not needed: the peers' timers do the same, later.
@@ -132,6 +139,7 @@ func (r *Restore) announceFrozen() {
 	peers := r.peers()
 	n.background.Go(func() {
 		defer close(p.ready)
+		time.Sleep(aside)
 		var err error
 		if p.sender, err = nudge.Open(ns); err != nil {
 			n.log.Debug(err)

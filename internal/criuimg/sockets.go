@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io/fs"
 	"net/netip"
+	"sync"
 
 	"github.com/checkpoint-restore/go-criu/v7/crit/images/fdinfo"
 	sk_inet "github.com/checkpoint-restore/go-criu/v7/crit/images/sk-inet"
@@ -44,7 +45,9 @@ func (cp *Checkpoint) readSockets() error {
 }
 
 // iskField is the number of the inet socket in an entry of files.img.
-var iskField = (&fdinfo.FileEntry{}).ProtoReflect().Descriptor().Fields().ByName("isk").Number()
+var iskField = sync.OnceValue(func() protowire.Number {
+	return (&fdinfo.FileEntry{}).ProtoReflect().Descriptor().Fields().ByName("isk").Number()
+})
 
 // inetSocket returns the encoded inet socket of an entry of files.img, or nil if the
 // file is of another kind. Nothing else of the entry is decoded. A field that is
@@ -61,7 +64,7 @@ func inetSocket(entry []byte) (sk []byte, err error) {
 		if n < 0 {
 			return nil, damaged("%w", protowire.ParseError(n))
 		}
-		if number == iskField && kind == protowire.BytesType {
+		if number == iskField() && kind == protowire.BytesType {
 			value, _ := protowire.ConsumeBytes(entry)
 			sk = append(sk, value...)
 		}

@@ -8,6 +8,7 @@ import (
 	"os"
 	"regexp"
 	"strconv"
+	"sync"
 
 	"github.com/criu-netfreeze/criu-netfreeze/internal/code"
 	"github.com/criu-netfreeze/criu-netfreeze/internal/netns"
@@ -41,11 +42,13 @@ func (e *UnreadableError) Unwrap() error { return e.err }
 func (e *UnreadableError) Remove() error { return (&Record{ID: e.ID}).Remove() }
 
 // netnsText is how every version so far has written a record's namespace.
-var netnsText = regexp.MustCompile(`"netns":\s*\{\s*"Dev":\s*(\d+),\s*"Ino":\s*(\d+)\s*\}`)
+var netnsText = sync.OnceValue(func() *regexp.Regexp {
+	return regexp.MustCompile(`"netns":\s*\{\s*"Dev":\s*(\d+),\s*"Ino":\s*(\d+)\s*\}`)
+})
 
 // NetNS returns the namespace that the record is about, as far as its text still tells.
 func (e *UnreadableError) NetNS() (id netns.ID, ok bool) {
-	m := netnsText.FindSubmatch(e.text)
+	m := netnsText().FindSubmatch(e.text)
 	if m == nil {
 		return netns.ID{}, false
 	}
