@@ -277,6 +277,7 @@ func (r *Restore) forgetFlows() {
 	}
 	go func() {
 		defer ns.Close()
+		time.Sleep(aside)
 		if err := forgetFlows(log, ns, conns); err != nil {
 			log.Warnf("old entries of connection tracking may be left, which can keep the peers' packets away: %v", code.Any(err))
 		}

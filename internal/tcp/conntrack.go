@@ -7,6 +7,9 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"os"
+	"strconv"
+	"strings"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -20,6 +23,11 @@ import (
 // connection here. It is no error if there are no entries, or if the kernel has
 // no connection tracking.
 func DeleteConntrack(conns []Tuple) (int, error) {
+	// To list the entries the kernel goes through those of all namespaces, some 10 ms for
+	// which it leaves the processor to nobody else.
+	if n, err := conntrackCount(); err == nil && n == 0 {
+		return 0, nil
+	}
 	f := make(staleFlows, 2*len(conns))
 	for _, c := range conns {
 		f[c] = struct{}{}
@@ -38,6 +46,16 @@ func DeleteConntrack(conns []Tuple) (int, error) {
 		}
 	}
 	return total, nil
+}
+
+// conntrackCount returns how many entries there are in the calling thread's network
+// namespace (nf_conntrack-sysctl in the kernel's documentation).
+func conntrackCount() (int, error) {
+	text, err := os.ReadFile("/proc/sys/net/netfilter/nf_conntrack_count")
+	if err != nil {
+		return 0, err
+	}
+	return strconv.Atoi(strings.TrimSpace(string(text)))
 }
 
 // staleFlows are the connections whose entries are to be deleted.

@@ -63,6 +63,9 @@ func TestDeleteConntrack(t *testing.T) {
 			return len(flows)
 		}
 		before := count()
+		if n, err := conntrackCount(); n != before || err != nil {
+			t.Errorf("%d entries are counted, %d are listed: %v", n, before, err)
+		}
 		n, err := DeleteConntrack([]Tuple{k.tuple})
 		if err != nil || n != 1 || count() != before-1 {
 			t.Errorf("forgot %d of %d, %d are left: %v", n, before, count(), err)
