@@ -49,6 +49,7 @@ func (s silence) String() string {
 func TestQuiet(t *testing.T) {
 	plain, runc := plainCRIU{}, runtimeEngine("runc")
 	cases, runs := []silence{
+		{time.Second / 10, false, plain}, // or as long as CRIU takes
 		{time.Second / 2, false, plain}, {2 * time.Second, true, plain}, {8 * time.Second, false, plain},
 		{time.Second, true, runc},
 	}, 3
@@ -84,6 +85,7 @@ func (o *outages) measureQuiet(t *testing.T, c silence) {
 	}
 	time.Sleep(c.length - time.Since(begin))
 	thaw := o.restoreQuiet(t, p)
+	t.Logf("from the beginning of the dump to the thaw: %s", thaw.Sub(begin).Round(time.Millisecond))
 	if !c.meanwhile {
 		woken = time.Now()
 		p.client.signal(syscall.SIGUSR2)
