@@ -9,6 +9,11 @@ import "fmt"
 // not grow through the hook.
 const ownShare = 2
 
+// firstShare is how many times as long as an empty program the first action of a dump or a
+// restore may take, which starts the settler and makes the rules. CRIU waits for it, but the
+// tasks of a dump do not yet.
+const firstShare = 10
+
 // checkBounds compares the results with their bounds, as far as they were
 // measured.
 func (r *results) checkBounds() {
@@ -37,6 +42,12 @@ func (r *results) checkBounds() {
 	}
 	if g := r.group("foreign"); g != nil {
 		r.bound("a foreign action, relative to "+emptyGo, g.row("netfreeze-hook").Ratio, 1.3, "")
+		empty := g.row(emptyGo).Median
+		for _, of := range [][2]string{{"actions-dump", "pre-dump"}, {"actions-restore", "pre-restore"}} {
+			if first := r.group(of[0]); first != nil {
+				r.bound(of[1]+" with one connection, relative to "+emptyGo, first.row(of[1]).Median/empty, firstShare, "")
+			}
+		}
 	}
 	if g := r.group("growth-netns"); g != nil {
 		// Within noise: no more than the spread with 1 connection.

@@ -50,7 +50,9 @@ func TestQuiet(t *testing.T) {
 	plain, runc := plainCRIU{}, runtimeEngine("runc")
 	cases, runs := []silence{
 		{time.Second / 10, false, plain}, // or as long as CRIU takes
-		{time.Second / 2, false, plain}, {2 * time.Second, true, plain}, {8 * time.Second, false, plain},
+		{time.Second / 2, false, plain},
+		{2 * time.Second, true, plain},
+		{8 * time.Second, false, plain},
 		{time.Second, true, runc},
 	}, 3
 	if os.Getenv(outagesVar) != "" {

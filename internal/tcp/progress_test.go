@@ -110,8 +110,12 @@ func TestRoundTrip(t *testing.T) {
 		rtt, shortest uint32
 		want          time.Duration
 	}{
-		{100, 0, 100 * time.Microsecond}, {100, 80, 100 * time.Microsecond}, {42_000, 30, 60 * time.Microsecond},
-		{42_000, math.MaxUint32, 42 * time.Millisecond}, {math.MaxUint32, math.MaxUint32 - 1, math.MaxUint32 * time.Microsecond}, {0, 0, 0},
+		{100, 0, 100 * time.Microsecond},
+		{100, 80, 100 * time.Microsecond},
+		{42_000, 30, 60 * time.Microsecond},
+		{42_000, math.MaxUint32, 42 * time.Millisecond},
+		{math.MaxUint32, math.MaxUint32 - 1, math.MaxUint32 * time.Microsecond},
+		{0, 0, 0},
 	} {
 		if got := roundTrip(unix.TCPInfo{Rtt: tc.rtt, Min_rtt: tc.shortest}); got != tc.want {
 			t.Errorf("%d and %d: %v, want %v", tc.rtt, tc.shortest, got, tc.want)
