@@ -50,6 +50,9 @@ func describeQuiet(p *quiet.Peers, limit time.Duration) string {
 	if p.Slow > 0 {
 		text += fmt.Sprintf("; %d are left alone, whose round trip takes too long (quiet-time is %v)", p.Slow, limit)
 	}
+	if p.Translated > 0 {
+		text += fmt.Sprintf("; %d are left alone, whose addresses are translated in the namespace", p.Translated)
+	}
 	if p.Loud > 0 {
 		text += fmt.Sprintf("; %d are not, and have their windows back", p.Loud)
 	}

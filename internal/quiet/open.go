@@ -4,6 +4,7 @@ package quiet
 
 import (
 	"context"
+	"errors"
 	"maps"
 	"slices"
 	"time"
@@ -27,29 +28,32 @@ var pauses = []time.Duration{
 
 // Open makes the connections tell their quiet peers how large their windows really are,
 // once the rules no longer shut them: at once, and again until a peer has sent something,
-// for some 700 ms at most, or until ctx ends. It returns how many packets it took. Quiet
-// and Has may be called at the same time, and say the same as before.
+// for some 700 ms at most, or until ctx ends. Those that may have been told of a window of
+// 0, though it was not heard, are told at the end of that: our own kernel would not answer
+// the same question sooner. It returns how many packets it took. Quiet and Has may be called
+// at the same time, and say the same as before.
 func (p *Peers) Open(ctx context.Context) (sent int, err error) {
-	if p.Quiet() == 0 || p.sock == nil {
+	if p == nil || p.sock == nil || len(p.peers)+len(p.unheard) == 0 {
 		return 0, nil
 	}
-	shut := maps.Clone(p.peers)
+	shut, unheard := maps.Clone(p.peers), maps.Clone(p.unheard)
 	for _, pause := range pauses {
 		if pause > 0 {
 			if !sleep(ctx, pause) {
 				return sent, nil
 			}
-			if err := p.dropSending(shut); err != nil {
+			if err := errors.Join(p.dropSending(shut), p.dropSending(unheard)); err != nil {
 				return sent, err
 			}
 		}
-		if len(shut) == 0 {
-			break
+		if len(shut)+len(unheard) == 0 {
+			return sent, nil
 		}
 		p.again(shut)
 		sent += len(shut)
 	}
-	return sent, nil
+	p.askOf(unheard)
+	return sent + len(unheard), nil
 }
 
 // Ask makes connections tell their peers once how large their windows are, where it is not
@@ -57,6 +61,10 @@ func (p *Peers) Open(ctx context.Context) (sent int, err error) {
 func Ask(ns *netns.Namespace, conns []tcp.Tuple) error {
 	p := &Peers{ns: ns, peers: map[tcp.Tuple]*peer{}}
 	defer p.Close()
+	conns, err := askable(ns, conns)
+	if err != nil {
+		return err
+	}
 	for _, t := range conns {
 		p.peers[t] = &peer{}
 	}
@@ -76,6 +84,9 @@ var asks = []time.Duration{20 * time.Millisecond, 510 * time.Millisecond}
 func End(ctx context.Context, ns *netns.Namespace, conns []tcp.Tuple) (sent int, err error) {
 	p := &Peers{ns: ns, peers: map[tcp.Tuple]*peer{}}
 	defer p.Close()
+	if conns, err = askable(ns, conns); err != nil {
+		return 0, err
+	}
 	before, err := p.progress(conns)
 	if err != nil {
 		return 0, err

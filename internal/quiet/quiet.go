@@ -15,7 +15,8 @@
 // 3.8.6.1). Whoever ends the freeze has to make the connections say how large theirs is:
 // [Peers.Open], or the first segment of a restore.
 //
-// A connection that does not become quiet in time gets its window back. A closed window
+// A connection that does not become quiet in time gets its window back, and its peer hears
+// of that. A closed window
 // with data under way is worse than none: Linux gives such a connection up after two
 // minutes of silence (tcp_rtx_probe0_timed_out in net/ipv4/tcp_timer.c), not after 15.
 package quiet
@@ -52,9 +53,14 @@ type Peers struct {
 	sock  *wire.Socket
 	peers map[tcp.Tuple]*peer // the quiet ones
 
-	Slow int           // how many connections were left alone, since their round trip is too long
-	Loud int           // how many did not become quiet
-	Took time.Duration // how long it took
+	// unheard are those of which it is not known what they have been told: of many packets
+	// at once some are not heard.
+	unheard map[tcp.Tuple]*peer
+
+	Slow       int           // how many connections were left alone, since their round trip is too long
+	Translated int           // how many were, since their addresses are others outside the namespace
+	Loud       int           // how many did not become quiet
+	Took       time.Duration // how long it took
 }
 
 // peer is the peer of one connection.
@@ -75,11 +81,16 @@ type peer struct {
 func Make(ns *netns.Namespace, conns []tcp.Tuple, limit time.Duration, shut func([]tcp.Tuple) error) (_ *Peers, err error) {
 	began := time.Now()
 	p := &Peers{ns: ns, peers: map[tcp.Tuple]*peer{}}
-	progress, err := p.progress(conns)
+	some, err := askable(ns, conns)
 	if err != nil {
 		return nil, err
 	}
-	for _, t := range conns {
+	p.Translated = len(conns) - len(some)
+	progress, err := p.progress(some)
+	if err != nil {
+		return nil, err
+	}
+	for _, t := range some {
 		now, alive := progress[t]
 		switch {
 		case !alive:
@@ -95,6 +106,8 @@ func Make(ns *netns.Namespace, conns []tcp.Tuple, limit time.Duration, shut func
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, shut(nil))
+			told, _ := toldOf(p.peers)
+			p.again(told)
 			p.Close()
 		}
 	}()
@@ -106,16 +119,22 @@ func Make(ns *netns.Namespace, conns []tcp.Tuple, limit time.Duration, shut func
 		return nil, err
 	}
 	if err = shut(p.tuples()); err == nil {
+		err = p.dropGone() // to ask for one that is closed would open another
+	}
+	if err == nil {
 		p.ask()
 		err = p.wait(ears, time.Now(), began.Add(limit))
 	}
 	if ears.close(); err != nil { // nobody else changes the peers from here on
 		return nil, err
 	}
-	if p.dropLoud(); p.Loud > 0 {
+	if loud := p.dropLoud(); len(loud) > 0 {
 		if err := shut(p.tuples()); err != nil {
 			return nil, err
 		}
+		told, unheard := toldOf(loud)
+		p.again(told)
+		p.Loud, p.unheard = len(loud), unheard
 	}
 	p.again(p.grown())
 	p.Took = time.Since(began)
@@ -149,6 +168,14 @@ func (p *Peers) Has(t tcp.Tuple) bool {
 	return ok
 }
 
+// askable returns those of the connections that can be asked. A question about one whose
+// addresses are translated is taken for the beginning of another connection: it comes to
+// whoever listens on the same port.
+func askable(ns *netns.Namespace, conns []tcp.Tuple) ([]tcp.Tuple, error) {
+	translated, err := netns.In(ns, func() ([]tcp.Tuple, error) { return tcp.Translated(conns) })
+	return tcp.Without(conns, translated), err
+}
+
 // progress returns how far those of the connections have come that are still there.
 func (p *Peers) progress(conns []tcp.Tuple) (map[tcp.Tuple]tcp.Progress, error) {
 	return netns.In(p.ns, func() (map[tcp.Tuple]tcp.Progress, error) { return tcp.ListProgress(conns) })
@@ -172,8 +199,10 @@ func (p *Peers) connect() error {
 }
 
 // ask makes each connection say where it stands. What cannot be sent is not answered.
-func (p *Peers) ask() {
-	for t := range p.peers {
+func (p *Peers) ask() { p.askOf(p.peers) }
+
+func (p *Peers) askOf(peers map[tcp.Tuple]*peer) {
+	for t := range peers {
 		_ = p.sock.Send(wire.Ask(t))
 	}
 }
@@ -238,15 +267,40 @@ func (p *peer) left(now time.Time) time.Duration {
 	return p.rtt + margin - now.Sub(since)
 }
 
-// dropLoud takes out the peers that are not quiet.
-func (p *Peers) dropLoud() {
-	now := time.Now()
+// dropGone takes out the connections that are not there any more.
+func (p *Peers) dropGone() error {
+	progress, err := p.progress(p.tuples())
+	maps.DeleteFunc(p.peers, func(t tcp.Tuple, _ *peer) bool {
+		_, alive := progress[t]
+		return err == nil && !alive
+	})
+	return err
+}
+
+// dropLoud takes out the peers that are not quiet, and returns them.
+func (p *Peers) dropLoud() map[tcp.Tuple]*peer {
+	now, loud := time.Now(), map[tcp.Tuple]*peer{}
 	for t, peer := range p.peers {
 		if peer.told.IsZero() || peer.left(now) > 0 {
 			delete(p.peers, t)
-			p.Loud++
+			loud[t] = peer
 		}
 	}
+	return loud
+}
+
+// toldOf tells the peers that have been told of a window of 0 from those of which that is
+// not known.
+func toldOf(peers map[tcp.Tuple]*peer) (told, unheard map[tcp.Tuple]*peer) {
+	told, unheard = map[tcp.Tuple]*peer{}, map[tcp.Tuple]*peer{}
+	for t, peer := range peers {
+		if peer.told.IsZero() {
+			unheard[t] = peer
+		} else {
+			told[t] = peer
+		}
+	}
+	return told, unheard
 }
 
 // grown returns the peers of which something has come since the beginning: the kernel may

@@ -24,8 +24,9 @@ func Ask(t tcp.Tuple) []byte {
 // answers to segments without data).
 //
 // The byte is the last but one, so that the segment ends before the window and is
-// refused before its acknowledgement is looked at. That is of 2^30 bytes before anything
-// that can be in flight, which is refused as well.
+// refused before its acknowledgement is looked at. That is of next, the connection's own
+// sequence number, since connection tracking wants one that can be (before Linux 6.1 it
+// takes the packet for invalid otherwise).
 func AskAgain(t tcp.Tuple, acked, next uint32) []byte {
-	return Segment{Tuple: t.Reverse(), Seq: acked - 2, Ack: next - 1<<30, Flags: FlagACK, Data: []byte{0}}.Packet()
+	return Segment{Tuple: t.Reverse(), Seq: acked - 2, Ack: next, Flags: FlagACK, Data: []byte{0}}.Packet()
 }
