@@ -56,6 +56,7 @@ func (d *Dump) answering() *freeze.Answering {
 	if began, _ := d.freeze.Times(); !began.IsZero() {
 		a.Frozen = began
 	}
+	a.Quiet = d.quiet.Set()
 	if d.set.Resume == config.Nudge {
 		a.Nudge = d.set.NudgePackets
 	}

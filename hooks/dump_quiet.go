@@ -36,6 +36,7 @@ func (d *Dump) quieten(socks []tcp.Socket) {
 	}
 	switch {
 	case errors.Is(err, rules.ErrWindows):
+		d.record().Quiet = false // nobody need be told
 		d.env.Log.Infof("the peers are not made quiet before the freeze, since the back end is %s: %v", d.record().Backend, err)
 	case err != nil:
 		d.env.Log.Warnf("the peers are not made quiet before the freeze, which drops what they send: %v", code.Any(err))

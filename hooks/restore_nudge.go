@@ -39,6 +39,7 @@ type nudger struct {
 // prepared is all that a thaw needs, once ready is closed.
 type prepared struct {
 	ns      *netns.Namespace // a handle of its own: the transaction may leave the namespace
+	whole   bool             // the freeze is of the whole namespace
 	times   int              // how often the addresses are announced
 	ready   chan struct{}
 	sender  *nudge.Sender // nil if it could not be opened
@@ -134,7 +135,7 @@ func (r *Restore) announceFrozen() {
 		r.env.Log.Debug(err)
 		return
 	}
-	p := &prepared{ns: ns, times: times, ready: make(chan struct{})}
+	p := &prepared{ns: ns, whole: r.record().Scope == record.NetNS, times: times, ready: make(chan struct{})}
 	n.prepared = p
 	peers := r.peers()
 	n.background.Go(func() {
@@ -231,7 +232,7 @@ func (n *nudger) send(p *prepared, thawed time.Time) {
 		n.retransmit(p)
 	}
 	n.background.Go(func() { // the dump may have made them quiet, and the first packet may be lost
-		sent, err := quiet.End(context.Background(), p.ns, connsOfStreams(p.streams))
+		sent, err := quiet.End(context.Background(), p.ns, n.toOpen(p))
 		if err != nil {
 			n.log.Debug(err)
 		}
@@ -255,6 +256,22 @@ func (n *nudger) retransmit(p *prepared) {
 		}
 		n.report.Sent("nudge, again", sent)
 	})
+}
+
+// toOpen returns the connections whose peers are to hear once more how large their windows
+// are: of those restored the ones whose windows are not kept closed, and what others have
+// in the namespace, whose peers the dump has made quiet as well.
+func (n *nudger) toOpen(p *prepared) []tcp.Tuple {
+	open := slices.DeleteFunc(slices.Clone(p.streams), func(s tcp.Stream) bool { return s.Window == 0 })
+	conns := connsOfStreams(open)
+	if !p.whole || n.set.Quiet != config.AutoQuiet {
+		return conns
+	}
+	all, err := freeze.Receiving(p.ns)
+	if err != nil {
+		n.log.Debug(err)
+	}
+	return append(conns, tcp.Without(all, connsOfStreams(p.streams))...)
 }
 
 func connsOfStreams(streams []tcp.Stream) []tcp.Tuple {

@@ -9,6 +9,7 @@ import (
 
 	"github.com/google/nftables"
 	"github.com/google/nftables/expr"
+	"golang.org/x/sys/unix"
 
 	"github.com/criu-netfreeze/criu-netfreeze/internal/tcp"
 )
@@ -63,7 +64,11 @@ func (w *nftWindows) shut(t *nftables.Table, conns []tcp.Tuple, ttl time.Duratio
 		return fmt.Errorf("%s in %s: %w", what, c.ns, err)
 	}
 	err := c.commit(what)
-	w.sets = err == nil // somebody may have removed them
+	if err == nil {
+		w.sets = true
+	} else if errors.Is(err, unix.ENOENT) {
+		w.sets = false // somebody has removed them
+	}
 	return err
 }
 

@@ -63,17 +63,19 @@ type conn struct {
 	sndNxt, rcvNxt uint32
 	timestamp      uint32    // in our clock, when it was dumped
 	timestamps     bool      // RFC 7323 timestamps are in use
+	quiet          bool      // the peer has nothing in flight
 	asked          time.Time // since when the peer has data that is not acknowledged; zero if it is not known to have any
 	answered       time.Time
 }
 
 // New returns a Table for those of the streams that have a peer to be answered, and were
-// frozen at a moment. It answers from now on.
-func New(streams []tcp.Stream, frozen, now time.Time) *Table {
+// frozen at a moment. It answers from now on. What comes from the peers of those in quiet is
+// a probe: some stacks probe a closed window with the next byte that they have to send.
+func New(streams []tcp.Stream, quiet tcp.Set, frozen, now time.Time) *Table {
 	t := &Table{conns: map[tcp.Tuple]*conn{}, rate: bucket{perSecond: perSecond}, frozen: frozen, began: now}
 	for _, s := range streams {
 		if s.CanAck() {
-			t.conns[s.Tuple] = &conn{sndNxt: s.SndNxt, rcvNxt: s.RcvNxt, timestamp: s.Timestamp, timestamps: s.Timestamps}
+			t.conns[s.Tuple] = &conn{sndNxt: s.SndNxt, rcvNxt: s.RcvNxt, timestamp: s.Timestamp, timestamps: s.Timestamps, quiet: quiet.Has(s.Tuple)}
 		}
 	}
 	return t
@@ -142,6 +144,9 @@ func (t *Table) due(c *conn, s wire.Segment, size int, now time.Time) bool {
 		return int32(s.Seq-c.rcvNxt) < 0
 	case end == s.Seq:
 		return false // an acknowledgement of what was sent last
+	}
+	if c.quiet {
+		return true
 	}
 	if c.asked.IsZero() {
 		if c.asked = now; now.Sub(t.began) < early {

@@ -65,7 +65,7 @@ func TestReply(t *testing.T) {
 			for _, timestamps := range []bool{true, false} {
 				s := wiretest.Stream(e[0], e[1])
 				s.Timestamps, s.RcvNxt = timestamps, 3 // near the end of the sequence space
-				table := New([]tcp.Stream{s}, frozen, start)
+				table := New([]tcp.Stream{s}, nil, frozen, start)
 				packet := from(s, tc.seq, tc.flags, tc.data).Packet()
 				at := start.Add(tc.after)
 				_, now := table.Reply(packet, at)
@@ -105,7 +105,7 @@ func TestReplyOnlyOurs(t *testing.T) {
 	opening, over := s, s
 	opening.State, opening.Remote = tcp.SynSent, netip.MustParseAddrPort("192.0.2.2:40001")
 	over.State, over.Remote = tcp.TimeWait, netip.MustParseAddrPort("192.0.2.2:40002")
-	table := New([]tcp.Stream{s, opening, over}, frozen, start)
+	table := New([]tcp.Stream{s, opening, over}, nil, frozen, start)
 	if table.Len() != 1 || !slices.Equal(table.Ports(), []uint16{443}) {
 		t.Errorf("%d connections, ports %v", table.Len(), table.Ports())
 	}
@@ -127,10 +127,25 @@ func TestReplyOnlyOurs(t *testing.T) {
 	}
 }
 
+// TestQuiet answers what a quiet peer sends at once, whatever it is: it has nothing in
+// flight, and probes with what it has to send next.
+func TestQuiet(t *testing.T) {
+	s := wiretest.Stream("192.0.2.1:443", "192.0.2.2:40000")
+	table := New([]tcp.Stream{s}, tcp.SetOf([]tcp.Tuple{s.Tuple}), frozen, start)
+	answer, ok := table.Reply(from(s, 0, wire.FlagACK, "x").Packet(), start.Add(time.Hour))
+	if !ok {
+		t.Fatal("no answer")
+	}
+	checkAnswer(t, s, answer)
+	if got := table.InFlight(); len(got) != 0 {
+		t.Errorf("in flight: %v", got)
+	}
+}
+
 // TestInFlight knows the peers with data, each once.
 func TestInFlight(t *testing.T) {
 	a, b := wiretest.Stream("192.0.2.1:443", "192.0.2.2:40000"), wiretest.Stream("192.0.2.1:443", "192.0.2.2:40001")
-	table := New([]tcp.Stream{a, b}, frozen, start)
+	table := New([]tcp.Stream{a, b}, nil, frozen, start)
 	for i := range 3 {
 		table.Reply(from(a, 0, wire.FlagACK, "data").Packet(), start.Add(time.Duration(i)*time.Second))
 		table.Reply(from(b, -1, wire.FlagACK, "").Packet(), start.Add(time.Duration(i)*time.Second))
@@ -148,7 +163,7 @@ func TestRate(t *testing.T) {
 		streams = append(streams, wiretest.Stream("192.0.2.1:443", netip.AddrPortFrom(netip.MustParseAddr("192.0.2.2"), 1000+p).String()))
 	}
 	probe := func(i int) []byte { return from(streams[i], -1, wire.FlagACK, "").Packet() }
-	table, n := New(streams[:1], frozen, start), 0
+	table, n := New(streams[:1], nil, frozen, start), 0
 	for ms := range 1000 {
 		if _, ok := table.Reply(probe(0), start.Add(time.Duration(ms)*time.Millisecond)); ok {
 			n++
@@ -157,7 +172,7 @@ func TestRate(t *testing.T) {
 	if n != 10 {
 		t.Errorf("one connection got %d answers in a second", n)
 	}
-	table, n = New(streams, frozen, start), 0
+	table, n = New(streams, nil, frozen, start), 0
 	const seconds = 3
 	for ms := range seconds * 1000 {
 		for i := range 20 {
@@ -183,7 +198,7 @@ func FuzzReply(f *testing.F) {
 		f.Add(from(s, 0, wire.FlagSYN, "").Packet(), uint16(9))
 	}
 	f.Fuzz(func(t *testing.T, packet []byte, ms uint16) {
-		table := New(streams, frozen, start)
+		table := New(streams, nil, frozen, start)
 		for _, at := range []time.Duration{0, time.Duration(ms) * time.Millisecond} {
 			answer, ok := table.Reply(packet, start.Add(at))
 			if !ok {
@@ -199,7 +214,7 @@ func FuzzReply(f *testing.F) {
 			if asked.Flags&(wire.FlagSYN|wire.FlagRST) != 0 {
 				t.Errorf("%x was answered", packet)
 			}
-			if _, ok := New([]tcp.Stream{{Tuple: a.Reverse(), State: tcp.Established, SndNxt: a.Ack, RcvNxt: a.Seq}}, frozen, start).Reply(answer, start.Add(time.Hour)); ok {
+			if _, ok := New([]tcp.Stream{{Tuple: a.Reverse(), State: tcp.Established, SndNxt: a.Ack, RcvNxt: a.Seq}}, nil, frozen, start).Reply(answer, start.Add(time.Hour)); ok {
 				t.Errorf("the answer %x gets an answer", answer)
 			}
 		}

@@ -6,7 +6,6 @@ import (
 	"context"
 	"fmt"
 	"os"
-	"slices"
 	"time"
 
 	"github.com/sirupsen/logrus"
@@ -89,7 +88,7 @@ func (a *answerer) start(r *record.Record) error {
 	a.begun = true
 	ctx, cancel := context.WithCancel(context.Background())
 	a.current, a.done = cancel, make(chan error, 1)
-	table := answer.New(a.Streams, a.Frozen, time.Now())
+	table := answer.New(a.Streams, a.Quiet, a.Frozen, time.Now())
 	g := &gate{answerer: a, table: table, ns: ns, id: r.ID, mark: r.Answer}
 	a.log.Debugf("the peers of %d connections of %s are answered", table.Len(), r.Describe())
 	go func() {
@@ -233,12 +232,12 @@ func (g *gate) pass(send func()) bool {
 // note writes down which peers have data in flight, for whoever thaws. The caller has the
 // namespace's lock.
 func (g *gate) note() {
-	flying := g.table.InFlight()
-	if len(flying) == len(g.record.InFlight) || time.Since(g.noted) < noteInterval {
+	more := tcp.Without(g.table.InFlight(), g.record.InFlight) // another table may have noted some
+	if len(more) == 0 || time.Since(g.noted) < noteInterval {
 		return
 	}
 	g.noted = time.Now()
-	g.record.InFlight = slices.Clone(flying)
+	g.record.InFlight = append(g.record.InFlight, more...)
 	if err := g.record.Save(); err != nil {
 		g.log.Debug(err)
 	}

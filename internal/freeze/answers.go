@@ -24,6 +24,7 @@ import (
 // Answering is what is to be answered while a freeze lasts.
 type Answering struct {
 	Streams []tcp.Stream // where the connections stood, but for the bytes in Unacked
+	Quiet   tcp.Set      // those whose peers had nothing under way when the freeze came
 	Frozen  time.Time    // since when their peers get no answer
 	Ended   bool         // also where the dump has ended the tasks
 	// Nudge is how many packets each connection gets at most when the freeze of tasks that

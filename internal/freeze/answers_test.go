@@ -358,7 +358,7 @@ func TestSealWithoutAnswers(t *testing.T) {
 	}
 }
 
-func newTable() *answer.Table { return answer.New(nil, time.Now(), time.Now()) }
+func newTable() *answer.Table { return answer.New(nil, nil, time.Now(), time.Now()) }
 
 func isolated(f *Freeze) *netns.Isolated {
 	i, err := f.ns.Isolate()

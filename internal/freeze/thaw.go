@@ -97,8 +97,8 @@ func (k *Keeper) thawTogether(packets int, records []*record.Record) error {
 			return err
 		}
 		send()
-		if slices.ContainsFunc(records, func(r *record.Record) bool { return r.Phase == record.Isolated && r.Quiet }) {
-			tellPeers(ns) // no nudge is sent for isolated tasks, whose sockets are not in repair mode
+		if slices.ContainsFunc(records, func(r *record.Record) bool { return r.Quiet }) {
+			tellPeers(ns, records...) // no nudge is sent for isolated tasks, and for others in the namespace
 		}
 		return release(records)
 	})
@@ -136,8 +136,8 @@ func prepareNudge(ns *netns.Namespace, streams []tcp.Stream, packets int, quiet 
 	}
 }
 
-// receiving returns the connections of a namespace whose peers may send.
-func receiving(ns *netns.Namespace) ([]tcp.Tuple, error) {
+// Receiving returns the connections of a namespace whose peers may send.
+func Receiving(ns *netns.Namespace) ([]tcp.Tuple, error) {
 	socks, err := netns.In(ns, tcp.List)
 	if err != nil {
 		return nil, err

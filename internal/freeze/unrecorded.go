@@ -77,12 +77,27 @@ func (k *Keeper) ThawUnrecorded(ns *netns.Namespace) (done Unrecorded, err error
 	return done, err
 }
 
-// tellPeers makes the connections tell their peers how large their windows are: these may
-// have been made quiet. Where it fails their probes ask for it.
-func tellPeers(ns *netns.Namespace) {
-	if conns, err := receiving(ns); err == nil {
-		_ = quiet.Ask(ns, conns)
+// tellPeers makes the connections that the records are about tell their peers how large
+// their windows are, as these may have been made quiet: all of a whole namespace, which is
+// meant where there is no record. Those of peers with data in flight stay as they are, see
+// answer's InFlight. Where it fails the peers' probes ask for it.
+func tellPeers(ns *netns.Namespace, records ...*record.Record) {
+	conns, err := Receiving(ns)
+	if err != nil {
+		return
 	}
+	whole, some := len(records) == 0, tcp.Set{}
+	for _, r := range records {
+		conns = tcp.Without(conns, r.InFlight)
+		whole = whole || r.Scope == record.NetNS
+		for _, t := range r.Conns {
+			some[t] = struct{}{}
+		}
+	}
+	if !whole {
+		conns = slices.DeleteFunc(conns, func(t tcp.Tuple) bool { return !some.Has(t) })
+	}
+	_ = quiet.Ask(ns, conns)
 }
 
 // unrecorded refuses a namespace of which a record does tell something.

@@ -159,6 +159,14 @@ func (p *Peers) Quiet() int {
 	return len(p.peers)
 }
 
+// Set returns the connections whose peers are quiet. Nil Peers have none.
+func (p *Peers) Set() tcp.Set {
+	if p == nil {
+		return nil
+	}
+	return tcp.SetOf(p.tuples())
+}
+
 // Has reports whether the peer of this connection is quiet. Nil Peers have none.
 func (p *Peers) Has(t tcp.Tuple) bool {
 	if p == nil {

@@ -37,6 +37,7 @@ const pollIn = 1 // POLLIN
 const (
 	ownPath  = "/proc/self/exe\x00"
 	nullPath = "/dev/null\x00"
+	rootPath = "/\x00"
 	pathEnv  = action.SettlerPath + "\x00"
 )
 
@@ -122,6 +123,7 @@ func findSettler() bool {
 //go:norace
 func become(null, pipe int) {
 	sys(syscall.SYS_SETSID, 0, 0, 0, 0, 0)
+	sys(syscall.SYS_CHDIR, addressOf(rootPath), 0, 0, 0, 0) // nobody need wait for it to unmount a file system
 	for fd := range syscall.Stderr + 1 {
 		if fd == null {
 			sys(syscall.SYS_FCNTL, fd, syscall.F_SETFD, 0, 0, 0) // it stays open

@@ -28,7 +28,7 @@ func (s script) beside(t *testing.T, settler string) (script, string) {
 		t.Fatal(err)
 	}
 	if settler != "" {
-		text := "#!/bin/sh\ncd " + dir + "\n" + settler
+		text := "#!/bin/sh\nbegan=$PWD\ncd " + dir + "\n" + settler
 		if err := os.WriteFile(filepath.Join(dir, action.Settler), []byte(text), 0o755); err != nil {
 			t.Fatal(err)
 		}
@@ -42,7 +42,7 @@ func TestStart(t *testing.T) {
 		var opened [2]int
 		for i, early := range []bool{true, false} {
 			hook, dir := runnable(t, arch, early).beside(t, `
-echo "$0 $*" >arguments; env >variables; ls -l /proc/self/fd >files; echo $$ >pid; cut -d" " -f6 /proc/$$/stat >session
+echo "$began" >directory; echo "$0 $*" >arguments; env >variables; ls -l /proc/self/fd >files; echo $$ >pid; cut -d" " -f6 /proc/$$/stat >session
 touch asked; while ! test -e there; do sleep 0.01; done
 printf ok >&3; exec 3>&-; sleep 0.1
 `)
@@ -90,6 +90,9 @@ printf ok >&3; exec 3>&-; sleep 0.1
 			if got := strings.Fields(read("arguments")); len(got) != 3 || got[0] != filepath.Join(dir, action.Settler) ||
 				!strings.Contains(got[1], "@") || got[2] != "pre-dump" {
 				t.Errorf("early %v: its arguments are %q", early, got)
+			}
+			if got := read("directory"); got != "/\n" {
+				t.Errorf("early %v: it keeps the directory %q", early, got)
 			}
 			if got := read("variables"); !strings.Contains(got, action.SettlerPath+"\n") || strings.Contains(got, "CRTOOLS") || strings.Contains(got, "A=b") {
 				t.Errorf("early %v: its environment is %q", early, got)
