@@ -4,12 +4,19 @@ package hooks
 
 import (
 	"fmt"
+	"net"
+	"net/netip"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/sirupsen/logrus"
+
 	"github.com/criu-netfreeze/criu-netfreeze/internal/config"
 	"github.com/criu-netfreeze/criu-netfreeze/internal/netns"
+	"github.com/criu-netfreeze/criu-netfreeze/internal/netns/nstest"
+	"github.com/criu-netfreeze/criu-netfreeze/internal/tcp"
 )
 
 // TestRestoreNudges prepares what is to be sent before the thaw, by a handle of its
@@ -70,5 +77,44 @@ func TestRestoreHoldsImages(t *testing.T) {
 	s.story("pre-restore", "die")
 	if streams, err := s.tx.(*Restore).images.Streams(); err != nil || len(streams) == 0 {
 		t.Errorf("%d connections: %v", len(streams), err)
+	}
+}
+
+// TestRestoreOpens tells those peers once more of their windows whose windows are open,
+// and those of others in the same namespace, which a dump has made quiet with them.
+func TestRestoreOpens(t *testing.T) {
+	ns, peer := nstest.Pair(t)
+	var l net.Listener
+	var conns []tcp.Tuple
+	must(t, peer.Do(func() (err error) {
+		l, err = net.Listen("tcp4", net.JoinHostPort(nstest.B4, "0"))
+		return err
+	}))
+	t.Cleanup(func() { _ = l.Close() })
+	for range 3 {
+		must(t, ns.Do(func() error {
+			c, err := net.Dial("tcp4", l.Addr().String())
+			if err == nil {
+				t.Cleanup(func() { _ = c.Close() })
+				conns = append(conns, tcp.NewTuple(netip.MustParseAddrPort(c.LocalAddr().String()), netip.MustParseAddrPort(c.RemoteAddr().String())))
+			}
+			return err
+		}))
+	}
+	streams := []tcp.Stream{{Tuple: conns[0], Window: 100}, {Tuple: conns[1]}}
+	for _, tc := range []struct {
+		whole bool
+		quiet config.Quiet
+		want  []tcp.Tuple
+	}{
+		{true, config.AutoQuiet, []tcp.Tuple{conns[0], conns[2]}},
+		{true, config.NoQuiet, []tcp.Tuple{conns[0]}},
+		{false, config.AutoQuiet, []tcp.Tuple{conns[0]}},
+	} {
+		n := &nudger{log: logrus.New()}
+		n.set.Quiet = tc.quiet
+		if got := n.toOpen(&prepared{ns: ns, whole: tc.whole, streams: streams}); !slices.Equal(got, tc.want) {
+			t.Errorf("whole %v, quiet %s: %v, want %v", tc.whole, tc.quiet, got, tc.want)
+		}
 	}
 }
