@@ -263,7 +263,7 @@ func (n *nudger) retransmit(p *prepared) {
 // in the namespace, whose peers the dump has made quiet as well.
 func (n *nudger) toOpen(p *prepared) []tcp.Tuple {
 	open := slices.DeleteFunc(slices.Clone(p.streams), func(s tcp.Stream) bool { return s.Window == 0 })
-	conns := connsOfStreams(open)
+	conns := tcp.TuplesOf(open)
 	if !p.whole || n.set.Quiet != config.AutoQuiet {
 		return conns
 	}
@@ -271,15 +271,7 @@ func (n *nudger) toOpen(p *prepared) []tcp.Tuple {
 	if err != nil {
 		n.log.Debug(err)
 	}
-	return append(conns, tcp.Without(all, connsOfStreams(p.streams))...)
-}
-
-func connsOfStreams(streams []tcp.Stream) []tcp.Tuple {
-	conns := make([]tcp.Tuple, len(streams))
-	for i, s := range streams {
-		conns[i] = s.Tuple
-	}
-	return conns
+	return append(conns, tcp.Without(all, tcp.TuplesOf(p.streams))...)
 }
 
 // forgetFlows removes what connection tracking remembers of the connections to

@@ -157,11 +157,8 @@ func (a *answerer) repeat(ns *netns.Namespace) {
 	if !a.last.Quiet {
 		return
 	}
-	var conns []tcp.Tuple
-	for _, s := range a.Streams {
-		conns = append(conns, s.Tuple)
-	}
-	if _, err := quiet.End(context.Background(), ns, tcp.Without(conns, a.last.InFlight)); err != nil {
+	conns := tcp.Without(tcp.TuplesOf(a.Streams), a.last.InFlight)
+	if _, err := quiet.End(context.Background(), ns, conns); err != nil {
 		a.log.Debug(err)
 	}
 }

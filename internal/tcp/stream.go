@@ -182,3 +182,12 @@ func repairWindow(fd int) (w tcpRepairWindow, err error) {
 	}
 	return w, nil
 }
+
+// TuplesOf returns the names of the streams, in their order.
+func TuplesOf(streams []Stream) []Tuple {
+	all := make([]Tuple, len(streams))
+	for i, s := range streams {
+		all[i] = s.Tuple
+	}
+	return all
+}
