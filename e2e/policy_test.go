@@ -149,8 +149,8 @@ func TestIsolate(t *testing.T) {
 		p.dump()
 		ticks, isolated := p.dumped.stats.Ticks(), time.Now()
 		poll(t, patience, "the policy to be applied", func() error {
-			if out := mustRun(t, "", "", netfreeze, "status"); !strings.Contains(out, "isolated") {
-				return errors.New(out)
+			if out := status(t, p.app.netns); !strings.Contains(out, `"isolated"`) {
+				return fmt.Errorf("%s", out)
 			}
 			return nil
 		})
