@@ -190,7 +190,9 @@ func TestNudgeBound(t *testing.T) {
 // receive and answer the packets, and may be busy otherwise: one of a few
 // attempts has to be in time.
 func TestNudgeMany(t *testing.T) {
-	const within, attempts = 50 * time.Millisecond, 6
+	// Half of the shortest time after which a peer would try again by itself: the peers'
+	// bytes are received between the packets that are sent, by the same processors.
+	const within, attempts = 100 * time.Millisecond, 6
 	log := filepath.Join(t.TempDir(), "log")
 	withNetfreeze(t, settings{policy: "kill", log: log, more: "announce-count = 0"}, plainCRIU{})
 	for range attempts {
