@@ -27,29 +27,38 @@ import (
 // connection here. It is no error if there are no entries, or if the kernel has
 // no connection tracking.
 func DeleteConntrack(conns []Tuple) (int, error) {
-	// To list the entries the kernel goes through those of all namespaces, some 10 ms for
-	// which it leaves the processor to nobody else.
-	if n, err := conntrackCount(); err == nil && n == 0 {
-		return 0, nil
-	}
 	f := make(staleFlows, 2*len(conns))
 	for _, c := range conns {
 		f[c] = struct{}{}
 		f[c.Reverse()] = struct{}{}
 	}
 	total := 0
-	for _, family := range []netlink.InetFamily{unix.AF_INET, unix.AF_INET6} {
+	err := tracked("delete", func(family netlink.InetFamily) error {
 		n, err := netlink.ConntrackDeleteFilters(netlink.ConntrackTable, family, f)
 		total += int(n) // a count
-		switch {
+		return err
+	})
+	return total, err
+}
+
+// tracked calls do for both families of connection tracking entries, unless there are
+// none: to list them the kernel goes through those of all namespaces, some 10 ms for which
+// it leaves the processor to nobody else. It is no error if a table does not stop changing,
+// or if the kernel has no connection tracking.
+func tracked(what string, do func(netlink.InetFamily) error) error {
+	if n, err := conntrackCount(); err == nil && n == 0 {
+		return nil
+	}
+	for _, family := range []netlink.InetFamily{unix.AF_INET, unix.AF_INET6} {
+		switch err := do(family); {
 		case err == nil, errors.Is(err, netlink.ErrDumpInterrupted):
-		case notInKernel(err):
-			return total, nil // not in this kernel
+		case errors.Is(err, unix.EOPNOTSUPP), errors.Is(err, unix.EPROTONOSUPPORT), errors.Is(err, unix.EINVAL):
+			return nil // not in this kernel
 		default:
-			return total, fmt.Errorf("delete connection tracking entries: %w", err)
+			return fmt.Errorf("%s connection tracking entries: %w", what, err)
 		}
 	}
-	return total, nil
+	return nil
 }
 
 // conntrackCount returns how many entries there are in the calling thread's network
@@ -83,21 +92,14 @@ func wayOf(t netlink.IPTuple) Tuple {
 // Translated returns those of the connections whose addresses or ports are translated in
 // the calling thread's network namespace itself, so that their packets are others outside.
 func Translated(conns []Tuple) ([]Tuple, error) {
-	if n, err := conntrackCount(); err == nil && n == 0 || len(conns) == 0 {
+	if len(conns) == 0 {
 		return nil, nil
 	}
 	want, found := SetOf(conns), Set{}
-	for _, family := range []netlink.InetFamily{unix.AF_INET, unix.AF_INET6} {
+	err := tracked("list", func(family netlink.InetFamily) error {
 		flows, err := netlinksafe.Retry(func() ([]*netlink.ConntrackFlow, error) {
 			return netlink.ConntrackTableList(netlink.ConntrackTable, family)
 		})
-		switch {
-		case err == nil, errors.Is(err, netlink.ErrDumpInterrupted):
-		case notInKernel(err):
-			return nil, nil
-		default:
-			return nil, fmt.Errorf("list connection tracking entries: %w", err)
-		}
 		for _, flow := range flows {
 			if flow.Forward.Protocol != unix.IPPROTO_TCP || !translated(flow) {
 				continue
@@ -110,14 +112,9 @@ func Translated(conns []Tuple) ([]Tuple, error) {
 				}
 			}
 		}
-	}
-	return slices.Collect(maps.Keys(found)), nil
-}
-
-// notInKernel reports whether err, of a request about connection tracking, says that the
-// kernel has none.
-func notInKernel(err error) bool {
-	return errors.Is(err, unix.EOPNOTSUPP) || errors.Is(err, unix.EPROTONOSUPPORT) || errors.Is(err, unix.EINVAL)
+		return err
+	})
+	return slices.Collect(maps.Keys(found)), err
 }
 
 func flowEnd(ip net.IP, port uint16) netip.AddrPort {
