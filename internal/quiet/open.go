@@ -124,6 +124,9 @@ func sleep(ctx context.Context, pause time.Duration) bool {
 
 // dropSending takes out the peers that send again, and those whose connection has gone.
 func (p *Peers) dropSending(peers map[tcp.Tuple]*peer) error {
+	if len(peers) == 0 {
+		return nil
+	}
 	progress, err := p.progress(slices.Collect(maps.Keys(peers)))
 	if err != nil {
 		return err

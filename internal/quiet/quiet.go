@@ -16,9 +16,9 @@
 // [Peers.Open], or the first segment of a restore.
 //
 // A connection that does not become quiet in time gets its window back, and its peer hears
-// of that. A closed window
-// with data under way is worse than none: Linux gives such a connection up after two
-// minutes of silence (tcp_rtx_probe0_timed_out in net/ipv4/tcp_timer.c), not after 15.
+// of that. A closed window with data under way is worse than none: Linux gives such a
+// connection up after two minutes of silence (tcp_rtx_probe0_timed_out in
+// net/ipv4/tcp_timer.c), not after 15.
 package quiet
 
 import (
