@@ -5,7 +5,6 @@ package hooks
 import (
 	"fmt"
 	"net"
-	"net/netip"
 	"slices"
 	"strings"
 	"testing"
@@ -84,23 +83,7 @@ func TestRestoreHoldsImages(t *testing.T) {
 // and those of others in the same namespace, which a dump has made quiet with them.
 func TestRestoreOpens(t *testing.T) {
 	ns, peer := nstest.Pair(t)
-	var l net.Listener
-	var conns []tcp.Tuple
-	must(t, peer.Do(func() (err error) {
-		l, err = net.Listen("tcp4", net.JoinHostPort(nstest.B4, "0"))
-		return err
-	}))
-	t.Cleanup(func() { _ = l.Close() })
-	for range 3 {
-		must(t, ns.Do(func() error {
-			c, err := net.Dial("tcp4", l.Addr().String())
-			if err == nil {
-				t.Cleanup(func() { _ = c.Close() })
-				conns = append(conns, tcp.NewTuple(netip.MustParseAddrPort(c.LocalAddr().String()), netip.MustParseAddrPort(c.RemoteAddr().String())))
-			}
-			return err
-		}))
-	}
+	conns := nstest.Connect(t, ns, peer, net.JoinHostPort(nstest.B4, "0"), 3)
 	streams := []tcp.Stream{{Tuple: conns[0], Window: 100}, {Tuple: conns[1]}}
 	for _, tc := range []struct {
 		whole bool

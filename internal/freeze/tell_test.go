@@ -4,8 +4,6 @@ package freeze
 
 import (
 	"fmt"
-	"net"
-	"net/netip"
 	"testing"
 	"time"
 
@@ -38,23 +36,7 @@ func TestTellPeers(t *testing.T) {
 		{"none", func([]tcp.Tuple) []*record.Record { return []*record.Record{{Scope: record.Connections}} }, 0},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
-			var l net.Listener
-			must(t, b.Do(func() (err error) {
-				l, err = net.Listen("tcp4", fmt.Sprintf("%s:%d", nstest.B4, 20000+i))
-				return err
-			}))
-			t.Cleanup(func() { _ = l.Close() })
-			var conns []tcp.Tuple
-			for range 3 {
-				must(t, a.Do(func() error {
-					c, err := net.Dial("tcp4", l.Addr().String())
-					if err == nil {
-						t.Cleanup(func() { _ = c.Close() })
-						conns = append(conns, tcp.NewTuple(netip.MustParseAddrPort(c.LocalAddr().String()), netip.MustParseAddrPort(c.RemoteAddr().String())))
-					}
-					return err
-				}))
-			}
+			conns := nstest.Connect(t, a, b, fmt.Sprintf("%s:%d", nstest.B4, 20000+i), 3)
 			w := hearWindows(t, b)
 			tellPeers(a, tc.records(conns)...)
 			for deadline := time.Now().Add(5 * time.Second); w.opened.Load() < tc.told && time.Now().Before(deadline); time.Sleep(time.Millisecond) {
